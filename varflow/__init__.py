@@ -1,0 +1,1 @@
+"""Neural importance sampling with NumPy and Numba."""
