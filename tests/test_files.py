@@ -1,0 +1,532 @@
+"""Files: round trips keep every bit, damage is named in one line, and nothing half written is left behind."""
+
+import contextlib
+import json
+import os
+import pickle
+import stat
+import sys
+import tracemalloc
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from varflow.errors import FileFormatError
+from varflow.files import SampleWriter, atomic_path, read_flow, read_points, write_flow, write_points
+
+KEYS = [(p, f) for p in ("px", "logpx") for f in ("fx", "logfx")]
+
+
+def points(n=50, d=3, p="px", f="fx", seed=1):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.random((n, d)), p: rng.random(n), f: rng.normal(size=n)}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        assert found[key].dtype == array.dtype
+        assert found[key].shape == array.shape
+        assert found[key].tobytes() == array.tobytes()
+
+
+def fail_after(write, error, *args):
+    write(*args)
+    raise error
+
+
+def only_files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read_text(folder, text, name="points.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_points(path)
+
+
+class TestAtomicPath:
+    def test_replaces_on_success(self, tmp_path):
+        path = tmp_path / "a.npz"
+        path.write_text("old")
+        with atomic_path(path) as temporary:
+            assert temporary.parent == tmp_path
+            assert temporary.suffix == ".npz"
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+        assert only_files(tmp_path) == ["a.npz"]
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_keeps_the_old_file_on_failure(self, tmp_path, error):
+        path = tmp_path / "a.npz"
+        path.write_text("old")
+        with pytest.raises(error), atomic_path(path) as temporary:
+            fail_after(temporary.write_text, error, "half")
+        assert path.read_text() == "old"
+        assert only_files(tmp_path) == ["a.npz"]
+
+    @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+    def test_permissions_are_those_of_open(self, tmp_path):
+        path = tmp_path / "a.npz"
+        with open(tmp_path / "opened", "w"), atomic_path(path):
+            pass
+        assert path.stat().st_mode == (tmp_path / "opened").stat().st_mode
+        path.chmod(0o640)
+        with atomic_path(path):
+            pass
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+    def test_a_link_stays_a_link(self, tmp_path):
+        (tmp_path / "target").mkdir()
+        link = tmp_path / "link.npz"
+        link.symlink_to(tmp_path / "target" / "a.npz")
+        with atomic_path(link) as temporary:
+            temporary.write_text("new")
+        assert link.is_symlink()
+        assert (tmp_path / "target" / "a.npz").read_text() == "new"
+
+    def test_missing_folder(self, tmp_path):
+        path = tmp_path / "missing" / "a.npz"
+        with (
+            pytest.raises(FileNotFoundError, match=r"cannot write to the folder of .*a\.npz"),
+            atomic_path(path),
+        ):
+            pass
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
+    def test_unwritable_folder(self, tmp_path):
+        folder = tmp_path / "locked"
+        folder.mkdir(0o500)
+        with (
+            pytest.raises(PermissionError, match="cannot write to the folder of"),
+            atomic_path(folder / "a.npz"),
+        ):
+            pass
+
+    def test_a_file_as_folder(self, tmp_path):
+        (tmp_path / "file").touch()
+        match = "cannot write to the folder of .*: Not a directory"
+        with pytest.raises(NotADirectoryError, match=match), atomic_path(tmp_path / "file" / "a.npz"):
+            pass
+
+    def test_a_folder_as_file(self, tmp_path):
+        with pytest.raises(IsADirectoryError, match="is a folder, not a file"), atomic_path(tmp_path):
+            pass
+
+
+class TestRoundTrips:
+    @pytest.mark.parametrize("name", ["a.npz", "a.NPZ", "a.h5", "a.hdf5"])
+    @pytest.mark.parametrize(("p", "f"), KEYS)
+    def test_binary(self, tmp_path, name, p, f):
+        arrays = points(p=p, f=f) | {"bounds": np.array([[0.0, 1.0]] * 3)}
+        write_points(tmp_path / name, arrays)
+        assert_same(read_points(tmp_path / name), arrays)
+        assert only_files(tmp_path) == [name]
+
+    @pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.dat"])
+    @pytest.mark.parametrize(("p", "f"), KEYS)
+    def test_text(self, tmp_path, name, p, f):
+        arrays = points(p=p, f=f)
+        arrays[f][0] = -np.inf
+        write_points(tmp_path / name, arrays | {"bounds": np.array([[0.0, 1.0]] * 3)})
+        assert_same(read_points(tmp_path / name), arrays)
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    @given(
+        table=hnp.arrays(
+            np.float64,
+            st.tuples(st.integers(1, 20), st.integers(3, 6)),
+            elements=st.floats(allow_nan=False, allow_infinity=False),
+        )
+    )
+    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_every_number(self, tmp_path, name, table):
+        x, px, fx = (np.ascontiguousarray(part) for part in (table[:, :-2], table[:, -2], table[:, -1]))
+        arrays = {"x": x, "px": px, "fx": fx}
+        write_points(tmp_path / name, arrays)
+        assert_same(read_points(tmp_path / name), arrays)
+
+    def test_text_over_several_blocks(self, tmp_path):
+        arrays = points(n=70_000, d=1)
+        write_points(tmp_path / "a.csv", arrays)
+        assert_same(read_points(tmp_path / "a.csv"), arrays)
+
+    def test_text_takes_little_more_than_its_array(self, tmp_path):
+        path = tmp_path / "a.csv"
+        path.write_text("0.25,0.5,0.75,0.125,0.5,0.25,1.0,2.0\n" * 200_000)
+        tracemalloc.start()
+        arrays = read_points(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert arrays["x"].flags.c_contiguous
+        assert peak < 1.35 * 200_000 * 8 * 8
+
+
+class TestText:
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", " ", ", ", "   "])
+    @pytest.mark.parametrize("header", ["", "x1_x2_p_f\n", "# made today\n\n# by hand\n"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    def test_delimiters_headers_and_comments(self, tmp_path, delimiter, header, end):
+        lines = [header + "0.25_0.5_1_-2e3", "# between", "", "0.75_1_2_inf # at the end"]
+        text = "\n".join(lines).replace("_", delimiter)
+        arrays = read_text(tmp_path, text.replace("\n", end))
+        assert_same(
+            arrays,
+            {
+                "x": np.array([[0.25, 0.5], [0.75, 1.0]]),
+                "px": np.array([1.0, 2.0]),
+                "fx": np.array([-2e3, np.inf]),
+            },
+        )
+
+    @pytest.mark.parametrize(
+        ("header", "p", "f"),
+        [
+            ("x,p,f", "px", "fx"),
+            ("x,density,value", "px", "fx"),
+            ("x,logp,f", "logpx", "fx"),
+            ("x,LogPx,LOGF", "logpx", "logfx"),
+            ('"x","p","logfx"', "px", "logfx"),
+            ("# x logp logf", "logpx", "logfx"),
+            ("#x,logp,logf\n# made today", "logpx", "logfx"),
+            ("# this file has no logp, logf", "px", "fx"),
+            ("x, logp, logf\n[cm], [], []", "logpx", "logfx"),
+            ("\ufeffx,logp,logf", "logpx", "logfx"),
+        ],
+    )
+    def test_header_names_logs(self, tmp_path, header, p, f):
+        assert read_text(tmp_path, f"{header}\n0.5,1,2\n").keys() == {"x", p, f}
+
+    def test_byte_order_mark_without_header(self, tmp_path):
+        assert read_text(tmp_path, "\ufeff0.5,1,2\n")["x"].tolist() == [[0.5]]
+
+    def test_one_point_without_a_line_end(self, tmp_path):
+        assert read_text(tmp_path, "0.5 1 2")["x"].tolist() == [[0.5]]
+
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("", " is empty"),
+            ("x,p,f\n", " holds no points"),
+            ("# comment\n\n", " holds no points"),
+            (
+                "x,p,f\n# comment\n0.5,1,2\n\n0.5,1\n",
+                ", line 5: needs 3 columns like the first point, found 2",
+            ),
+            ("0.5,1,2\n0.5,1,2,3\n", ", line 2: needs 3 columns like the first point, found 4"),
+            ("0.5,1,2\n   \n", ", line 2: needs 3 columns like the first point, found 1"),
+            ("x p f\n0.5 1 2\n0.5 1 two\n0.5 1\n", ", line 3: 'two' is not a number"),
+            ("0.5,abc,2\n", ", line 1: 'abc' is not a number"),
+            ("0.5,1,2\n0.5,,2\n", ", line 2: '' is not a number"),
+            ("0.5,1,2\n0.5,1,1_000\n", ", line 2: '1_000' is not a number"),
+            ("0,5;1,0;2,0\n", " holds no points"),
+            ("0;1,0;2,0\n", ", line 1: '1,0' is not a number"),
+            ("x,p\n0.5,1\n", r", line 2: needs at least 3 columns \(x..., p, f\), found 2"),
+            ("0.5\n", ", line 1: needs at least 3 columns"),
+            ("x,f,p\n0.5,1,2\n", ": the columns must be x..., p, f, found 'x,f,p'"),
+            (b"0.5,1,2\n0.5,1,2 # \xb5m\n", ", line 2 is not UTF-8 text"),
+            (b"\xb5,p,f\n0.5,1,2\n", ", line 1 is not UTF-8 text"),
+        ],
+    )
+    def test_errors_name_the_line(self, tmp_path, text, match):
+        with pytest.raises(FileFormatError, match=rf"points\.csv({match})") as error:
+            read_text(tmp_path, text)
+        assert "\n" not in str(error.value)
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize("call", [read_points, lambda path: write_points(path, points())])
+    @pytest.mark.parametrize("name", ["points", "points.xlsx", ".npz"])
+    def test_unknown_extension(self, tmp_path, call, name):
+        with pytest.raises(
+            ValueError, match=r"the extension of .* must be one of '\.npz', '\.csv', .*, got '"
+        ):
+            call(tmp_path / name)
+        assert only_files(tmp_path) == []
+
+    @pytest.mark.parametrize("extension", ["npz", "csv", "h5"])
+    def test_missing_folder_or_empty(self, tmp_path, extension):
+        path = tmp_path / f"points.{extension}"
+        with pytest.raises(FileNotFoundError, match=path.name):
+            read_points(path)
+        with pytest.raises(FileNotFoundError, match="cannot write to the folder of"):
+            write_points(tmp_path / "missing" / path.name, points())
+        path.touch()
+        with pytest.raises(FileFormatError, match=f"{path.name} is empty"):
+            read_points(path)
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(OSError, match=path.name):
+            read_points(path)
+
+    @pytest.mark.parametrize(("name", "kind"), [("a.npz", "npz"), ("a.h5", "HDF5")])
+    def test_text_under_another_name(self, tmp_path, name, kind):
+        with pytest.raises(FileFormatError, match=f"{name} is not an? .*{kind} file"):
+            read_text(tmp_path, "0.5,1,2\n", name)
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    def test_truncated_or_damaged(self, tmp_path, name):
+        """Whatever the damage, it is refused in one line, or does not touch what is read."""
+        path = tmp_path / name
+        write_points(path, points())
+        whole, expected = path.read_bytes(), read_points(path)
+        rng = np.random.default_rng(0)
+        for length in rng.integers(1, len(whole), 60):
+            path.write_bytes(whole[:length])
+            with pytest.raises(FileFormatError, match=name) as error:
+                read_points(path)
+            assert "\n" not in str(error.value)
+        for _ in range(200):
+            damaged = bytearray(whole)
+            damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+            path.write_bytes(damaged)
+            with contextlib.suppress(FileFormatError):
+                assert read_points(path).keys() <= expected.keys()
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    @pytest.mark.parametrize(
+        "keys", [("px", "fx"), ("x", "px"), ("x", "px", "logpx", "fx"), ("x", "px", "fx", "logfx"), ("y",)]
+    )
+    def test_keys(self, tmp_path, name, keys):
+        write_points(tmp_path / name, {key: np.zeros(1) for key in keys})
+        match = f"{name} must hold x, either px or logpx, and either fx or logfx; it holds"
+        with pytest.raises(FileFormatError, match=match) as error:
+            read_points(tmp_path / name)
+        assert all(key in str(error.value).split("it holds")[1] for key in keys)
+
+    def test_other_members_do_not_matter(self, tmp_path):
+        arrays = points()
+        np.savez(tmp_path / "a.npz", note=np.array(["text"]), **arrays)
+        assert_same(read_points(tmp_path / "a.npz"), arrays)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_group("more")
+            for key, array in arrays.items():
+                file[key] = array
+        assert_same(read_points(tmp_path / "a.h5"), arrays)
+
+    def test_pickles_are_refused(self, tmp_path):
+        np.savez(tmp_path / "a.npz", **points() | {"fx": np.array([None])})
+        with pytest.raises(FileFormatError, match="Object arrays cannot be loaded"):
+            read_points(tmp_path / "a.npz")
+        (tmp_path / "b.npz").write_bytes(pickle.dumps(points()))
+        with pytest.raises(FileFormatError, match="is not an npz file"):
+            read_points(tmp_path / "b.npz")
+        with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+            write_points(tmp_path / "c.npz", {"x": np.array([None])})
+        assert only_files(tmp_path) == ["a.npz", "b.npz"]
+
+    def test_members_must_be_arrays(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            for key in points():
+                archive.writestr(key, "text")
+        with pytest.raises(FileFormatError, match="its member x is not an array"):
+            read_points(tmp_path / "a.npz")
+
+    def test_hdf5_needs_h5py(self, tmp_path, monkeypatch):
+        (tmp_path / "a.h5").write_text("anything")
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(ImportError, match=r"pip install varflow\[hdf5\]"):
+            read_points(tmp_path / "a.h5")
+        with pytest.raises(ImportError, match=r"pip install varflow\[hdf5\]"):
+            write_points(tmp_path / "b.h5", points())
+        assert only_files(tmp_path) == ["a.h5"]
+
+
+class TestSampleWriter:
+    @staticmethod
+    def write(path, x, q, blocks, n=None):
+        with SampleWriter(path, len(x) if n is None else n, x.shape[1]) as writer:
+            for start in range(0, len(x), blocks):
+                writer.write(x[start : start + blocks], q[start : start + blocks])
+
+    @pytest.mark.parametrize("blocks", [1, 7, 100])
+    def test_npz(self, tmp_path, blocks):
+        arrays = points()
+        self.write(tmp_path / "a.npz", arrays["x"], arrays["px"], blocks)
+        with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+            assert_same(dict(archive), {"x": arrays["x"], "q": arrays["px"]})
+        assert only_files(tmp_path) == ["a.npz"]
+
+    def test_csv(self, tmp_path):
+        arrays = points(n=20, d=2)
+        self.write(tmp_path / "a.csv", arrays["x"], arrays["px"], 6)
+        assert (tmp_path / "a.csv").read_text().startswith("x1,x2,q\n")
+        table = np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)
+        np.testing.assert_array_equal(table, np.column_stack([arrays["x"], arrays["px"]]))
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    def test_converts(self, tmp_path, name):
+        with SampleWriter(tmp_path / name, 4, 2) as writer:
+            writer.write([[1, 2], [3, 4]], [5, 6])
+            writer.write(np.zeros((0, 2)), np.zeros(0))
+            writer.write(np.array([[1, 2], [3, 4]], np.float32).T, np.arange(4.0)[::2])
+        if name == "a.npz":
+            with np.load(tmp_path / name) as archive:
+                assert archive["x"].tolist() == [[1, 2], [3, 4], [1, 3], [2, 4]]
+                assert archive["q"].tolist() == [5, 6, 0, 2]
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    @pytest.mark.parametrize(
+        ("n", "match"), [(49, "was to have 49 rows, but got 50"), (51, "51 rows, but 50 were written")]
+    )
+    def test_wrong_number_of_rows(self, tmp_path, name, n, match):
+        arrays = points()
+        with pytest.raises(ValueError, match=match):
+            self.write(tmp_path / name, arrays["x"], arrays["px"], 10, n)
+        assert only_files(tmp_path) == []
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_no_file_after_a_failure(self, tmp_path, name, error):
+        with pytest.raises(error), SampleWriter(tmp_path / name, 4, 1) as writer:
+            fail_after(writer.write, error, np.zeros((2, 1)), np.zeros(2))
+        assert only_files(tmp_path) == []
+
+    @pytest.mark.parametrize(("x", "q"), [((2, 2), (2,)), ((2, 3), (3,)), ((3,), (1,)), ((2, 3), (2, 1))])
+    def test_shapes(self, tmp_path, x, q):
+        with (
+            pytest.raises(ValueError, match=r"x, qx must have shapes \(m, 3\), \(m,\), found"),
+            SampleWriter(tmp_path / "a.npz", 2, 3) as writer,
+        ):
+            writer.write(np.zeros(x), np.zeros(q))
+        assert only_files(tmp_path) == []
+
+    @pytest.mark.parametrize("name", ["a.h5", "a.txt", "a"])
+    def test_other_extensions(self, tmp_path, name):
+        with pytest.raises(ValueError, match=r"must be one of '\.npz', '\.csv', got"):
+            SampleWriter(tmp_path / name, 1, 1)
+
+    def test_missing_folder(self, tmp_path):
+        writer = SampleWriter(tmp_path / "missing" / "a.npz", 1, 1)
+        with pytest.raises(FileNotFoundError, match="cannot write to the folder of"), writer:
+            pass
+
+    def test_holds_no_points_in_memory(self, tmp_path):
+        x, q = np.zeros((10_000, 4)), np.zeros(10_000)
+        tracemalloc.start()
+        with SampleWriter(tmp_path / "a.npz", 40 * len(x), 4) as writer:
+            for _ in range(40):
+                writer.write(x, q)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1e6  # of 16 MB written
+
+
+class TestFlows:
+    @given(
+        header=st.dictionaries(
+            st.text().filter(lambda key: key not in ("format", "version")),
+            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+        ),
+        params=hnp.arrays(
+            st.sampled_from([np.float32, np.float64]),
+            st.integers(0, 20),
+            elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
+        ),
+    )
+    @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_round_trip(self, tmp_path, header, params):
+        write_flow(tmp_path / "a", header, params)
+        found, read = read_flow(tmp_path / "a")
+        assert found == header
+        assert_same({"params": read}, {"params": params})
+        assert only_files(tmp_path) == ["a"]
+
+    def test_big_endian_params_are_read_as_native(self, tmp_path):
+        write_flow(tmp_path / "a.npz", {}, np.arange(3, dtype=">f4"))
+        params = read_flow(tmp_path / "a.npz")[1]
+        assert params.dtype == np.float32
+        assert params.dtype.isnative
+        assert params.tolist() == [0, 1, 2]
+
+    def test_what_cannot_be_written(self, tmp_path):
+        for params, match in (
+            (np.zeros((2, 2)), r"params must be 1-d float32 or float64, found float64 of shape \(2, 2\)"),
+            (np.zeros(2, np.int64), "params must be 1-d float32 or float64, found int64"),
+            (np.array([0, np.nan]), "params must be finite"),
+        ):
+            with pytest.raises(ValueError, match=match):
+                write_flow(tmp_path / "a", {}, params)
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            write_flow(tmp_path / "a", {"array": np.zeros(1)}, np.zeros(1))
+        assert only_files(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("header", "match"),
+        [
+            ({"format": "other", "version": 1}, "a: format must be 'varflow flow', found 'other'"),
+            ({}, "a: format must be 'varflow flow', found None"),
+            (
+                {"format": "varflow flow", "version": 2},
+                "a has version 2, but this varflow understands version 1 only",
+            ),
+            ({"format": "varflow flow"}, "a has version None, but"),
+            ([1], "a: header must be a JSON object, found list"),
+            (None, "a: header must be a JSON object, found NoneType"),
+        ],
+    )
+    def test_headers(self, tmp_path, header, match):
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        self.savez(tmp_path / "a", header=text, params=np.zeros(2))
+        with pytest.raises(FileFormatError, match=match):
+            read_flow(tmp_path / "a")
+
+    @pytest.mark.parametrize("text", [b"{", b"\xff", b"", b"[" * 100_000])
+    def test_header_is_not_json(self, tmp_path, text):
+        self.savez(tmp_path / "a", header=np.frombuffer(text, np.uint8), params=np.zeros(2))
+        with pytest.raises(FileFormatError, match="a: header is not JSON") as error:
+            read_flow(tmp_path / "a")
+        assert "\n" not in str(error.value)
+
+    def test_header_is_not_bytes(self, tmp_path):
+        self.savez(tmp_path / "a", header=np.zeros(2), params=np.zeros(2))
+        with pytest.raises(FileFormatError, match="header must be bytes, found float64"):
+            read_flow(tmp_path / "a")
+
+    @pytest.mark.parametrize(
+        ("params", "match"),
+        [
+            (np.zeros((2, 2)), "a: params must be 1-d float32 or float64"),
+            (np.zeros(2, np.int64), "a: params must be 1-d float32 or float64"),
+            (np.zeros(2, np.float16), "a: params must be 1-d float32 or float64"),
+            (np.array([np.inf]), "a: params must be finite"),
+        ],
+    )
+    def test_params(self, tmp_path, params, match):
+        header = np.frombuffer(b'{"format": "varflow flow", "version": 1}', np.uint8)
+        self.savez(tmp_path / "a", header=header, params=params)
+        with pytest.raises(FileFormatError, match=match):
+            read_flow(tmp_path / "a")
+
+    def test_other_files(self, tmp_path):
+        path = tmp_path / "a"
+        with pytest.raises(FileNotFoundError, match="a"):
+            read_flow(path)
+        path.touch()
+        with pytest.raises(FileFormatError, match="is empty"):
+            read_flow(path)
+        path.write_text("text")
+        with pytest.raises(FileFormatError, match="is not an npz file"):
+            read_flow(path)
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+        with pytest.raises(FileFormatError, match="is not an npz file"):
+            read_flow(path)
+        self.savez(path, params=np.zeros(3))
+        with pytest.raises(FileFormatError, match="a must hold header and params; it holds params"):
+            read_flow(path)
+        write_flow(path, {}, np.zeros(1000))
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(FileFormatError, match="is not an npz file, or is cut short"):
+            read_flow(path)
+
+    @staticmethod
+    def savez(path, **arrays):
+        with open(path, "wb") as file:
+            np.savez(file, **arrays)
