@@ -1,1 +1,49 @@
-"""Neural importance sampling with NumPy and Numba."""
+"""Neural importance sampling with NumPy and Numba.
+
+From weighted points (x, p(x), f(x)), x drawn from a known density p, varflow trains an invertible flow whose
+density q makes importance sampling of f from q have the least variance.
+"""
+
+from varflow._version import __version__
+from varflow.adam import Adam
+from varflow.architecture import Architecture
+from varflow.dataset import Dataset
+from varflow.errors import FileFormatError, InvalidLossError, NoCheckpoint, TrainingInterruption
+from varflow.evaluation import Evaluation, evaluate
+from varflow.flow import Flow
+from varflow.losses import Loss, weighted_dkl_loss, weighted_variance_loss
+from varflow.record import TrainingRecord
+from varflow.trainers import (
+    BasicDKLTrainer,
+    BasicStatefulDKLTrainer,
+    BasicStatefulTrainer,
+    BasicStatefulVarTrainer,
+    BasicTrainer,
+    BasicVarTrainer,
+    StatefulTrainer,
+)
+
+__all__ = [
+    "Adam",
+    "Architecture",
+    "BasicDKLTrainer",
+    "BasicStatefulDKLTrainer",
+    "BasicStatefulTrainer",
+    "BasicStatefulVarTrainer",
+    "BasicTrainer",
+    "BasicVarTrainer",
+    "Dataset",
+    "Evaluation",
+    "FileFormatError",
+    "Flow",
+    "InvalidLossError",
+    "Loss",
+    "NoCheckpoint",
+    "StatefulTrainer",
+    "TrainingInterruption",
+    "TrainingRecord",
+    "__version__",
+    "evaluate",
+    "weighted_dkl_loss",
+    "weighted_variance_loss",
+]

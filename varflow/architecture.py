@@ -2,18 +2,60 @@
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from varflow.errors import unknown_name
+from varflow.kernels.splines import CELLS
 from varflow.masks import make_masks
 
-__all__ = ["Architecture"]
+__all__ = ["Architecture", "Layout", "positive_int"]
 
-CELL_NAMES = ("pwlinear",)
 DTYPES = ("float32", "float64")
+
+
+class Layout(NamedTuple):
+    """Where everything is, in tables for the kernels."""
+
+    split: np.ndarray  # (n_cells, d): coordinates that a cell is conditioned on, then those it transforms
+    n_inputs: np.ndarray  # (n_cells,): how many of those it is conditioned on
+    layers: np.ndarray  # (n_cells, n_hidden + 1, 4): n_in, n_out, offset of the weights, offset of the biases
+    cell: int  # code of the cell
+    n_logits: int  # logits a transformed coordinate
+    lower: np.ndarray  # (d,): lower corner of the box
+    width: np.ndarray  # (d,): its edges
+
+
+def positive_int(name: str, value: object) -> int:
+    """Check that an argument is an integer above zero.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    value : object
+        What was given for it.
+
+    Returns
+    -------
+    int
+        The value.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer; True and False are not.
+    ValueError
+        If it is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -63,9 +105,9 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in ("d", "n_bins", "d_hidden", "n_hidden", "repetitions"):
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
-        if self.cell not in CELL_NAMES:
-            raise unknown_name("cell", self.cell, CELL_NAMES)
-        dtype = str(np.dtype(self.dtype)) if not isinstance(self.dtype, str) else self.dtype
+        if self.cell not in CELLS:
+            raise unknown_name("cell", self.cell, CELLS)
+        dtype = self.dtype if isinstance(self.dtype, str) else np.dtype(self.dtype).name
         if dtype not in DTYPES:
             raise unknown_name("dtype", dtype, DTYPES)
         object.__setattr__(self, "dtype", dtype)
@@ -79,3 +121,88 @@ class Architecture:
     def masks(self) -> np.ndarray:
         """(n_cells, d) bool: True where the cell transforms the coordinate."""
         return make_masks(self.d, self.masking, self.repetitions)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.masks)
+
+    @property
+    def n_logits(self) -> int:
+        """Logits that a network gives for each transformed coordinate."""
+        return CELLS[self.cell].logits_per_bin * self.n_bins
+
+    @cached_property
+    def layers(self) -> np.ndarray:
+        """(n_cells, n_hidden + 1, 4) int: n_in, n_out, offset of the weights, offset of the biases.
+
+        Weights are (n_in, n_out) and followed by the biases (n_out,). The last n_out is n_logits times the
+        number of transformed coordinates, logit outside, coordinate inside. In a cell that is conditioned on
+        nothing, the hidden layers are empty and the last one has n_in = 0.
+        """
+        layers = np.zeros((self.n_cells, self.n_hidden + 1, 4), np.int64)
+        offset = 0
+        for cell, mask in zip(layers, self.masks, strict=True):
+            n_inputs, width = self._widths(mask)
+            sizes = [n_inputs, *[width] * self.n_hidden, self.n_logits * int(mask.sum())]
+            for layer, (n_in, n_out) in zip(cell, pairwise(sizes), strict=True):
+                layer[:] = n_in, n_out, offset, offset + n_in * n_out
+                offset += n_in * n_out + n_out
+        return layers
+
+    def _widths(self, mask: np.ndarray) -> tuple[int, int]:
+        n_inputs = int((~mask).sum())
+        return n_inputs, self.d_hidden if n_inputs > 0 else 0
+
+    @property
+    def n_params(self) -> int:
+        """Length of the flat parameters."""
+        _, n_out, _, biases = self.layers[-1, -1]
+        return int(biases + n_out)
+
+    def layout(self, bounds: np.ndarray) -> Layout:
+        """Make the kernels' tables.
+
+        Parameters
+        ----------
+        bounds : ndarray, (d, 2)
+            Lower and upper bound of each dimension.
+
+        Returns
+        -------
+        Layout
+            The tables.
+        """
+        return Layout(
+            split=np.argsort(self.masks, axis=1, kind="stable"),
+            n_inputs=(~self.masks).sum(axis=1),
+            layers=self.layers,
+            cell=CELLS[self.cell].code,
+            n_logits=self.n_logits,
+            lower=bounds[:, 0].copy(),
+            width=bounds[:, 1] - bounds[:, 0],
+        )
+
+    def initial_params(self, generator: np.random.Generator) -> np.ndarray:
+        """Draw initial parameters, with which the flow is the identity.
+
+        Hidden weights and biases are uniform within 1 / sqrt(n_in) of zero, as PyTorch draws those of a
+        linear layer; the last layer of each cell is zero, so that all bins are alike.
+
+        Parameters
+        ----------
+        generator : numpy.random.Generator
+            Source of the random numbers.
+
+        Returns
+        -------
+        ndarray, (n_params,)
+            Parameters in the networks' dtype.
+        """
+        params = np.zeros(self.n_params, self.dtype)
+        for n_in, n_out, weights, biases in self.layers[:, :-1].reshape(-1, 4):
+            if n_in > 0:
+                params[weights : biases + n_out] = generator.uniform(-1, 1, (n_in + 1) * n_out) / np.sqrt(
+                    n_in
+                )
+        return params

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from varflow.errors import FileFormatError
 from varflow.files import read_points, write_points
 
-__all__ = ["Dataset", "minibatch_rows"]
+__all__ = ["Dataset", "checked_bounds", "checked_points", "minibatch_rows"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -74,18 +74,12 @@ class Dataset:
         bounds: npt.ArrayLike | None = None,
     ) -> None:
         given = _only_one(px=px, logpx=logpx) | _only_one(fx=fx, logfx=logfx)
-        self.x = _checked_points(_floats("x", x))
-        self.bounds = _checked_bounds(bounds, self.d)
+        points = _finite_points("x", x)
+        self.bounds = checked_bounds(bounds, points.shape[1])
+        self.x = _within("x", points, self.bounds)
         self._values = {name: _floats(name, values) for name, values in given.items()}
         for name, values in self._values.items():
             _check_values(name, values, self.n)
-        lower, upper = self.bounds.T
-        _check_rows(
-            "x",
-            self.x,
-            "lie within bounds (the unit cube if not given)",
-            lambda block: (block >= lower) & (block <= upper),
-        )
 
     @classmethod
     def _checked(cls, x: FloatArray, values: dict[str, FloatArray], bounds: FloatArray) -> "Dataset":
@@ -396,26 +390,88 @@ def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
         return np.asarray(array, dtype=np.float64, order="C")
 
 
-def _checked_points(x: FloatArray) -> FloatArray:
-    if x.ndim == 1:
-        raise ValueError(f"x must have shape (n, d), found {x.shape}; for one dimension, give x[:, None]")
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"x must have shape (n, d) with a row and a column at least, found {x.shape}")
-    _check_rows("x", x, "be finite", np.isfinite)
-    return x
+def checked_points(name: str, points: npt.ArrayLike, bounds: FloatArray) -> FloatArray:
+    """Check that points are finite, of the right dimension and within bounds.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    points : array_like, (n, d)
+        The points.
+    bounds : ndarray, (d, 2)
+        Lower and upper bound of each dimension, which belong to the box.
+
+    Returns
+    -------
+    ndarray, (n, d)
+        C-contiguous float64, without a copy where they were that.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not; the message names the first wrong row.
+    """
+    array = _finite_points(name, points)
+    if array.shape[1] != len(bounds):
+        raise ValueError(f"{name} must have shape (n, {len(bounds)}), found {array.shape}")
+    return _within(name, array, bounds)
 
 
-def _checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
+def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
+    """Check the bounds of a box.
+
+    Parameters
+    ----------
+    bounds : array_like, (d, 2), or None
+        Lower and upper bound of each dimension; the unit cube if None.
+    d : int
+        Number of dimensions.
+
+    Returns
+    -------
+    ndarray, (d, 2)
+        The bounds, a copy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not finite, reversed, or so far apart that their distance is infinite.
+    """
     if bounds is None:
         return np.tile([0.0, 1.0], (d, 1))
-    array = _floats("bounds", bounds)
+    array = _floats("bounds", bounds).copy()
     if array.shape != (d, 2):
         raise ValueError(f"bounds must have shape ({d}, 2), found {array.shape}")
     _check_rows("bounds", array, "be finite", np.isfinite)
-    if not (array[:, 0] < array[:, 1]).all():
-        row = int(np.argmin(array[:, 0] < array[:, 1]))
-        raise ValueError(f"bounds must have lower < upper, found {array[row].tolist()} in row {row}")
+    with np.errstate(over="ignore"):
+        widths = array[:, 1] - array[:, 0]
+    for row in np.flatnonzero(~((widths > 0) & (widths < math.inf))):
+        raise ValueError(
+            f"bounds must have lower < upper, a finite way apart, found {array[row].tolist()} in row {row}"
+        )
     return array
+
+
+def _finite_points(name: str, points: npt.ArrayLike) -> FloatArray:
+    array = _floats(name, points)
+    if array.ndim == 1:
+        raise ValueError(
+            f"{name} must have shape (n, d), found {array.shape}; for one dimension, give {name}[:, None]"
+        )
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name} must have shape (n, d) with a row and a column at least, found {array.shape}"
+        )
+    _check_rows(name, array, "be finite", np.isfinite)
+    return array
+
+
+def _within(name: str, points: FloatArray, bounds: FloatArray) -> FloatArray:
+    lower, upper = bounds.T
+    rule = "lie within bounds (the unit cube if not given)"
+    _check_rows(name, points, rule, lambda block: (block >= lower) & (block <= upper))
+    return points
 
 
 def _check_values(name: str, values: FloatArray, n: int) -> None:

@@ -35,7 +35,9 @@ class _Announcement(event.Listener):
         module = getattr(event.data["dispatcher"].py_func, "__module__", "")
         if self.is_due and module.startswith("varflow."):
             self.is_due = False
-            print("varflow: compiling kernels; later starts find them in the cache", file=sys.stderr, flush=True)
+            print(
+                "varflow: compiling kernels; later starts find them in the cache", file=sys.stderr, flush=True
+            )
 
     def on_end(self, event: event.Event) -> None:
         """Nothing: only the start is worth a word."""

@@ -1,4 +1,4 @@
-"""The flow on the CPU: serial kernels without the GIL, each given a range of the work by a thread.
+"""The flow on the CPU: serial kernels without the GIL, each thread with a range of the work.
 
 A tile of rows goes through all cells forward and, in training, straight back, in buffers that stay in
 cache. Shapes: T rows a tile, d dimensions, H neurons a hidden layer, P logits a transformed coordinate.
@@ -17,6 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from varflow.architecture import Architecture
 from varflow.kernels.compile import kernel
 from varflow.kernels.splines import cell_backward, cell_forward, cell_inverse
 
@@ -26,21 +27,13 @@ NEGLIGIBLE = 1e-20  # share of the loss below which a point's gradient is droppe
 SLOPES_PER_LOG = 8  # so many can be multiplied before a logarithm is due: exp(MIN_LOGIT)^8 > 1e-300
 
 
-class Layout(NamedTuple):
-    """Where everything is: tables for the kernels, made by `Architecture`."""
-
-    split: np.ndarray  # (n_cells, d): coordinates that a cell is conditioned on, then those it transforms
-    n_inputs: np.ndarray  # (n_cells,): how many of those it is conditioned on
-    layers: np.ndarray  # (n_cells, n_layers, 4): n_in, n_out, offset of weights, offset of biases
-    first_layer: np.ndarray  # (n_cells,): the last one for a cell that is conditioned on nothing
-    cell: int  # code of the cell
-    n_logits: int  # P
-    lower: np.ndarray  # (d,): lower corner of the box
-    width: np.ndarray  # (d,): its edges
+def tile_rows(architecture: Architecture) -> int:
+    """Rows a tile: enough to pay for streaming the weights, few enough for the activations to stay in cache."""
+    return 64 if architecture.d_hidden <= 128 else 256
 
 
 class Workspace(NamedTuple):
-    """Buffers of one thread; `n_kept` is the number of cells in training, 1 elsewhere."""
+    """Buffers of one thread; `n_kept` is the number of cells in training, else 1."""
 
     coordinates: np.ndarray  # (d, T) float64, before or behind the cell at hand
     log_det: np.ndarray  # (T,) float64
@@ -59,16 +52,19 @@ class Workspace(NamedTuple):
     one: np.ndarray  # (1,) the number one, for BLAS
 
 
-def make_workspace(layout: Layout, dtype: np.dtype, n_rows: int, n_hidden: int, d_hidden: int, n_kept: int) -> Workspace:
-    """Allocate the buffers of one thread for tiles of `n_rows` rows."""
-    d = layout.split.shape[1]
+def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
+    """Allocate the buffers of one thread, for training if they are to keep all cells' activations."""
+    d, d_hidden, n_hidden = architecture.d, architecture.d_hidden, architecture.n_hidden
+    dtype, n_logits = architecture.dtype, architecture.n_logits
+    n_rows = tile_rows(architecture)
+    n_kept = architecture.n_cells if keeps_all else 1
     m = d * n_rows
     return Workspace(
         coordinates=np.zeros((d, n_rows)),
         log_det=np.zeros(n_rows),
         inputs=np.zeros((n_kept, m), dtype),
         hidden=np.zeros((n_kept, n_hidden, n_rows, d_hidden), dtype),
-        exps=np.zeros((n_kept, m * layout.n_logits), dtype),
+        exps=np.zeros((n_kept, m * n_logits), dtype),
         x=np.zeros((n_kept, m)),
         z=np.zeros((n_kept, m)),
         slope=np.zeros((n_kept, m)),
@@ -76,7 +72,7 @@ def make_workspace(layout: Layout, dtype: np.dtype, n_rows: int, n_hidden: int, 
         dcoordinates=np.zeros((d, n_rows)),
         dlog_q=np.zeros(n_rows),
         dz=np.zeros((2, m)),
-        dlogits=np.zeros(m * layout.n_logits, dtype),
+        dlogits=np.zeros(m * n_logits, dtype),
         dhidden=np.zeros((2, n_rows * max(d_hidden, d)), dtype),
         one=np.ones(1, dtype),
     )
@@ -119,7 +115,7 @@ _gemm = types.ExternalFunction(
 
 @kernel
 def add_product(c, a, b, transpose_a, transpose_b, one):
-    """c += a b, either of them transposed first. c: (n, m), a: (n, k) or (k, n), b: (k, m) or (m, k)."""
+    """C += a b, either of them transposed first. c: (n, m), a: (n, k) or (k, n), b: (k, m) or (m, k)."""
     n, m = c.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     kind = ord("s") if c.itemsize == 4 else ord("d")
@@ -345,9 +341,9 @@ def coupling_inverse(c, params, layout, work):
 def flow_forward(params, layout, work):
     """Take the coordinates of `work` through all cells; log_det is set."""
     work.log_det[:] = 0
-    keeps_all = work.hidden.shape[0] > 1
+    last_slot = work.hidden.shape[0] - 1
     for c in range(layout.n_inputs.shape[0]):
-        coupling_forward(c, c if keeps_all else 0, params, layout, work)
+        coupling_forward(c, min(c, last_slot), params, layout, work)
 
 
 @kernel
@@ -434,7 +430,9 @@ def linear_loss(dlog_q, log_q, weights, rows, first):
 
 
 @kernel
-def gradient(dparams, losses, begin, end, x, rows, weights, dz, is_variance, params, transposed, layout, work):
+def gradient(
+    dparams, losses, begin, end, x, rows, weights, dz, is_variance, params, transposed, layout, work
+):
     """Loss and gradient of lanes [begin, end): fixed shares of a minibatch, whichever thread has them.
 
     dparams: (n_lanes, n_params), set. losses: (n_lanes,), sums over the lane's rows, set.
@@ -504,7 +502,9 @@ def fold_lanes(dparams, begin, end):
 def update_moments(m, v, dparams, beta1, beta2, scale):
     """First and second moment of the gradient. m, v: (n,), updated. dparams: (n,)."""
     zero, one = m.dtype.type(0.0), m.dtype.type(1.0)
-    tiny = m.dtype.type(1e-30)  # moments of parameters without gradient die out; as denormals they would be slow
+    tiny = m.dtype.type(
+        1e-30
+    )  # moments of parameters without gradient die out; as denormals they would be slow
     for i in range(m.shape[0]):
         g = scale * dparams[i]
         mean = beta1 * m[i] + (one - beta1) * g

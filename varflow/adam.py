@@ -1,0 +1,212 @@
+"""Adam: settings, and the state that steps leave behind."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from varflow.errors import InvalidLossError, unknown_name
+from varflow.kernels import cpu
+from varflow.parallel import run, share
+
+__all__ = ["SCHEDULES", "Adam", "AdamState"]
+
+SLICE = 65_536  # parameters that are folded and updated together; their order of summation hangs on it
+
+
+def constant(progress: float) -> float:
+    """Factor of the learning rate that never changes."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 to 0 (Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def one_cycle(progress: float) -> float:
+    """Rise from 1/25 to 1 over the first 30 %, then fall to nearly 0, both by half a cosine (arXiv 1708.07120)."""
+    if progress < 0.3:
+        return 1 / 25 + (1 - 1 / 25) * cosine(1 - progress / 0.3)
+    return cosine((progress - 0.3) / 0.7)
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}
+
+
+class AdamState(NamedTuple):
+    """What `Adam` remembers; see there."""
+
+    m: np.ndarray | None
+    v: np.ndarray | None
+    averaged: np.ndarray | None
+    t: int
+
+
+@dataclass
+class Adam:
+    """Adam (Kingma and Ba, arXiv 1412.6980) with its state, which goes on from one training to the next.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, > 0.
+    betas : tuple of float
+        Decay of the first and of the second moment a step, in [0, 1).
+    eps : float
+        Added to the root of the second moment, > 0. Gradients are those of a loss of order one, whatever
+        the units of f.
+    weight_decay : float
+        Share of the learning rate by which parameters shrink a step, >= 0 (arXiv 1711.05101).
+    clip_norm : float, optional
+        Gradients longer than this are shortened to it.
+    schedule : {"constant", "cosine", "one_cycle"}
+        How the learning rate changes in the course of a training.
+    average : float
+        Decay a step of the moving average of the parameters, in [0, 1); 0 for no average. Where there is one,
+        it is what a training leaves in the flow.
+
+    Attributes
+    ----------
+    m, v : ndarray, (n_params,), or None
+        First and second moment of the gradient; None before the first step.
+    averaged : ndarray, (n_params,), or None
+        Moving average of the parameters.
+    t : int
+        Number of steps.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, or the schedule's name unknown.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    schedule: str = "constant"
+    average: float = 0.0
+    m: np.ndarray | None = field(default=None, init=False, repr=False)
+    v: np.ndarray | None = field(default=None, init=False, repr=False)
+    averaged: np.ndarray | None = field(default=None, init=False, repr=False)
+    t: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, is_valid, rule in (
+            ("lr", 0 < self.lr < math.inf, "positive and finite"),
+            (
+                "betas",
+                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+                "two numbers in [0, 1)",
+            ),
+            ("eps", 0 < self.eps < math.inf, "positive and finite"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive or None"),
+            ("average", 0 <= self.average < 1, "in [0, 1)"),
+        ):
+            if not is_valid:
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+
+    def reset(self) -> None:
+        """Forget all steps."""
+        self.m = self.v = self.averaged = None
+        self.t = 0
+
+    def state(self) -> AdamState:
+        """Copy the state, for `restore`."""
+        return AdamState(_copy(self.m), _copy(self.v), _copy(self.averaged), self.t)
+
+    def restore(self, state: AdamState) -> None:
+        """Go back to a state."""
+        self.m, self.v, self.averaged, self.t = _copy(state.m), _copy(state.v), _copy(state.averaged), state.t
+
+    def step(
+        self, params: np.ndarray, dparams: np.ndarray, progress: float, scale: float, threads: int
+    ) -> None:
+        """Update the parameters.
+
+        Parameters
+        ----------
+        params : ndarray, (n_params,)
+            Parameters, changed in place.
+        dparams : ndarray, (n_lanes, n_params)
+            Gradient in shares, whose sum it is; the first is overwritten with it.
+        progress : float
+            How much of the training is over, from 0 to 1: what the schedule goes by.
+        scale : float
+            Factor of the learning rate besides.
+        threads : int
+            Threads to be used.
+
+        Raises
+        ------
+        InvalidLossError
+            If the gradient is not finite. Nothing has changed then.
+        ValueError
+            If the state belongs to another number of parameters.
+        """
+        if self.m is None or self.v is None:
+            self.m, self.v = np.zeros_like(params), np.zeros_like(params)
+        if self.m.shape != params.shape:
+            raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
+        norm = math.sqrt(_fold(dparams, threads))
+        if not math.isfinite(norm):
+            raise InvalidLossError("the gradient is not finite")
+        shortened = min(1.0, self.clip_norm / norm) if self.clip_norm and norm > 0 else 1.0
+        self.t += 1
+        # Both corrections of the algorithm in one factor of the step (section 2 of the paper, last paragraph);
+        # eps moves with the second, so that it means what it does in the algorithm.
+        root = math.sqrt(1 - self.betas[1] ** self.t)
+        lr = self.lr * scale * SCHEDULES[self.schedule](progress)
+        step_size = lr * root / (1 - self.betas[0] ** self.t)
+        settings = (step_size, *self.betas, self.eps * root, lr * self.weight_decay, shortened)
+
+        def update(begin: int, end: int) -> None:
+            cpu.adam_step(params, self.m, self.v, dparams[0], begin, end, *settings)
+
+        _by_slices(update, len(params), threads)
+        if self.average > 0:
+            self._add_to_average(params)
+
+    def _add_to_average(self, params: np.ndarray) -> None:
+        if self.averaged is None:
+            self.averaged = params.copy()
+        decay = min(self.average, self.t / (10 + self.t))  # the first steps are soon forgotten
+        self.averaged += (1 - decay) * (params - self.averaged)
+
+
+def _copy(array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None else array.copy()
+
+
+def _fold(dparams: np.ndarray, threads: int) -> float:
+    """Add up the shares of the gradient. Returns the sum of squares, in an order that is always the same."""
+    squares = {}
+
+    def fold(begin: int, end: int) -> None:
+        squares[begin] = cpu.fold_lanes(dparams, begin, end)
+
+    _by_slices(fold, dparams.shape[1], threads)
+    return sum(squares[begin] for begin in sorted(squares))
+
+
+def _by_slices(task: Callable[[int, int], None], n: int, threads: int) -> None:
+    """Call task(begin, end) for slices of n parameters, in threads where there are many."""
+    slices = range(0, n, SLICE)
+    threads = min(threads, len(slices))
+
+    def work(k: int) -> None:
+        for begin in slices[slice(*share(k, threads, len(slices)))]:
+            task(begin, min(begin + SLICE, n))
+
+    run(work, threads)

@@ -1,0 +1,344 @@
+"""The flow: an invertible map between target space and latent space, and the density that it stands for."""
+
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.architecture import Architecture, positive_int
+from varflow.dataset import checked_bounds, checked_points
+from varflow.errors import FileFormatError
+from varflow.files import read_flow, write_flow
+from varflow.kernels import cpu
+from varflow.parallel import default_threads, one_blas_thread, run, share
+
+__all__ = ["Flow"]
+
+SAMPLE_BLOCK = 65_536  # points drawn together; their random numbers hang on it
+
+
+class Flow:
+    """Coupling flow from a box to the unit cube, with density q(x) = |dz/dx|.
+
+    A new flow is the identity: q is uniform.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions, at least 1.
+    cell : str
+        Kind of spline in the cells: "pwlinear".
+    masking : {"iflow", "checkerboard", "maximal"}
+        How coordinates are shared out among the cells; see `varflow.masks`.
+    n_bins : int
+        Bins of each spline.
+    d_hidden : int
+        Neurons a hidden layer of the networks.
+    n_hidden : int
+        Hidden layers. ZüNIS does not count the first: its n_hidden=2 is 3 here.
+    repetitions : int
+        How many times the sequence of masks is gone through.
+    dtype : {"float32", "float64"}
+        Precision of the networks. Coordinates and densities are float64 in either.
+    seed : int, optional
+        Seed of the initial parameters; drawn from the system if not given.
+    bounds : array_like, (d, 2), optional
+        Lower and upper bound of each dimension; the unit cube if not given.
+    threads : int, optional
+        Threads that the flow uses; if not given, all cores that the process is allowed on, but not more than
+        OMP_NUM_THREADS where that is set. Results do not depend on it, not by a bit.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        What it is made of.
+    bounds : ndarray, (d, 2)
+        The bounds.
+    threads : int
+        The number of threads.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what is said above.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        cell: str = "pwlinear",
+        masking: str = "iflow",
+        n_bins: int = 16,
+        d_hidden: int = 64,
+        n_hidden: int = 2,
+        *,
+        repetitions: int = 1,
+        dtype: str = "float32",
+        seed: int | None = None,
+        bounds: npt.ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.architecture = Architecture(d, cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype)
+        self.bounds = checked_bounds(bounds, self.d)
+        self.threads = default_threads() if threads is None else positive_int("threads", threads)
+        self.layout = self.architecture.layout(self.bounds)
+        self._params = self.architecture.initial_params(np.random.default_rng(seed))
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.architecture.as_dict().items())
+        return f"Flow({options})"
+
+    @property
+    def d(self) -> int:
+        """Number of dimensions."""
+        return self.architecture.d
+
+    @property
+    def params(self) -> np.ndarray:
+        """All parameters, (n_params,): one flat array that can be written to."""
+        return self._params
+
+    @params.setter
+    def params(self, values: npt.ArrayLike) -> None:
+        values = np.asarray(values)
+        if values.shape != self._params.shape:
+            raise ValueError(f"params must have shape {self._params.shape}, got {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"params must be finite, got {values[~np.isfinite(values)][0]}")
+        self._params[:] = values
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters."""
+        return len(self._params)
+
+    @property
+    def log_volume(self) -> float:
+        """Log of the volume of the box."""
+        return float(np.log(self.layout.width).sum())
+
+    def to_latent(self, x: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Map points to latent space.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points in the box.
+
+        Returns
+        -------
+        z : ndarray, (n, d)
+            Latent points, in the unit cube.
+        log_det : ndarray, (n,)
+            log |dz/dx|, which is log q(x).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has another shape, is not finite or not in the box; the first such row is named.
+        """
+        x = checked_points("x", x, self.bounds)
+        z, log_det = self._apply(cpu.to_latent, x)
+        return z, log_det - self.log_volume
+
+    def from_latent(self, z: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Map latent points to target space: the inverse of `to_latent`.
+
+        Parameters
+        ----------
+        z : array_like, (n, d)
+            Points in the unit cube.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points in the box.
+        logqx : ndarray, (n,)
+            log |dz/dx|, which is log q(x).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If z has another shape, is not finite or not in the unit cube; the first such row is named.
+        """
+        z = checked_points("z", z, np.tile([0.0, 1.0], (self.d, 1)))
+        x, log_det = self._apply(cpu.from_latent, z)
+        return x, log_det - self.log_volume
+
+    def log_prob(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute log q(x).
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points in the box.
+
+        Returns
+        -------
+        ndarray, (n,)
+            Log of the density, which is in 1 / (volume of the box's units).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `to_latent`.
+        """
+        return self.to_latent(x)[1]
+
+    def sample(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points from q.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers; drawn from the system if not given. The first points of a larger
+            sample with the same seed are the same.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points in the box.
+        logqx : ndarray, (n,)
+            Log of their density.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not an integer above zero.
+        """
+        n = positive_int("n", n)
+        x, logqx = np.empty((n, self.d)), np.empty(n)
+        begin = 0
+        for block, logq in self.sample_blocks(n, seed):
+            rows = slice(begin, begin + len(block))
+            x[rows], logqx[rows] = block, logq
+            begin = rows.stop
+        return x, logqx
+
+    def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Draw the points of `sample` block by block, for more of them than memory holds.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers.
+
+        Yields
+        ------
+        x : ndarray, (m, d)
+            Points in the box.
+        logqx : ndarray, (m,)
+            Log of their density.
+        """
+        for z in latent_blocks(n, self.d, seed):
+            x, log_det = self._apply(cpu.from_latent, z)
+            yield x, log_det - self.log_volume
+
+    def _apply(self, kernel: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run `cpu.to_latent` or `cpu.from_latent` on all points, in threads."""
+        n = len(points)
+        out, log_det = np.empty_like(points), np.empty(n)
+        n_rows = cpu.tile_rows(self.architecture)
+        n_tiles = -(-n // n_rows)
+        n_threads = min(self.threads, n_tiles)
+
+        def work(k: int) -> None:
+            begin, end = share(k, n_threads, n_tiles)
+            workspace = cpu.make_workspace(self.architecture, keeps_all=False)
+            kernel(
+                out,
+                log_det,
+                points,
+                begin * n_rows,
+                min(end * n_rows, n),
+                self._params,
+                self.layout,
+                workspace,
+            )
+
+        with one_blas_thread():
+            run(work, n_threads)
+        return out, log_det
+
+    def copy(self) -> "Flow":
+        """Copy the flow, parameters included."""
+        return deepcopy(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow to a file.
+
+        Parameters
+        ----------
+        path : str or path
+            The file, used as given. One that exists is replaced once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ValueError
+            If the parameters are not finite.
+        """
+        header = {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
+        write_flow(path, header, self._params)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "Flow":
+        """Read a flow from a file.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that `save` wrote.
+        threads : int, optional
+            As for a new flow.
+
+        Returns
+        -------
+        Flow
+            The flow.
+
+        Raises
+        ------
+        FileFormatError
+            If the file holds no flow, is cut short, or has a version that is not understood.
+        OSError
+            If the file cannot be opened.
+        """
+        header, params = read_flow(path)
+        try:
+            flow = cls(**header["architecture"], bounds=header["bounds"], seed=0, threads=threads)
+            flow.params = params
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path}: {error}") from error
+        return flow
+
+
+def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
+    """Draw uniform points of the unit cube block by block, each from a counter-based generator of its own.
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    d : int
+        Number of dimensions.
+    seed : int or None
+        Seed; drawn from the system if None.
+
+    Yields
+    ------
+    ndarray, (m, d)
+        Points; all blocks but the last have SAMPLE_BLOCK of them.
+    """
+    key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    for block, begin in enumerate(range(0, n, SAMPLE_BLOCK)):
+        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
+        yield generator.random((min(SAMPLE_BLOCK, n - begin), d))

@@ -1,0 +1,68 @@
+"""What a training went through."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["TrainingRecord"]
+
+SMOOTHING = 0.3  # share of the newest loss in the running average
+
+
+@dataclass
+class TrainingRecord:
+    """Losses of a training, in the units of `Objective`: those of f scaled to mean(|f|/p) = 1.
+
+    Attributes
+    ----------
+    losses : list of float
+        Loss of each step's minibatch, before the step.
+    epochs : list of int
+        Number of steps before each epoch, those that were begun again included.
+    epoch_losses : list of float
+        Loss after each epoch: on the held-out rows, or where there are none, on some rows of the training.
+    loss : float or None
+        Running average of the losses.
+    best_loss : float or None
+        Least of the losses after an epoch.
+    best_epoch : int or None
+        The epoch it was reached in, counted from 1.
+    n_reloads : int
+        How often training went back to the last good state.
+    stopped_early : bool
+        Whether it ended for lack of improvement.
+    """
+
+    losses: list[float] = field(default_factory=list, repr=False)
+    epochs: list[int] = field(default_factory=list, repr=False)
+    epoch_losses: list[float] = field(default_factory=list, repr=False)
+    loss: float | None = None
+    best_loss: float | None = None
+    best_epoch: int | None = None
+    n_reloads: int = 0
+    stopped_early: bool = False
+
+    @property
+    def step(self) -> int:
+        """Number of steps."""
+        return len(self.losses)
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs that were completed."""
+        return len(self.epoch_losses)
+
+    def new_epoch(self) -> None:
+        """Note that an epoch begins."""
+        self.epochs.append(self.step)
+
+    def log_loss(self, loss: float) -> None:
+        """Note the loss of a step."""
+        self.losses.append(loss)
+        self.loss = loss if self.loss is None else (1 - SMOOTHING) * self.loss + SMOOTHING * loss
+
+    def end_epoch(self, loss: float) -> bool:
+        """Note the loss after an epoch. Returns whether it is the best so far."""
+        self.epoch_losses.append(loss)
+        if self.best_loss is not None and loss >= self.best_loss:
+            return False
+        self.best_loss, self.best_epoch = loss, self.epoch
+        return True

@@ -1,0 +1,664 @@
+"""Trainers: stateless ones that take steps, and stateful ones that watch over them."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.adam import Adam, AdamState
+from varflow.architecture import positive_int
+from varflow.dataset import Dataset, minibatch_rows
+from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption, unknown_name
+from varflow.flow import Flow
+from varflow.losses import Loss, as_loss
+from varflow.objective import GradientBuffers, LatentPrior, Objective
+from varflow.record import TrainingRecord
+
+__all__ = [
+    "BasicDKLTrainer",
+    "BasicStatefulDKLTrainer",
+    "BasicStatefulTrainer",
+    "BasicStatefulVarTrainer",
+    "BasicTrainer",
+    "BasicVarTrainer",
+    "StatefulTrainer",
+]
+
+logger = logging.getLogger(__name__)
+
+MOST_ROWS = 2**62  # no dataset has more
+MOST_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
+
+Callback = Callable[[TrainingRecord], object]
+LossLike = str | Loss | tuple[Callable[..., float], Callable[..., np.ndarray]]
+
+
+class BasicTrainer:
+    """Steps of Adam on a flow's loss, without memory of their own: the state is in the flow and in Adam.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        Density in latent space: an object with ``log_prob(z)`` (n,), ``grad_log_prob(z)`` (n, d) and
+        ``sample(n, generator)`` (n, d), its support the unit cube. Uniform if not given. It belongs to
+        the trainer: what `sample_forward` draws has it, ``flow.sample`` does not.
+    loss : str, Loss or pair of callables
+        "variance", "dkl", or (value, derivative in log q), two NumPy functions of (fx, px, logqx).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the flow is none, the prior lacks a method, or the loss is unknown.
+    """
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, *, loss: LossLike) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow must be a Flow, got {type(flow).__name__}")
+        for method in ("log_prob", "grad_log_prob", "sample"):
+            if latent_prior is not None and not callable(getattr(latent_prior, method, None)):
+                raise TypeError(
+                    f"latent_prior must have a method {method}, {type(latent_prior).__name__} has none"
+                )
+        self.flow = flow
+        self.latent_prior = latent_prior
+        self.loss = as_loss(loss)
+        self._buffers: GradientBuffers | None = None
+
+    def sample_forward(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points from the flow.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers; drawn from the system if not given.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points.
+        px : ndarray, (n,)
+            Density they were drawn from: q(x). It may overflow where ``flow.sample`` gives its log.
+        """
+        n = positive_int("n", n)
+        if self.latent_prior is None:
+            x, logqx = self.flow.sample(n, seed)
+        else:
+            z = self.latent_prior.sample(n, np.random.default_rng(seed))
+            x, logqx = self.flow.from_latent(z)
+            logqx = logqx + self.latent_prior.log_prob(z)
+        return x, np.exp(logqx)
+
+    def compute_loss(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> float:
+        """Compute the loss of the flow as it is on weighted points.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values.
+
+        Returns
+        -------
+        float
+            The loss, of f scaled such that the mean of |f|/p over the points is one.
+        """
+        data = self._dataset(x, px, fx)
+        return self._objective(data).value(np.arange(data.n))
+
+    def train_step_on_target_minibatch(
+        self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike, optim: Adam
+    ) -> float:
+        """Take one step on all the points given.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        optim : Adam
+            Settings and state of the optimiser.
+
+        Returns
+        -------
+        float
+            The loss before the step, of f scaled such that the mean of |f|/p over the points is one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the points are refused; see `Dataset`.
+        InvalidLossError
+            If the loss or its gradient is not finite. Flow and optimiser are then as before.
+        """
+        data = self._dataset(x, px, fx)
+        return self._step(self._objective(data), np.arange(data.n), optim)
+
+    def train_step_on_target_batch(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        optim: Adam,
+        minibatch_size: int | float | None = None,
+    ) -> None:
+        """Go through all the points once, in minibatches; see `train_on_target_batch`."""
+        self.train_on_target_batch(x, px, fx, optim, n_epochs=1, minibatch_size=minibatch_size)
+
+    def train_on_target_batch(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        optim: Adam,
+        n_epochs: int,
+        minibatch_size: int | float | None = None,
+    ) -> None:
+        """Go through all the points several times, in minibatches.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        optim : Adam
+            Settings and state of the optimiser.
+        n_epochs : int
+            How many times.
+        minibatch_size : int, float or None
+            Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is refused. Nothing was trained then.
+        InvalidLossError
+            If a loss or its gradient is not finite. Flow and optimiser are as before that step.
+        """
+        self._train(self._dataset(x, px, fx), optim, n_epochs, minibatch_size)
+
+    @staticmethod
+    def generate_target_batch_from_posterior(
+        n_points: int,
+        f: Callable[[np.ndarray], npt.ArrayLike],
+        target_posterior: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw points and evaluate f on them.
+
+        Parameters
+        ----------
+        n_points : int
+            Number of points.
+        f : callable
+            (n, d) -> (n,), the function.
+        target_posterior : callable
+            n -> x (n, d), px (n,): draws points and gives their density, as `sample_forward` does.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points.
+        px : ndarray, (n,)
+            Density they were drawn from.
+        fx : ndarray, (n,)
+            Function values.
+        """
+        x, px = target_posterior(positive_int("n_points", n_points))
+        return x, px, np.asarray(f(x))
+
+    def train_on_target_batches_from_posterior(
+        self,
+        *,
+        f: Callable[[np.ndarray], npt.ArrayLike],
+        batch_size: int,
+        n_batches: int = 1,
+        n_epochs_per_batch: int,
+        minibatch_size: int | float | None = None,
+        target_posterior: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        optim: Adam,
+    ) -> None:
+        """Train on several batches of new points in turn.
+
+        Parameters
+        ----------
+        f : callable
+            (n, d) -> (n,), the function.
+        batch_size : int
+            Points a batch.
+        n_batches : int
+            Number of batches.
+        n_epochs_per_batch : int
+            How many times each batch is gone through.
+        minibatch_size : int, float or None
+            Rows a step, as in `train_on_target_batch`.
+        target_posterior : callable
+            n -> x (n, d), px (n,): where the points come from.
+        optim : Adam
+            Settings and state of the optimiser.
+        """
+        for _ in range(positive_int("n_batches", n_batches)):
+            batch = self.generate_target_batch_from_posterior(batch_size, f, target_posterior)
+            self.train_on_target_batch(*batch, optim, n_epochs_per_batch, minibatch_size)
+
+    def _dataset(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> Dataset:
+        return Dataset(x, px, fx, bounds=self.flow.bounds)
+
+    def _objective(self, data: Dataset) -> Objective:
+        return Objective(self.flow, data, self.loss, self.latent_prior)
+
+    def _train(self, data: Dataset, optim: Adam, n_epochs: int, minibatch_size: int | float | None) -> None:
+        n_epochs = positive_int("n_epochs", n_epochs)
+        minibatch = minibatch_rows(minibatch_size, data.n)
+        objective = self._objective(data)
+        for epoch in range(n_epochs):
+            order = _shuffled(np.arange(data.n), seed=0, epoch=epoch)
+            for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
+                pass
+        if optim.averaged is not None:
+            self.flow.params = optim.averaged
+
+    def _epoch(
+        self,
+        objective: Objective,
+        order: np.ndarray,
+        minibatch: int,
+        optim: Adam,
+        epoch: int,
+        n_epochs: int,
+        scale: float = 1.0,
+    ) -> Iterator[float]:
+        """Go through rows once, in the order given; yields the loss of each minibatch once its step is done."""
+        for begin in range(0, len(order), minibatch):
+            progress = (epoch + begin / len(order)) / n_epochs
+            yield self._step(objective, order[begin : begin + minibatch], optim, progress, scale)
+
+    def _step(
+        self, objective: Objective, rows: np.ndarray, optim: Adam, progress: float = 0.0, scale: float = 1.0
+    ) -> float:
+        if not isinstance(optim, Adam):
+            raise TypeError(f"optim must be an Adam, got {optim!r}")
+        if self._buffers is None or self._buffers.n_batch < len(rows):
+            self._buffers = GradientBuffers(self.flow, len(rows))
+        loss, dparams = objective.gradient(rows, self._buffers)
+        if not math.isfinite(loss):
+            raise InvalidLossError(f"the loss is {loss}")
+        optim.step(self.flow.params, dparams, progress, scale, self.flow.threads)
+        return loss
+
+
+class BasicVarTrainer(BasicTrainer):
+    """`BasicTrainer` with the variance loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None) -> None:
+        super().__init__(flow, latent_prior, loss="variance")
+
+
+class BasicDKLTrainer(BasicTrainer):
+    """`BasicTrainer` with the DKL loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None) -> None:
+        super().__init__(flow, latent_prior, loss="dkl")
+
+
+class Checkpoint(NamedTuple):
+    """State to go back to."""
+
+    params: np.ndarray
+    optim: Adam
+    optim_state: AdamState
+
+
+class BasicStatefulTrainer(BasicTrainer):
+    """Trainer that keeps a record, the best parameters and the last good state.
+
+    After each epoch the loss is computed on held-out rows; where none are held out, on some fixed rows of the
+    training. A training leaves the parameters with the least such loss in the flow. Where a loss or gradient
+    is not finite, it goes back to the state after the last epoch and goes on with half the learning rate, and
+    gives up after `max_reloads` times.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        Density in latent space; uniform if not given. See `BasicTrainer`.
+    loss : str, Loss or pair of callables
+        See `BasicTrainer`.
+    n_epochs : int
+        How many times the points are gone through.
+    minibatch_size : int, float or None
+        Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
+    optim : Adam, optional
+        Settings and state of the optimiser; ``Adam()`` if not given.
+    holdout : float
+        Fraction of the rows that is held out, in [0, 1).
+    patience : int, optional
+        Epochs without improvement after which training ends; it never does if not given.
+    max_reloads : int
+        How often a training may go back to the last good state.
+    seed : int
+        Seed of the order of rows and of what is held out.
+
+    Attributes
+    ----------
+    record : TrainingRecord
+        The last training's.
+    checkpoint : Checkpoint or None
+        The last good state.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        latent_prior: LatentPrior | None = None,
+        *,
+        loss: LossLike,
+        **config: Any,
+    ) -> None:
+        super().__init__(flow, latent_prior, loss=loss)
+        self._config: dict[str, Any] = {
+            "n_epochs": 10,
+            "minibatch_size": None,
+            "optim": Adam(),
+            "holdout": 0.0,
+            "patience": None,
+            "max_reloads": 3,
+            "seed": 0,
+        }
+        self.set_config(**config)
+        self.record = TrainingRecord()
+        self.checkpoint: Checkpoint | None = None
+        self._initial_params = flow.params.copy()
+
+    def set_config(self, **config: Any) -> None:
+        """Change settings; they are those of the class, and stay until they are changed again.
+
+        Parameters
+        ----------
+        **config
+            Settings by name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is unknown or out of range. None is changed then.
+        """
+        for name, value in config.items():
+            if name not in self._config:
+                raise unknown_name("setting", name, self._config)
+            _check_setting(name, value)
+        self._config.update(config)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give all settings by name, as a new dict."""
+        return dict(self._config)
+
+    def train_on_batch(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        *,
+        callback: Callback | None = None,
+        **config: Any,
+    ) -> TrainingRecord:
+        """Train on weighted points with the settings there are.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        callback : callable, optional
+            Called with the record after each step.
+        **config
+            Settings to be changed first; see `set_config`.
+
+        Returns
+        -------
+        TrainingRecord
+            The record, which is `record` too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is refused. Nothing was trained then.
+        TrainingInterruption
+            If losses were not finite too often. The flow has the last good parameters.
+        """
+        return self.train_on_dataset(self._dataset(x, px, fx), callback=callback, **config)
+
+    def train_on_dataset(
+        self, data: Dataset, *, callback: Callback | None = None, **config: Any
+    ) -> TrainingRecord:
+        """Train on a dataset, which may hold logs of p and f; otherwise as `train_on_batch`.
+
+        Parameters
+        ----------
+        data : Dataset
+            The points, with the flow's bounds.
+        callback : callable, optional
+            Called with the record after each step.
+        **config
+            Settings to be changed first; see `set_config`.
+
+        Returns
+        -------
+        TrainingRecord
+            The record, which is `record` too.
+        """
+        self.set_config(**config)
+        self.record = TrainingRecord()
+        optim, n_epochs = self._config["optim"], self._config["n_epochs"]
+        self._train(data, optim, n_epochs, self._config["minibatch_size"], callback)
+        return self.record
+
+    def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
+        """Train on several batches of new points in turn; see `BasicTrainer`. Returns the record."""
+        self.record = TrainingRecord()
+        super().train_on_target_batches_from_posterior(**arguments)
+        return self.record
+
+    def set_checkpoint(self, optim: Adam | None = None) -> None:
+        """Remember the parameters and the state of the optimiser.
+
+        Parameters
+        ----------
+        optim : Adam, optional
+            The optimiser; that of the settings if not given.
+        """
+        optim = self._config["optim"] if optim is None else optim
+        self.checkpoint = Checkpoint(self.flow.params.copy(), optim, optim.state())
+
+    def restore_checkpoint(self) -> None:
+        """Go back to what `set_checkpoint` remembered; training calls that after each good epoch.
+
+        Raises
+        ------
+        NoCheckpoint
+            If there is none.
+        """
+        if self.checkpoint is None:
+            raise NoCheckpoint("there is no checkpoint: call set_checkpoint or train first")
+        self.flow.params[:] = self.checkpoint.params
+        self.checkpoint.optim.restore(self.checkpoint.optim_state)
+
+    def reset(self) -> None:
+        """Go back to the flow's parameters as the trainer found them, and forget everything since."""
+        self.flow.params[:] = self._initial_params
+        self._config["optim"].reset()
+        self.record = TrainingRecord()
+        self.checkpoint = None
+
+    def _train(
+        self,
+        data: Dataset,
+        optim: Adam,
+        n_epochs: int,
+        minibatch_size: int | float | None,
+        callback: Callback | None = None,
+    ) -> None:
+        n_epochs = positive_int("n_epochs", n_epochs)
+        rows, checked = self._divide(data.n)
+        minibatch = minibatch_rows(minibatch_size, len(rows))
+        objective = self._objective(data)
+        best_params = self.flow.params.copy()
+        done, n_reloads, record = 0, 0, self.record
+        self.set_checkpoint(optim)
+        while done < n_epochs:
+            try:
+                order = _shuffled(rows, self._config["seed"], done)
+                record.new_epoch()
+                for loss in self._epoch(objective, order, minibatch, optim, done, n_epochs, 0.5**n_reloads):
+                    record.log_loss(loss)
+                    if callback is not None:
+                        callback(record)
+                loss, params = self._loss_after_epoch(objective, checked, optim)
+            except InvalidLossError as error:
+                n_reloads += 1
+                self._go_back(error, n_reloads)
+                continue
+            done += 1
+            self.set_checkpoint(optim)
+            if record.end_epoch(loss):
+                best_params = params
+            elif self._is_out_of_patience():
+                record.stopped_early = True
+                break
+        self.flow.params[:] = best_params
+
+    def _divide(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the rows to train on, and those on which the loss is computed after an epoch."""
+        n_held_out = round(self._config["holdout"] * n)
+        if self._config["holdout"] > 0 and not 0 < n_held_out < n:
+            raise ValueError(f"holdout {self._config['holdout']} of {n} rows leaves one part without rows")
+        order = np.random.default_rng(self._config["seed"]).permutation(n)
+        held_out, rows = order[:n_held_out], order[n_held_out:]
+        return rows, held_out if n_held_out > 0 else rows[:MOST_CHECKED_ROWS]
+
+    def _loss_after_epoch(
+        self, objective: Objective, rows: np.ndarray, optim: Adam
+    ) -> tuple[float, np.ndarray]:
+        """Loss with the parameters that training would leave if it ended now, and those parameters."""
+        params = self.flow.params.copy()
+        final = params if optim.averaged is None else optim.averaged.copy()
+        self.flow.params[:] = final
+        loss = objective.value(rows)
+        self.flow.params[:] = params
+        if not math.isfinite(loss):
+            raise InvalidLossError(f"the loss after the epoch is {loss}")
+        return loss, final
+
+    def _go_back(self, error: InvalidLossError, n_reloads: int) -> None:
+        """Restore the last good state; past the number of times that is allowed, end the training."""
+        self.restore_checkpoint()
+        self.record.n_reloads += 1
+        if n_reloads > self._config["max_reloads"]:
+            raise TrainingInterruption(
+                f"{error}, after {n_reloads - 1} returns to the last good state, which the flow has now"
+            ) from error
+        logger.warning("%s: back to the last good state, with half the learning rate", error)
+
+    def _is_out_of_patience(self) -> bool:
+        patience, best = self._config["patience"], self.record.best_epoch
+        return patience is not None and best is not None and self.record.epoch - best >= patience
+
+
+def _shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Rows in the random order of an epoch, from a counter-based generator keyed by both."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(rows)
+
+
+def _check_setting(name: str, value: Any) -> None:
+    """Check one setting of a stateful trainer."""
+    if name == "optim" and not isinstance(value, Adam):
+        raise TypeError(f"optim must be an Adam, got {value!r}")
+    if name == "n_epochs" or (name == "patience" and value is not None):
+        positive_int(name, value)
+    if name == "minibatch_size":
+        minibatch_rows(value, MOST_ROWS)
+    if name == "holdout" and not (isinstance(value, Real) and 0 <= value < 1):
+        raise ValueError(f"holdout must be in [0, 1), got {value!r}")
+    if name in ("max_reloads", "seed") and not (isinstance(value, Integral) and value >= 0):
+        raise ValueError(f"{name} must be an integer of 0 or more, got {value!r}")
+
+
+class BasicStatefulVarTrainer(BasicStatefulTrainer):
+    """`BasicStatefulTrainer` with the variance loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, **config: Any) -> None:
+        super().__init__(flow, latent_prior, loss="variance", **config)
+
+
+class BasicStatefulDKLTrainer(BasicStatefulTrainer):
+    """`BasicStatefulTrainer` with the DKL loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, **config: Any) -> None:
+        super().__init__(flow, latent_prior, loss="dkl", **config)
+
+
+class StatefulTrainer(BasicStatefulTrainer):
+    """`BasicStatefulTrainer` that makes its own flow.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions.
+    loss : str, Loss or pair of callables
+        See `BasicTrainer`.
+    flow : str or Flow
+        Kind of cell of a flow to be made, or a flow.
+    flow_prior : LatentPrior, optional
+        Density in latent space; uniform if not given. See `BasicTrainer`.
+    flow_options : dict, optional
+        Arguments of `Flow` besides d and cell.
+    **config
+        Settings; see `BasicStatefulTrainer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is refused, or options are given for a flow that is there already.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        loss: LossLike = "variance",
+        flow: str | Flow = "pwlinear",
+        flow_prior: LatentPrior | None = None,
+        flow_options: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> None:
+        if isinstance(flow, str):
+            flow = Flow(d, flow, **(flow_options or {}))
+        elif flow_options is not None:
+            raise TypeError("flow_options are for a flow that is made here, but flow is one already")
+        elif flow.d != d:
+            raise ValueError(f"d is {d}, but the flow has d = {flow.d}")
+        super().__init__(flow, flow_prior, loss=loss, **config)
