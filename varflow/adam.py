@@ -27,7 +27,7 @@ def cosine(progress: float) -> float:
 
 
 def one_cycle(progress: float) -> float:
-    """Rise from 1/25 to 1 over the first 30 %, then fall to nearly 0, both by half a cosine (arXiv 1708.07120)."""
+    """Rise from 1/25 to 1 over the first 30 %, then fall to 0, each by half a cosine (arXiv 1708.07120)."""
     if progress < 0.3:
         return 1 / 25 + (1 - 1 / 25) * cosine(1 - progress / 0.3)
     return cosine((progress - 0.3) / 0.7)

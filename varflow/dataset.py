@@ -13,7 +13,7 @@ import numpy.typing as npt
 from varflow.errors import FileFormatError
 from varflow.files import read_points, write_points
 
-__all__ = ["Dataset", "checked_bounds", "checked_points", "minibatch_rows"]
+__all__ = ["Dataset", "checked_bounds", "checked_points", "minibatch_rows", "read_only"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -39,8 +39,8 @@ class Dataset:
         Natural log of the density.
     logfx : array_like, (n,), optional
         Natural log of the function, which is then taken to be positive; -inf where it is zero.
-    bounds : array_like, (d, 2), optional
-        Lower and upper bound of each dimension; the unit cube if not given.
+    bounds : array_like, (d, 2) or (2,), optional
+        Lower and upper bound of each dimension, or of all; the unit cube if not given.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Dataset:
         ----------
         path : str or path
             The file: ``.npz``, ``.csv``, ``.txt``, ``.dat``, ``.h5`` or ``.hdf5``.
-        bounds : array_like, (d, 2), optional
+        bounds : array_like, (d, 2) or (2,), optional
             Bounds; if not given, those in the file, or else the unit cube.
 
         Returns
@@ -377,7 +377,7 @@ def _only_one(**pair: npt.ArrayLike | None) -> dict[str, npt.ArrayLike]:
 
 
 def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
-    """Convert to a C-contiguous, native float64 array, without a copy where it is one."""
+    """Convert to a C-contiguous, aligned, native float64 array, without a copy where it is one."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: leave the masked rows out")
     try:
@@ -387,7 +387,7 @@ def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, found dtype {array.dtype}")
     with np.errstate(over="ignore"):  # a long double too large becomes inf, which is refused as such
-        return np.asarray(array, dtype=np.float64, order="C")
+        return np.require(array, np.float64, ["C", "A"])
 
 
 def checked_points(name: str, points: npt.ArrayLike, bounds: FloatArray) -> FloatArray:
@@ -423,8 +423,8 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
 
     Parameters
     ----------
-    bounds : array_like, (d, 2), or None
-        Lower and upper bound of each dimension; the unit cube if None.
+    bounds : array_like, (d, 2) or (2,), or None
+        Lower and upper bound of each dimension, or of all; the unit cube if None.
     d : int
         Number of dimensions.
 
@@ -440,9 +440,10 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
     """
     if bounds is None:
         return np.tile([0.0, 1.0], (d, 1))
-    array = _floats("bounds", bounds).copy()
+    array = _floats("bounds", bounds)
+    array = np.tile(array, (d, 1)) if array.shape == (2,) else array.copy()
     if array.shape != (d, 2):
-        raise ValueError(f"bounds must have shape ({d}, 2), found {array.shape}")
+        raise ValueError(f"bounds must have shape ({d}, 2) or (2,), found {array.shape}")
     _check_rows("bounds", array, "be finite", np.isfinite)
     with np.errstate(over="ignore"):
         widths = array[:, 1] - array[:, 0]
@@ -451,6 +452,17 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
             f"bounds must have lower < upper, a finite way apart, found {array[row].tolist()} in row {row}"
         )
     return array
+
+
+def read_only(array: FloatArray) -> FloatArray:
+    """View an array such that it cannot be written to.
+
+    Kernels are given such views of what they read: numba counts arrays of either kind as different types,
+    and would compile for each.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _finite_points(name: str, points: npt.ArrayLike) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.architecture import Architecture, positive_int
-from varflow.dataset import checked_bounds, checked_points
+from varflow.dataset import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.files import read_flow, write_flow
 from varflow.kernels import cpu
@@ -45,8 +45,8 @@ class Flow:
         Precision of the networks. Coordinates and densities are float64 in either.
     seed : int, optional
         Seed of the initial parameters; drawn from the system if not given.
-    bounds : array_like, (d, 2), optional
-        Lower and upper bound of each dimension; the unit cube if not given.
+    bounds : array_like, (d, 2) or (2,), optional
+        Lower and upper bound of each dimension, or of all; the unit cube if not given.
     threads : int, optional
         Threads that the flow uses; if not given, all cores that the process is allowed on, but not more than
         OMP_NUM_THREADS where that is set. Results do not depend on it, not by a bit.
@@ -211,10 +211,10 @@ class Flow:
         TypeError, ValueError
             If n is not an integer above zero.
         """
-        n = positive_int("n", n)
+        blocks = self.sample_blocks(n, seed)
         x, logqx = np.empty((n, self.d)), np.empty(n)
         begin = 0
-        for block, logq in self.sample_blocks(n, seed):
+        for block, logq in blocks:
             rows = slice(begin, begin + len(block))
             x[rows], logqx[rows] = block, logq
             begin = rows.stop
@@ -230,20 +230,17 @@ class Flow:
         seed : int, optional
             Seed of the random numbers.
 
-        Yields
-        ------
-        x : ndarray, (m, d)
-            Points in the box.
-        logqx : ndarray, (m,)
-            Log of their density.
+        Returns
+        -------
+        iterator of (ndarray (m, d), ndarray (m,))
+            Points in the box, and log of their density.
         """
-        for z in latent_blocks(n, self.d, seed):
-            x, log_det = self._apply(cpu.from_latent, z)
-            yield x, log_det - self.log_volume
+        n = positive_int("n", n)
+        return (self.from_latent(z) for z in latent_blocks(n, self.d, seed))
 
     def _apply(self, kernel: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run `cpu.to_latent` or `cpu.from_latent` on all points, in threads."""
-        n = len(points)
+        n, points = len(points), read_only(points)
         out, log_det = np.empty_like(points), np.empty(n)
         n_rows = cpu.tile_rows(self.architecture)
         n_tiles = -(-n // n_rows)

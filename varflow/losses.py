@@ -58,7 +58,7 @@ def weighted_dkl_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.ArrayLike
     float
         The loss, in units of f times volume.
     """
-    return float(np.mean(-np.abs(fx) / px * logqx))
+    return float(-np.mean(np.abs(fx) / px * np.asarray(logqx)))
 
 
 def weighted_dkl_derivative(fx: np.ndarray, px: np.ndarray, logqx: np.ndarray) -> np.ndarray:

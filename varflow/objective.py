@@ -4,7 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
-from varflow.dataset import Dataset
+from varflow.dataset import Dataset, read_only
 from varflow.flow import Flow
 from varflow.kernels import cpu
 from varflow.losses import Loss
@@ -93,7 +93,7 @@ class Objective:
 
     def __init__(self, flow: Flow, data: Dataset, loss: Loss, prior: LatentPrior | None = None) -> None:
         check_same_box(flow, data)
-        self.flow, self.x, self.loss, self.prior = flow, data.x, loss, prior
+        self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
         self.is_known_to_kernels = loss.power is not None and prior is None
         if not self.is_known_to_kernels:
             self.px = data.px
@@ -155,7 +155,7 @@ class Objective:
         return loss, dparams
 
     def _gradient_by_derivative(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
-        """Go through the flow twice: for log q, which the loss's derivative needs, and then with that back."""
+        """Go through the flow twice: for log q, which the derivative needs, and with that forth and back."""
         z, logqx = self._log_q(rows)
         with np.errstate(over="ignore", under="ignore"):
             loss = float(self.loss.value(self.fx[rows], self.px[rows], logqx))
@@ -166,7 +166,9 @@ class Objective:
         if self.prior is not None:
             dz = dlogqx[:, None] * np.asarray(self.prior.grad_log_prob(z), np.float64)
         all_rows = np.arange(len(rows))
-        _, dparams = self._accumulate(self.x[rows], all_rows, -dlogqx * len(rows), dz, False, buffers)
+        _, dparams = self._accumulate(
+            read_only(self.x[rows]), all_rows, -dlogqx * len(rows), dz, False, buffers
+        )
         return loss, dparams
 
     def _accumulate(
@@ -187,8 +189,8 @@ class Objective:
 
         def work(k: int) -> None:
             cpu.gradient(
-                dparams, losses, *share(k, n_threads, n_lanes), x, rows, weights, dz, is_variance, flow.params,
-                buffers.transposed, flow.layout, buffers.workspaces[k],
+                dparams, losses, *share(k, n_threads, n_lanes), x, rows, weights, dz, is_variance,
+                flow.params, buffers.transposed, flow.layout, buffers.workspaces[k],
             )  # fmt: skip
 
         with one_blas_thread():

@@ -283,7 +283,7 @@ class BasicTrainer:
         n_epochs: int,
         scale: float = 1.0,
     ) -> Iterator[float]:
-        """Go through rows once, in the order given; yields the loss of each minibatch once its step is done."""
+        """Go through rows once, in the order given; yields each minibatch's loss once its step is done."""
         for begin in range(0, len(order), minibatch):
             progress = (epoch + begin / len(order)) / n_epochs
             yield self._step(objective, order[begin : begin + minibatch], optim, progress, scale)
@@ -434,7 +434,7 @@ class BasicStatefulTrainer(BasicTrainer):
         fx : array_like, (n,)
             Function values. Where they have both signs, |f| is learnt.
         callback : callable, optional
-            Called with the record after each step.
+            Called with the record after each step and after each epoch.
         **config
             Settings to be changed first; see `set_config`.
 
@@ -462,7 +462,7 @@ class BasicStatefulTrainer(BasicTrainer):
         data : Dataset
             The points, with the flow's bounds.
         callback : callable, optional
-            Called with the record after each step.
+            Called with the record after each step and after each epoch.
         **config
             Settings to be changed first; see `set_config`.
 
@@ -544,9 +544,12 @@ class BasicStatefulTrainer(BasicTrainer):
                 continue
             done += 1
             self.set_checkpoint(optim)
-            if record.end_epoch(loss):
+            is_best = record.end_epoch(loss)
+            if is_best:
                 best_params = params
-            elif self._is_out_of_patience():
+            if callback is not None:
+                callback(record)
+            if self._is_out_of_patience():
                 record.stopped_early = True
                 break
         self.flow.params[:] = best_params
@@ -602,9 +605,9 @@ def _check_setting(name: str, value: Any) -> None:
         positive_int(name, value)
     if name == "minibatch_size":
         minibatch_rows(value, MOST_ROWS)
-    if name == "holdout" and not (isinstance(value, Real) and 0 <= value < 1):
+    if name == "holdout" and not (isinstance(value, Real) and 0 <= float(value) < 1):
         raise ValueError(f"holdout must be in [0, 1), got {value!r}")
-    if name in ("max_reloads", "seed") and not (isinstance(value, Integral) and value >= 0):
+    if name in ("max_reloads", "seed") and not (isinstance(value, Integral) and int(value) >= 0):
         raise ValueError(f"{name} must be an integer of 0 or more, got {value!r}")
 
 

@@ -19,11 +19,10 @@ def kernel(function: Callable[..., Any]) -> Any:
 
     Where numba finds no folder to keep it in, it is compiled in each process.
     """
-    options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(function, nogil=True, fastmath=FASTMATH, error_model="numpy", cache=True)
     except RuntimeError:  # "cannot cache function: no locator available"
-        return numba.njit(**options)(function)
+        return device_function(function)
 
 
 class _Announcement(event.Listener):

@@ -28,7 +28,7 @@ SLOPES_PER_LOG = 8  # so many can be multiplied before a logarithm is due: exp(M
 
 
 def tile_rows(architecture: Architecture) -> int:
-    """Rows a tile: enough to pay for streaming the weights, few enough for the activations to stay in cache."""
+    """Rows a tile: enough to pay for streaming the weights, few enough for activations to stay in cache."""
     return 64 if architecture.d_hidden <= 128 else 256
 
 
@@ -161,13 +161,13 @@ def network_forward(hidden, logits, inputs, params, layers):
     hidden: (n_hidden, T, H), set. logits: (n_out, T), set. inputs: (n_in, T). layers: (n_layers, 4).
     """
     n_hidden = hidden.shape[0]
-    for l in range(n_hidden):
-        weights, biases = layer_weights(params, layers[l])
-        if l == 0:
-            np.dot(inputs.T, weights, hidden[l])
+    for k in range(n_hidden):
+        weights, biases = layer_weights(params, layers[k])
+        if k == 0:
+            np.dot(inputs.T, weights, hidden[k])
         else:
-            np.dot(hidden[l - 1], weights, hidden[l])
-        activation_forward(hidden[l], biases)
+            np.dot(hidden[k - 1], weights, hidden[k])
+        activation_forward(hidden[k], biases)
     weights, biases = layer_weights(params, layers[n_hidden])
     np.dot(weights.T, hidden[n_hidden - 1].T, logits)
 
@@ -185,14 +185,14 @@ def network_backward(dinputs, dparams, dlogits, inputs, hidden, transposed, laye
     add_product(dweights, hidden[n_hidden - 1], dlogits, True, True, one)
     dsource = dhidden[n_hidden % 2, : n_rows * d_hidden].reshape(n_rows, d_hidden)
     np.dot(dlogits.T, transposed_weights(transposed, layers[n_hidden]), dsource)
-    for l in range(n_hidden - 1, -1, -1):
+    for k in range(n_hidden - 1, -1, -1):
         doutputs = dsource
-        dweights, dbiases = layer_weights(dparams, layers[l])
-        activation_backward(doutputs, dbiases, hidden[l])
-        if l > 0:
-            add_product(dweights, hidden[l - 1], doutputs, True, False, one)
-            dsource = dhidden[l % 2, : n_rows * d_hidden].reshape(n_rows, d_hidden)
-            np.dot(doutputs, transposed_weights(transposed, layers[l]), dsource)
+        dweights, dbiases = layer_weights(dparams, layers[k])
+        activation_backward(doutputs, dbiases, hidden[k])
+        if k > 0:
+            add_product(dweights, hidden[k - 1], doutputs, True, False, one)
+            dsource = dhidden[k % 2, : n_rows * d_hidden].reshape(n_rows, d_hidden)
+            np.dot(doutputs, transposed_weights(transposed, layers[k]), dsource)
         else:
             add_product(dweights, inputs, doutputs, False, False, one)
             np.dot(doutputs, transposed_weights(transposed, layers[0]), dinputs)
@@ -468,9 +468,9 @@ def gradient(
 def transpose_weights(transposed, params, layout, begin, end):
     """Copy the weight matrices of cells [begin, end), transposed, to the place where they stand in params."""
     for c in range(begin, end):
-        for l in range(layout.layers.shape[1]):
-            weights, _ = layer_weights(params, layout.layers[c, l])
-            out = transposed_weights(transposed, layout.layers[c, l])
+        for k in range(layout.layers.shape[1]):
+            weights, _ = layer_weights(params, layout.layers[c, k])
+            out = transposed_weights(transposed, layout.layers[c, k])
             for i in range(weights.shape[0]):
                 for j in range(weights.shape[1]):
                     out[j, i] = weights[i, j]
@@ -532,3 +532,10 @@ def adam_step(params, m, v, dparams, begin, end, step_size, beta1, beta2, epsilo
     m, v = m[begin:end], v[begin:end]
     update_moments(m, v, dparams[begin:end], real(beta1), real(beta2), real(scale))
     update_params(params[begin:end], m, v, real(step_size), real(epsilon), real(decay))
+
+
+@kernel
+def repeat_product(inputs, weights, outputs, times):
+    """Multiply a tile (T, H) by weights (H, H) into outputs (T, H), many times over, to time it."""
+    for _ in range(times):
+        np.dot(inputs, weights, outputs)

@@ -1,0 +1,77 @@
+"""How fast a flow trains and samples on this machine, beside what its matrix products allow."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from varflow.adam import Adam
+from varflow.flow import Flow
+from varflow.kernels import cpu
+from varflow.parallel import one_blas_thread, run
+from varflow.trainers import BasicVarTrainer
+
+__all__ = ["benchmark"]
+
+FLOP_A_PARAMETER = 6  # and row: a product and a sum, in the forward pass and twice in the backward pass
+
+
+def benchmark(flow: Flow, batch: int, repetitions: int = 15) -> dict[str, Any]:
+    """Time training steps and sampling calls.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow; it is trained on a smooth function, so its parameters change.
+    batch : int
+        Points a step and a sampling call.
+    repetitions : int
+        How many of each are timed, after two that are not.
+
+    Returns
+    -------
+    dict
+        n_params; threads; step_s and sample_s, medians in seconds; gflop_s, what a step reaches;
+        roofline_gflop_s, what matrix products of tiles in cache reach alone; roofline_share, their ratio.
+    """
+    x = np.random.default_rng(0).random((batch, flow.d))
+    px, fx = np.ones(batch), 1 + x.sum(axis=1) ** 2
+    trainer, optim = BasicVarTrainer(flow), Adam()
+    step_s = _median_time(lambda: trainer.train_step_on_target_minibatch(x, px, fx, optim), repetitions)
+    sample_s = _median_time(lambda: trainer.sample_forward(batch), repetitions)
+    gflop_s = FLOP_A_PARAMETER * flow.n_params * batch / step_s * 1e-9
+    roofline = _roofline(flow, repetitions)
+    return {
+        "n_params": flow.n_params,
+        "threads": flow.threads,
+        "step_s": step_s,
+        "sample_s": sample_s,
+        "gflop_s": gflop_s,
+        "roofline_gflop_s": roofline,
+        "roofline_share": gflop_s / roofline,
+    }
+
+
+def _median_time(call: Callable[[], object], repetitions: int) -> float:
+    call()
+    call()
+    times = []
+    for _ in range(repetitions):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return median(times)
+
+
+def _roofline(flow: Flow, repetitions: int) -> float:
+    """GFLOP/s of all threads at once in products of a tile with a hidden layer's weights."""
+    n_rows, width, n_products = cpu.tile_rows(flow.architecture), flow.architecture.d_hidden, 200
+    shapes = [(n_rows, width), (width, width), (n_rows, width)]
+    operands = [[np.ones(shape, flow.architecture.dtype) for shape in shapes] for _ in range(flow.threads)]
+    with one_blas_thread():
+        seconds = _median_time(
+            lambda: run(lambda k: cpu.repeat_product(*operands[k], n_products), flow.threads), repetitions
+        )
+    return 2 * n_rows * width**2 * n_products * flow.threads / seconds * 1e-9

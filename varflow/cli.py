@@ -1,0 +1,370 @@
+"""The command `varflow`: parsing of arguments, and printing."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import NoReturn
+
+import numpy as np
+
+from varflow._version import __version__
+from varflow.adam import SCHEDULES, Adam
+from varflow.architecture import DTYPES
+from varflow.benchmark import benchmark
+from varflow.dataset import Dataset
+from varflow.errors import TrainingInterruption, unknown_name
+from varflow.evaluation import evaluate
+from varflow.files import SampleWriter, atomic_path
+from varflow.flow import Flow
+from varflow.kernels import cpu
+from varflow.kernels.splines import CELLS
+from varflow.losses import LOSSES
+from varflow.masks import MASKS
+from varflow.record import TrainingRecord
+from varflow.trainers import BasicStatefulTrainer
+
+__all__ = ["main"]
+
+USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 2 where something was refused, in one line on stderr, or 1 where training could not
+        go on, or 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+        return _fail(error, USAGE_ERROR)
+    except TrainingInterruption as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; no file was written", 130)
+    return 0
+
+
+def _fail(message: object, status: int) -> int:
+    if isinstance(message, OSError) and message.strerror:
+        message = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
+    text = str(message) or type(message).__name__
+    print(f"varflow: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_fail(f"{message}; see {self.prog} --help", USAGE_ERROR))
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Formatter that names defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return (
+            action.help
+            if action.default is None or action.default is False
+            else super()._get_help_string(action)
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="varflow",
+        description="Neural importance sampling: train a flow on weighted points, draw better ones.",
+        epilog="varflow COMMAND --help tells more of each, with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"varflow {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_sample(commands)
+    _add_bench(commands)
+    _add_warmup(commands)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[_Parser]",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"example: {example}",
+        formatter_class=_HelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_name(
+    parser: argparse.ArgumentParser, flag: str, names: Iterable[str], default: str, text: str
+) -> None:
+    """Add an option that takes one of some names; unlike argparse's choices it tells the nearest."""
+
+    def name(given: str) -> str:
+        if given not in names:
+            raise argparse.ArgumentTypeError(str(unknown_name("it", given, names)))
+        return given
+
+    parser.add_argument(flag, type=name, default=default, metavar="{" + ",".join(names) + "}", help=text)
+
+
+def _add_architecture(parser: argparse.ArgumentParser, hidden: str, layers: str, bins: str) -> None:
+    _add_name(parser, "--cell", CELLS, "pwlinear", "kind of spline")
+    _add_name(parser, "--masking", MASKS, "iflow", "which coordinates each cell transforms")
+    parser.add_argument(bins, dest="n_bins", type=int, default=16, metavar="N", help="bins of each spline")
+    parser.add_argument(
+        hidden, dest="d_hidden", type=int, default=64, metavar="N", help="neurons a hidden layer"
+    )
+    parser.add_argument(
+        layers, dest="n_hidden", type=int, default=2, metavar="N", help="hidden layers of each network"
+    )
+    _add_name(parser, "--dtype", DTYPES, "float32", "precision of the networks")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, metavar="N", help="threads; all cores allowed if not given")
+
+
+# train
+
+
+def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = _command(
+        commands, "train", _train, "train a flow on weighted points, and measure it on points held out from that",
+        "varflow train events.csv -o flow.npz --epochs 50 --seed 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "data", metavar="DATA", help="points: .csv/.txt/.dat with columns x... p f, .npz or .h5"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FLOW", help="file for the trained flow")
+    _add_name(parser, "--loss", LOSSES, "variance", "what is made small")
+    _add_architecture(parser, "--hidden", "--layers", "--bins")
+    parser.add_argument(
+        "--epochs", type=int, default=50, metavar="N", help="how often the points are gone through"
+    )
+    parser.add_argument("--batch", type=int, default=1000, metavar="N", help="points a step")
+    parser.add_argument("--lr", type=float, default=3e-3, metavar="RATE", help="learning rate of Adam")
+    _add_name(parser, "--schedule", SCHEDULES, "cosine", "course of the learning rate")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument(
+        "--holdout", type=_fraction, default=0.1, metavar="FRACTION",
+        help="share of the points kept for the table; as much of the others chooses the best epoch",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bounds", type=_bounds, metavar="LOWER,UPPER",
+        help="box, one pair for all coordinates or one for each; that of the file, or 0,1, if not given",
+    )  # fmt: skip
+
+
+def _train(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    optim = Adam(lr=options.lr, schedule=options.schedule)
+    data = Dataset.read(options.data, bounds=options.bounds)
+    with atomic_path(
+        options.output
+    ) as temporary:  # opened first: training for hours and then no place to write
+        train, test = data.split(options.holdout, options.seed)
+        flow = Flow(
+            data.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
+            dtype=options.dtype, seed=options.seed, bounds=data.bounds, threads=options.threads,
+        )  # fmt: skip
+        trainer = BasicStatefulTrainer(
+            flow, loss=options.loss, n_epochs=options.epochs, minibatch_size=options.batch, optim=optim,
+            holdout=options.holdout, seed=options.seed,
+        )  # fmt: skip
+        print(
+            f"{options.data}: {data.n:,} points, d = {data.d}; flow of {flow.n_params:,} parameters",
+            flush=True,
+        )
+        progress = _Bar(options.epochs) if sys.stderr.isatty() else _Lines(options.epochs)
+        with progress:
+            trainer.train_on_dataset(train, callback=progress)
+        print(evaluate(flow, test))
+        flow.save(temporary)
+    print(f"{'seconds':<24}{time.perf_counter() - begin:>40.1f}")
+    print(f"wrote {options.output}")
+
+
+def _bounds(text: str) -> list[list[float]] | list[float]:
+    """Parse --bounds: LOWER,UPPER or LOWER,UPPER,LOWER,UPPER,..."""
+    numbers = [float(number) for number in text.split(",")]
+    if len(numbers) % 2:
+        raise argparse.ArgumentTypeError(f"needs pairs LOWER,UPPER, got {len(numbers)} numbers")
+    pairs = [numbers[k : k + 2] for k in range(0, len(numbers), 2)]
+    return pairs if len(pairs) > 1 else pairs[0]
+
+
+def _fraction(text: str) -> float:
+    """Parse --holdout."""
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
+    return float(text)
+
+
+class _Lines:
+    """Progress in a log: a line for about every tenth of the epochs."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self.n_epochs, self.printed = n_epochs, 0
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __call__(self, record: TrainingRecord) -> None:
+        done = record.epoch
+        if done > self.printed and done * 10 // self.n_epochs > self.printed * 10 // self.n_epochs:
+            self.printed = done
+            print(f"epoch {done}/{self.n_epochs}: loss {record.epoch_losses[-1]:.4g}", flush=True)
+
+
+class _Bar:
+    """Progress on a terminal: a bar of epochs."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self.n_epochs = n_epochs
+
+    def __enter__(self) -> "_Bar":
+        from tqdm import tqdm  # only here, and only on a terminal
+
+        self.bar = tqdm(total=self.n_epochs, unit="epoch", desc="training", leave=False)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def __call__(self, record: TrainingRecord) -> None:
+        self.bar.update(record.epoch - self.bar.n)
+        if record.epoch_losses:
+            self.bar.set_postfix(loss=f"{record.epoch_losses[-1]:.4g}", refresh=False)
+
+
+# evaluate
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = _command(
+        commands, "evaluate", _evaluate, "measure a flow on weighted points that it has not seen",
+        "varflow evaluate flow.npz other_events.csv --json",
+    )  # fmt: skip
+    parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
+    parser.add_argument("data", metavar="DATA", help="points, in the same box as those of the training")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_threads(parser)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    flow = Flow.load(options.flow, threads=options.threads)
+    evaluation = evaluate(flow, Dataset.read(options.data, bounds=flow.bounds))
+    seconds = time.perf_counter() - begin
+    if options.json:
+        print(json.dumps({**asdict(evaluation), "seconds": seconds}))
+    else:
+        print(evaluation)
+        print(f"{'seconds':<24}{seconds:>40.1f}")
+
+
+# sample
+
+
+def _add_sample(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = _command(
+        commands, "sample", _sample, "draw points from a flow; columns x..., q, q being their density",
+        "varflow sample flow.npz -n 1000000 -o points.npz --seed 2",
+    )  # fmt: skip
+    parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
+    parser.add_argument("-n", type=int, required=True, metavar="N", help="number of points")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="POINTS", help="file for the points: .npz or .csv"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed; drawn from the system if not given")
+    _add_threads(parser)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    flow = Flow.load(options.flow, threads=options.threads)
+    blocks = flow.sample_blocks(options.n, options.seed)
+    with SampleWriter(options.output, options.n, flow.d) as writer:
+        for x, logqx in blocks:
+            writer.write(x, np.exp(logqx))
+    print(f"wrote {options.n:,} points to {options.output}")
+
+
+# bench
+
+
+def _add_bench(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = _command(
+        commands, "bench", _bench, "time a training step and a sampling call on this machine",
+        "varflow bench --d 8 --batch 10000 --d-hidden 64 --n-hidden 3 --n-bins 10 --json",
+    )  # fmt: skip
+    parser.add_argument("--d", type=int, default=8, metavar="N", help="dimensions")
+    parser.add_argument("--batch", type=int, default=10_000, metavar="N", help="points a step")
+    _add_architecture(parser, "--d-hidden", "--n-hidden", "--n-bins")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    flow = Flow(
+        options.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
+        dtype=options.dtype, seed=0, threads=options.threads,
+    )  # fmt: skip
+    figures = benchmark(flow, options.batch)
+    if options.json:
+        print(json.dumps({**flow.architecture.as_dict(), "batch": options.batch, **figures}))
+        return
+    print(f"parameters              {figures['n_params']:>12,}")
+    print(f"threads                 {figures['threads']:>12}")
+    print(f"training step           {figures['step_s'] * 1e3:>12.3f} ms")
+    print(f"sampling call           {figures['sample_s'] * 1e3:>12.3f} ms")
+    print(f"matrix products alone   {figures['roofline_gflop_s']:>12.0f} GFLOP/s")
+    print(
+        f"training step           {figures['gflop_s']:>12.0f} GFLOP/s = {figures['roofline_share']:.0%} of that"
+    )
+
+
+# warmup
+
+
+def _add_warmup(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    _command(
+        commands, "warmup", _warmup, "compile all kernels and keep them, for example before a batch job",
+        "varflow warmup",
+    )  # fmt: skip
+
+
+def _warmup(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    for dtype in DTYPES:
+        flow = Flow(2, dtype=dtype, n_bins=2, d_hidden=2, n_hidden=1, seed=0, threads=1)
+        benchmark(flow, batch=2, repetitions=1)
+        flow.log_prob([[0.5, 0.5]])
+    folder = cpu.gradient.stats.cache_path
+    kept = f"kept in {folder}" if folder else "kept nowhere: no folder can be written to, set NUMBA_CACHE_DIR"
+    print(f"all kernels are compiled ({time.perf_counter() - begin:.1f} s), {kept}")
