@@ -17,7 +17,7 @@ from varflow.benchmark import benchmark
 from varflow.dataset import Dataset
 from varflow.errors import TrainingInterruption, unknown_name
 from varflow.evaluation import evaluate
-from varflow.files import SampleWriter, atomic_path
+from varflow.files import SampleWriter, atomic_path, read_points
 from varflow.flow import Flow
 from varflow.kernels import cpu
 from varflow.kernels.splines import CELLS
@@ -281,13 +281,21 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     flow = Flow.load(options.flow, threads=options.threads)
-    evaluation = evaluate(flow, Dataset.read(options.data, bounds=flow.bounds))
+    evaluation = evaluate(flow, _read_for(flow, options.data))
     seconds = time.perf_counter() - begin
     if options.json:
         print(json.dumps({**asdict(evaluation), "seconds": seconds}))
     else:
         print(evaluation)
         print(f"{'seconds':<24}{seconds:>40.1f}")
+
+
+def _read_for(flow: Flow, path: str) -> Dataset:
+    """Read points that lie in the box of a flow."""
+    arrays = read_points(path)
+    if arrays["x"].ndim == 2 and arrays["x"].shape[1] != flow.d:
+        raise ValueError(f"{path} has d = {arrays['x'].shape[1]}, the flow has d = {flow.d}")
+    return Dataset(**{**arrays, "bounds": flow.bounds})
 
 
 # sample

@@ -1,0 +1,255 @@
+"""The command line, as a user meets it: real files, and real processes where that matters."""
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+
+import varflow as vf
+from varflow.cli import main
+
+VARFLOW = [sys.executable, "-m", "varflow"]
+QUICK = ["--hidden", "8", "--layers", "1", "--bins", "4", "--epochs", "3", "--batch", "200"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "points.csv"
+    x = np.random.default_rng(0).random((2000, 3))
+    fx = np.exp(-20 * ((x - 0.4) ** 2).sum(axis=1))
+    vf.Dataset(x, np.ones(2000), fx).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("flow") / "flow.npz"
+    assert main(["train", str(data), "-o", str(path), *QUICK]) == 0
+    return path
+
+
+def error_of(capsys, *arguments):
+    """The one line on stderr of a command that is refused."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        status = exit.code
+    assert status == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("varflow: ")
+    return err
+
+
+def test_train_prints_progress_and_a_table_and_writes_a_flow(data, tmp_path, capsys):
+    path = tmp_path / "flow.npz"
+    assert main(["train", str(data), "-o", str(path), *QUICK]) == 0
+    out = capsys.readouterr().out
+    for words in ("2,000 points, d = 3", "epoch 3/3: loss", "on 200 points", "before (f/p)", "after (f/q)",
+                  "relative variance", "effective sample size", "unweighting efficiency", "variance ratio",
+                  "seconds", f"wrote {path}"):  # fmt: skip
+        assert words in out
+    assert vf.Flow.load(path).d == 3
+
+
+def test_training_is_reproducible_and_uses_its_options(data, tmp_path):
+    flows = {}
+    for name, options in {
+        "one": ["--seed", "3", "--threads", "1"],
+        "two": ["--seed", "3", "--threads", "2"],
+        "other": ["--seed", "4"],
+        "dkl": ["--seed", "3", "--loss", "dkl", "--masking", "checkerboard", "--dtype", "float64"],
+    }.items():
+        path = tmp_path / f"{name}.npz"
+        assert main(["train", str(data), "-o", str(path), *QUICK, *options]) == 0
+        flows[name] = vf.Flow.load(path)
+    assert np.array_equal(flows["one"].params, flows["two"].params)
+    assert not np.array_equal(flows["one"].params, flows["other"].params)
+    assert flows["dkl"].architecture.as_dict() == {
+        "d": 3, "cell": "pwlinear", "masking": "checkerboard", "n_bins": 4, "d_hidden": 8, "n_hidden": 1,
+        "repetitions": 1, "dtype": "float64",
+    }  # fmt: skip
+
+
+def test_train_in_another_box(tmp_path, capsys):
+    x = np.random.default_rng(0).uniform([-1, 0], [1, 5], (1000, 2))
+    path, flow = tmp_path / "points.csv", tmp_path / "flow.npz"
+    vf.Dataset(x, np.full(1000, 0.1), 1 + x[:, 1], bounds=[(-1, 1), (0, 5)]).save(path)
+    assert main(["train", str(path), "-o", str(flow), "--bounds=-1,1,0,5", *QUICK]) == 0
+    assert vf.Flow.load(flow).bounds.tolist() == [[-1, 1], [0, 5]]
+    assert main(["train", str(path), "-o", str(flow), "--bounds=-1,5", *QUICK]) == 0
+    assert vf.Flow.load(flow).bounds.tolist() == [[-1, 5], [-1, 5]]
+
+
+def test_evaluate(trained, data, capsys):
+    assert main(["evaluate", str(trained), str(data)]) == 0
+    assert "on 2,000 points" in capsys.readouterr().out
+    assert main(["evaluate", str(trained), str(data), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    expected = vf.evaluate(vf.Flow.load(trained), vf.Dataset.read(data))
+    assert figures["variance_after"] == expected.variance_after
+    assert figures["ratio"] > 1
+    assert figures["seconds"] > 0
+
+
+@pytest.mark.parametrize("extension", ["npz", "csv"])
+def test_sample(trained, tmp_path, extension):
+    path = tmp_path / f"points.{extension}"
+    assert main(["sample", str(trained), "-n", "1000", "-o", str(path), "--seed", "5"]) == 0
+    x, logqx = vf.Flow.load(trained).sample(1000, seed=5)
+    if extension == "npz":
+        with np.load(path) as file:
+            table = np.column_stack([file["x"], file["q"]])
+    else:
+        assert path.read_text().startswith("x1,x2,x3,q\n")
+        table = np.loadtxt(path, delimiter=",", skiprows=1)
+    assert np.array_equal(table, np.column_stack([x, np.exp(logqx)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10**6, 10**8])
+def test_a_large_sample_needs_no_more_memory(trained, tmp_path, n):
+    peak = peak_memory(["sample", trained, "-n", n, "-o", tmp_path / "points.npz", "--seed", 1])
+    assert peak < 400e6
+
+
+def test_a_larger_sample_needs_no_more_memory(trained, tmp_path):
+    small, large = (
+        peak_memory(["sample", trained, "-n", n, "-o", tmp_path / "points.npz", "--seed", 1])
+        for n in (200_000, 3_000_000)
+    )
+    assert large - small < 20e6  # the points themselves take 90 MB more
+
+
+def peak_memory(arguments):
+    """Peak resident memory of a process, in bytes."""
+    code = (
+        "import resource, sys; from varflow.cli import main; status = main(sys.argv[1:]);"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(out.split("peak ")[1]) * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_bench_has_the_keys_of_the_comparison(capsys):
+    arguments = ["--d", "4", "--batch", "1000", "--d-hidden", "64", "--n-hidden", "3", "--n-bins", "10",
+                 "--masking", "checkerboard", "--threads", "1"]  # fmt: skip
+    assert main(["bench", *arguments, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["n_params"] == 19_624
+    assert figures["threads"] == 1
+    assert figures["batch"] == 1000
+    assert 0 < figures["sample_s"] < figures["step_s"] < 1
+    assert 0 < figures["roofline_share"] < 1
+    assert main(["bench", *arguments]) == 0
+    assert "GFLOP/s" in capsys.readouterr().out
+
+
+def test_warmup_compiles_everything_and_says_where_it_is_kept(data, tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first = subprocess.run([*VARFLOW, "warmup"], env=environment, capture_output=True, text=True, check=True)
+    assert "varflow: compiling kernels" in first.stderr
+    assert str(tmp_path / "cache") in first.stdout
+    command = [*VARFLOW, "train", data, "-o", tmp_path / "flow.npz", *QUICK]
+    for options in (["--dtype", "float32"], ["--dtype", "float64", "--loss", "dkl", "--threads", "2"]):
+        then = subprocess.run(
+            [*command, *options], env=environment, capture_output=True, text=True, check=True
+        )
+        assert then.stderr == ""  # nothing was compiled any more
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "bench", "warmup"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
+    assert f"example: varflow {command}" in capsys.readouterr().out
+
+
+class TestErrors:
+    """Each is one line on stderr that names what is wrong, and exit status 2."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "arguments are required: COMMAND"),
+            (["trian"], "invalid choice: 'trian'"),
+            (["train", "DATA"], "arguments are required: -o"),
+            (["train", "DATA", "-o", "F", "--loss", "varience"], "did you mean 'variance'?"),
+            (["train", "DATA", "-o", "F", "--cell", "pwlin"], "did you mean 'pwlinear'?"),
+            (["train", "DATA", "-o", "F", "--masking", "iflo"], "did you mean 'iflow'?"),
+            (["train", "DATA", "-o", "F", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
+            (["train", "DATA", "-o", "F", "--epochs", "0"], "n_epochs must be at least 1, got 0"),
+            (["train", "DATA", "-o", "F", "--batch", "0"], "minibatch size must be at least 1 row, found 0"),
+            (["train", "DATA", "-o", "F", "--bins", "0"], "n_bins must be at least 1, got 0"),
+            (["train", "DATA", "-o", "F", "--lr", "-1"], "lr must be positive and finite, got -1.0"),
+            (["train", "DATA", "-o", "F", "--threads", "0"], "threads must be at least 1, got 0"),
+            (["train", "DATA", "-o", "F", "--holdout", "1"], "--holdout: must lie between 0 and 1"),
+            (["train", "DATA", "-o", "F", "--bounds", "0,1,2"], "needs pairs LOWER,UPPER, got 3 numbers"),
+            (["train", "DATA", "-o", "F", "--bounds", "0,0.5"], "x must lie within bounds"),
+            (["train", "missing.csv", "-o", "F"], "missing.csv: No such file or directory"),
+            (["train", "DATA", "-o", "no/such/folder/F"], "cannot write to the folder of no/such/folder/F"),
+            (["evaluate", "DATA", "DATA"], "is not an npz file"),
+            (["evaluate", "missing.npz", "DATA"], "missing.npz: No such file or directory"),
+            (["sample", "FLOW", "-n", "0", "-o", "F.npz"], "n must be at least 1, got 0"),
+            (["sample", "FLOW", "-n", "5", "-o", "F.txt"], "the extension of"),
+            (["bench", "--d", "0"], "d must be at least 1, got 0"),
+        ],
+    )
+    def test_refused(self, arguments, message, data, trained, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        names = {"DATA": data, "FLOW": trained}
+        assert message in error_of(capsys, *[names.get(argument, argument) for argument in arguments])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_data_of_another_dimension(self, trained, tmp_path, capsys):
+        path = tmp_path / "points.csv"
+        path.write_text("0.1,1,2\n0.2,1,3\n")
+        assert "points.csv has d = 1, the flow has d = 3" in error_of(capsys, "evaluate", trained, path)
+
+    def test_an_existing_file_survives(self, data, tmp_path, capsys):
+        path = tmp_path / "flow.npz"
+        path.write_text("precious")
+        error_of(capsys, "train", data, "-o", path, "--epochs", "0")
+        assert path.read_text() == "precious"
+        assert [file.name for file in tmp_path.iterdir()] == ["flow.npz"]
+
+    def test_no_traceback_from_the_process(self, data, tmp_path):
+        command = [*VARFLOW, "train", data, "-o", tmp_path / "flow.npz", "--epochs", "-1"]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert process.returncode == 2
+        assert process.stderr == "varflow: n_epochs must be at least 1, got -1\n"
+
+    def test_interrupt_leaves_no_file(self, data, tmp_path):
+        command = [*VARFLOW, "train", data, "-o", tmp_path / "flow.npz", *QUICK, "--epochs", "1000000"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert "points" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "varflow: interrupted; no file was written"
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_gets_a_bar(data, tmp_path):
+    """In a pseudo-terminal, where stderr is one."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # lines and columns
+    os.set_blocking(parent, False)
+    command = [*VARFLOW, "train", data, "-o", tmp_path / "flow.npz", *QUICK]
+    process = subprocess.run(command, stderr=child, stdout=subprocess.PIPE, text=True, check=True)
+    shown = os.read(parent, 100_000).decode()  # before the last one closes it
+    os.close(child)
+    os.close(parent)
+    assert "training:" in shown
+    assert "epoch" in shown
+    assert "epoch 3/3" not in process.stdout

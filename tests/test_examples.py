@@ -1,0 +1,54 @@
+"""The example: the legacy program builds, and writes the dataset that is kept beside it."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import varflow as vf
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    source = EXAMPLES / "dalitz.c"
+    path = tmp_path_factory.mktemp("program") / "dalitz"
+    assert "cc -O2 -o dalitz dalitz.c -lm" in source.read_text()
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, source, "-lm"], check=True)
+    return path
+
+
+def table(text):
+    return np.loadtxt(text.splitlines(), delimiter=",", skiprows=1)
+
+
+def test_the_kept_dataset_is_what_the_program_writes(program):
+    written = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    kept = (EXAMPLES / "dalitz.csv").read_text()
+    assert written.splitlines()[0] == kept.splitlines()[0] == "x1,x2,x3,x4,x5,p,f"
+    # The mathematical library of another system may round the last bit of f in another way.
+    np.testing.assert_allclose(table(written), table(kept), rtol=1e-12, atol=0)
+
+
+def test_another_seed_gives_other_points(program):
+    one, two = (
+        subprocess.run([program, "10", seed], capture_output=True, text=True, check=True).stdout
+        for seed in ("1", "2")
+    )
+    assert table(one).shape == (10, 7)
+    assert not np.any(table(one)[:, :5] == table(two)[:, :5])
+
+
+def test_bad_arguments_are_refused(program):
+    process = subprocess.run([program, "many"], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+
+
+def test_the_dataset_is_what_the_readme_says():
+    data = vf.Dataset.read(EXAMPLES / "dalitz.csv")
+    assert (data.n, data.d) == (20_000, 5)
+    assert np.all(data.px == 1)
+    assert np.all(data.fx > 0)
