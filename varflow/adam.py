@@ -9,11 +9,9 @@ import numpy as np
 
 from varflow.errors import InvalidLossError, unknown_name
 from varflow.kernels import cpu
-from varflow.parallel import run, share
+from varflow.parallel import SLICE, run, share
 
 __all__ = ["SCHEDULES", "Adam", "AdamState"]
-
-SLICE = 65_536  # parameters that are folded and updated together; their order of summation hangs on it
 
 
 def constant(progress: float) -> float:
@@ -164,8 +162,8 @@ class Adam:
             raise InvalidLossError("the gradient is not finite")
         shortened = min(1.0, self.clip_norm / norm) if self.clip_norm and norm > 0 else 1.0
         self.t += 1
-        # Both corrections of the algorithm in one factor of the step (section 2 of the paper, last paragraph);
-        # eps moves with the second, so that it means what it does in the algorithm.
+        # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
+        # moves with the second, so that it means what it does in the algorithm.
         root = math.sqrt(1 - self.betas[1] ** self.t)
         lr = self.lr * scale * SCHEDULES[self.schedule](progress)
         step_size = lr * root / (1 - self.betas[0] ** self.t)

@@ -153,7 +153,7 @@ def _add_threads(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser = _command(
-        commands, "train", _train, "train a flow on weighted points, and measure it on points held out from that",
+        commands, "train", _train, "train a flow on weighted points, and measure it on points held out",
         "varflow train events.csv -o flow.npz --epochs 50 --seed 1",
     )  # fmt: skip
     parser.add_argument(
@@ -352,9 +352,8 @@ def _bench(options: argparse.Namespace) -> None:
     print(f"training step           {figures['step_s'] * 1e3:>12.3f} ms")
     print(f"sampling call           {figures['sample_s'] * 1e3:>12.3f} ms")
     print(f"matrix products alone   {figures['roofline_gflop_s']:>12.0f} GFLOP/s")
-    print(
-        f"training step           {figures['gflop_s']:>12.0f} GFLOP/s = {figures['roofline_share']:.0%} of that"
-    )
+    share = f"{figures['roofline_share']:.0%} of that"
+    print(f"training step           {figures['gflop_s']:>12.0f} GFLOP/s = {share}")
 
 
 # warmup

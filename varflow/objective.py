@@ -8,12 +8,12 @@ from varflow.dataset import Dataset, read_only
 from varflow.flow import Flow
 from varflow.kernels import cpu
 from varflow.losses import Loss
-from varflow.parallel import one_blas_thread, run, share
+from varflow.parallel import SLICE, one_blas_thread, run, share
 
 __all__ = ["GradientBuffers", "LatentPrior", "Objective", "check_same_box"]
 
 FEWEST_LANES = 8
-ROWS_A_LANE = 512  # adding up one lane's gradient costs as much as a few rows; so many make it a trifle
+TILES_A_LANE = 8  # clearing and adding up a lane's gradient costs as much as a few rows
 VALUE_BLOCK = 65_536  # rows whose log q is computed together
 
 
@@ -66,7 +66,7 @@ class GradientBuffers:
     def lanes(self, n_batch: int) -> int:
         """Count the lanes that a minibatch of so many rows is cut into."""
         n_tiles = -(-n_batch // self.n_rows)
-        return min(n_tiles, max(FEWEST_LANES, n_batch // ROWS_A_LANE))
+        return min(n_tiles, max(FEWEST_LANES, n_tiles // TILES_A_LANE))
 
 
 class Objective:
@@ -185,7 +185,7 @@ class Objective:
         n_lanes = buffers.lanes(len(rows))
         n_threads = min(len(buffers.workspaces), n_lanes)
         losses, dparams = buffers.losses[:n_lanes], buffers.dparams[:n_lanes]
-        cpu.transpose_weights(buffers.transposed, flow.params, flow.layout, 0, flow.architecture.n_cells)
+        n_cells = flow.architecture.n_cells
 
         def work(k: int) -> None:
             cpu.gradient(
@@ -193,6 +193,12 @@ class Objective:
                 flow.params, buffers.transposed, flow.layout, buffers.workspaces[k],
             )  # fmt: skip
 
+        def transpose(k: int) -> None:
+            begin, end = share(k, n_sharers, n_cells)
+            cpu.transpose_weights(buffers.transposed, flow.params, flow.layout, begin, end)
+
+        n_sharers = min(n_threads, n_cells, -(-flow.n_params // SLICE))
+        run(transpose, n_sharers)
         with one_blas_thread():
             run(work, n_threads)
         return float(losses.sum()), dparams

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["default_threads", "one_blas_thread", "run", "share"]
+__all__ = ["SLICE", "default_threads", "one_blas_thread", "run", "share"]
 
 MOST_THREADS = 256
+SLICE = 65_536  # parameters that a thread takes at once; for fewer, a second thread costs more than it helps
 
 
 def default_threads() -> int:

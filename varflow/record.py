@@ -1,5 +1,6 @@
 """What a training went through."""
 
+import math
 from dataclasses import dataclass, field
 
 __all__ = ["TrainingRecord"]
@@ -19,12 +20,14 @@ class TrainingRecord:
         Number of steps before each epoch, those that were begun again included.
     epoch_losses : list of float
         Loss after each epoch: on the held-out rows, or where there are none, on some rows of the training.
+    initial_loss : float or None
+        Loss on the same rows before the training.
     loss : float or None
         Running average of the losses.
     best_loss : float or None
-        Least of the losses after an epoch.
+        Least of the initial loss and those after an epoch.
     best_epoch : int or None
-        The epoch it was reached in, counted from 1.
+        The epoch it was reached in, counted from 1; 0 if training made nothing better.
     n_reloads : int
         How often training went back to the last good state.
     stopped_early : bool
@@ -34,6 +37,7 @@ class TrainingRecord:
     losses: list[float] = field(default_factory=list, repr=False)
     epochs: list[int] = field(default_factory=list, repr=False)
     epoch_losses: list[float] = field(default_factory=list, repr=False)
+    initial_loss: float | None = field(default=None, repr=False)
     loss: float | None = None
     best_loss: float | None = None
     best_epoch: int | None = None
@@ -49,6 +53,12 @@ class TrainingRecord:
     def epoch(self) -> int:
         """Number of epochs that were completed."""
         return len(self.epoch_losses)
+
+    def begin(self, loss: float) -> None:
+        """Note that training begins on a batch of points, and the loss before that."""
+        self.initial_loss = loss
+        self.best_loss = loss if math.isfinite(loss) else math.inf
+        self.best_epoch = self.epoch
 
     def new_epoch(self) -> None:
         """Note that an epoch begins."""

@@ -528,6 +528,7 @@ class BasicStatefulTrainer(BasicTrainer):
         objective = self._objective(data)
         best_params = self.flow.params.copy()
         done, n_reloads, record = 0, 0, self.record
+        record.begin(objective.value(checked))
         self.set_checkpoint(optim)
         while done < n_epochs:
             try:

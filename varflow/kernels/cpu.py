@@ -29,7 +29,7 @@ SLOPES_PER_LOG = 8  # so many can be multiplied before a logarithm is due: exp(M
 
 def tile_rows(architecture: Architecture) -> int:
     """Rows a tile: enough to pay for streaming the weights, few enough for activations to stay in cache."""
-    return 64 if architecture.d_hidden <= 128 else 256
+    return 64 if architecture.d_hidden <= 128 else 512
 
 
 class Workspace(NamedTuple):
@@ -108,8 +108,8 @@ def _exponential_float32(x):
 # Arguments: kind, transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc.
 _gemm = types.ExternalFunction(
     "numba_xxgemm",
-    types.intc(*[types.char] * 3, *[types.intp] * 3, *[types.voidptr] * 2, types.intp, types.voidptr, types.intp,
-               *[types.voidptr] * 2, types.intp),
+    types.intc(*[types.char] * 3, *[types.intp] * 3, *[types.voidptr] * 2, types.intp,
+               types.voidptr, types.intp, *[types.voidptr] * 2, types.intp),
 )  # fmt: skip
 
 
@@ -318,8 +318,8 @@ def coupling_backward(c, dparams, transposed, layout, work):
         inputs = work.inputs[c, : n_inputs * n_rows].reshape(n_inputs, n_rows)
         dinputs = work.dhidden[0, : n_rows * n_inputs].reshape(n_rows, n_inputs)
         network_backward(
-            dinputs, dparams, dlogits_by_row, inputs, work.hidden[c], transposed, layout.layers[c], work.dhidden,
-            work.one,
+            dinputs, dparams, dlogits_by_row, inputs, work.hidden[c], transposed, layout.layers[c],
+            work.dhidden, work.one,
         )  # fmt: skip
         for i in range(n_inputs):
             for r in range(n_rows):
@@ -471,9 +471,11 @@ def transpose_weights(transposed, params, layout, begin, end):
         for k in range(layout.layers.shape[1]):
             weights, _ = layer_weights(params, layout.layers[c, k])
             out = transposed_weights(transposed, layout.layers[c, k])
-            for i in range(weights.shape[0]):
-                for j in range(weights.shape[1]):
-                    out[j, i] = weights[i, j]
+            n_in, n_out = weights.shape
+            for first in range(0, n_in, 16):  # so many rows' cache lines stay until they are used up
+                for j in range(n_out):
+                    for i in range(first, min(first + 16, n_in)):
+                        out[j, i] = weights[i, j]
 
 
 @kernel

@@ -1,0 +1,356 @@
+"""Gradients: against an oracle that nobody derived, central differences, and themselves, bit by bit.
+
+Comparisons are by block, the weights or the biases of one layer of one cell: the norm of the difference over
+the norm of the block, so that a block with small derivatives is not hidden behind one with large ones.
+"""
+
+import naive
+import numpy as np
+import pytest
+from strategies import in_box, normal_params
+
+from varflow import Architecture, Dataset, Flow, Loss
+from varflow.architecture import DTYPES
+from varflow.kernels import cpu
+from varflow.kernels.splines import CELLS
+from varflow.losses import LOSSES
+from varflow.masks import MASKS
+from varflow.objective import GradientBuffers, Objective
+
+# How far points are from where the flow has a jump or a kink: farther than the steps of central differences
+# take it, and than rounding does in float32.
+MARGIN = 1e-3
+MARGIN_FLOAT32 = 1e-5
+
+every_cell = pytest.mark.parametrize("cell", sorted(CELLS))
+every_masking = pytest.mark.parametrize("masking", sorted(MASKS))
+every_d = pytest.mark.parametrize("d", range(1, 9))
+every_loss = pytest.mark.parametrize("name", sorted(LOSSES))
+
+
+def random_flow(d, masking="iflow", cell="pwlinear", *, n_bins=4, d_hidden=5, dtype="float64", **options):
+    """Flow on a box other than the unit cube, with logits that are some one apart."""
+    bounds = [(-1.0 - k, 0.5 + 2 * k) for k in range(d)]
+    flow = Flow(d, cell, masking, n_bins, d_hidden, dtype=dtype, seed=0, bounds=bounds, **options)
+    flow.params = normal_params(flow.architecture, 1.0, np.random.default_rng(d))
+    return flow
+
+
+def forward(flow, x):
+    return naive.forward(flow.architecture, flow.params.astype(np.float64), flow.bounds, x)
+
+
+def uniform_points(flow, n):
+    return in_box(flow, np.random.default_rng(1).random((n, flow.d)))
+
+
+def smooth_points(flow, n, margin=MARGIN):
+    x = uniform_points(flow, 3 * n + 30)
+    return x[forward(flow, x).margin > margin][:n]
+
+
+def random_data(flow, x):
+    """Data with f of either sign and sometimes zero, but not in row 0."""
+    n, rng = len(x), np.random.default_rng(1)
+    fx = rng.normal(size=n) * (np.arange(n) % 7 != 3)
+    return Dataset(x, rng.uniform(0.5, 2, n) * np.exp(-flow.log_volume), fx, bounds=flow.bounds)
+
+
+def gradient(flow, data, loss, rows=None, prior=None):
+    """Loss and gradient of a minibatch, as a training step has them."""
+    rows = np.arange(data.n) if rows is None else rows
+    value, dparams = Objective(flow, data, loss, prior).gradient(rows, GradientBuffers(flow, len(rows)))
+    return value, dparams.sum(axis=0)
+
+
+def oracle_value(name, data, rows=None, prior=None):
+    """The loss as a function of z and log q, with f scaled over all points as `Objective` says."""
+    rows = slice(None) if rows is None else rows
+    fx, px = np.abs(data.fx) / np.mean(np.abs(data.fx) / data.px), data.px
+
+    def value(z, log_q):
+        log_q = log_q if prior is None else log_q + prior.log_prob(z)
+        return naive.LOSSES[name](fx[rows], px[rows], log_q)
+
+    return value
+
+
+def oracle_gradient(flow, x, value):
+    return naive.gradient(value, flow.architecture, flow.params, flow.bounds, x)
+
+
+def assert_same_blocks(architecture, found, expected, tolerance):
+    for block in naive.blocks(architecture):
+        error = np.linalg.norm(found[block] - expected[block])
+        assert error <= tolerance * np.linalg.norm(expected[block]), f"parameters {block}: off by {error}"
+
+
+def block_directions(architecture, seed=1):
+    """One random unit vector in each block, (n_blocks, n_params)."""
+    rng = np.random.default_rng(seed)
+    directions = np.zeros((len(naive.blocks(architecture)), architecture.n_params))
+    for direction, block in zip(directions, naive.blocks(architecture), strict=True):
+        direction[block] = rng.normal(size=block.stop - block.start)
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def assert_same_along(architecture, found, directions, expected, tolerance):
+    """Compare a gradient with derivatives along `directions`, each relative to the gradient of its block."""
+    for direction, derivative, block in zip(directions, expected, naive.blocks(architecture), strict=True):
+        error = abs(found @ direction - derivative)
+        assert error <= tolerance * np.linalg.norm(found[block]), f"parameters {block}: off by {error}"
+
+
+class Ramp:
+    """Latent prior, the product of the densities 2z."""
+
+    def log_prob(self, z):
+        return np.log(2 * z).sum(axis=-1)
+
+    def grad_log_prob(self, z):
+        return 1 / z
+
+
+class TestAgainstTheOracle:
+    @every_cell
+    @every_masking
+    @every_d
+    @every_loss
+    def test_all_flows(self, cell, masking, d, name):
+        flow = random_flow(d, masking, cell)
+        data = random_data(flow, smooth_points(flow, 40))
+        loss, found = gradient(flow, data, LOSSES[name])
+        latent = forward(flow, data.x)
+        value = oracle_value(name, data)
+        assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-13, abs=1e-13)
+        expected = oracle_gradient(flow, data.x, value)
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+    @every_loss
+    @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 128, 200])
+    def test_batch_sizes(self, name, n):
+        flow = random_flow(3, "checkerboard")
+        data = random_data(flow, smooth_points(flow, 200))
+        rows = np.random.default_rng(n).integers(0, data.n, n)  # in no order, some of them twice
+        rows[0] = 0  # whose f is not zero
+        loss, found = gradient(flow, data, LOSSES[name], rows)
+        value = oracle_value(name, data, rows)
+        expected = oracle_gradient(flow, data.x[rows], value)
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+        assert loss == pytest.approx(Objective(flow, data, LOSSES[name]).value(rows), rel=1e-13, abs=1e-13)
+
+    @pytest.mark.parametrize(
+        ("n", "d", "masking", "options"),
+        [
+            (150, 4, "checkerboard", {"n_bins": 10, "d_hidden": 64, "n_hidden": 3}),
+            (150, 8, "iflow", {"n_bins": 16, "d_hidden": 64, "n_hidden": 2}),
+            (520, 3, "maximal", {"n_bins": 8, "d_hidden": 150, "n_hidden": 2, "threads": 2}),  # larger tiles
+            (150, 18, "checkerboard", {"n_bins": 3, "d_hidden": 16, "n_hidden": 2}),  # nine slopes a cell
+            (150, 2, "iflow", {"n_bins": 100, "d_hidden": 7, "n_hidden": 4, "repetitions": 3}),
+        ],
+        ids=["usual", "iflow", "wide", "high d", "deep"],
+    )
+    def test_large_networks(self, n, d, masking, options):
+        flow = random_flow(d, masking, **options)
+        data = random_data(flow, uniform_points(flow, n))
+        _, found = gradient(flow, data, LOSSES["variance"])
+        directions = block_directions(flow.architecture)
+        expected = naive.derivatives(
+            oracle_value("variance", data), flow.architecture, flow.params, flow.bounds, data.x, directions
+        )
+        assert_same_along(flow.architecture, found, directions, expected, 1e-12)
+
+    @every_loss
+    def test_new_flow(self, name):
+        """Its last layers are zero: the hidden ones have no gradient yet, exactly."""
+        flow = Flow(3, n_bins=5, d_hidden=6, dtype="float64", seed=1)
+        data = random_data(flow, smooth_points(flow, 65))
+        _, found = gradient(flow, data, LOSSES[name])
+        expected = oracle_gradient(flow, data.x, oracle_value(name, data))
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+        for cell in flow.architecture.layers:
+            assert not found[cell[0, 2] : cell[-1, 2]].any()
+            assert found[cell[-1, 2] : cell[-1, 3]].any()
+
+    @every_loss
+    @every_masking
+    @pytest.mark.parametrize("d", [1, 2, 5])
+    def test_latent_prior(self, name, masking, d):
+        flow = random_flow(d, masking)
+        data = random_data(flow, smooth_points(flow, 65))
+        loss, found = gradient(flow, data, LOSSES[name], prior=Ramp())
+        value = oracle_value(name, data, prior=Ramp())
+        latent = forward(flow, data.x)
+        assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-12, abs=1e-12)
+        expected = oracle_gradient(flow, data.x, value)
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+
+@every_cell
+@every_masking
+@every_d
+@every_loss
+@pytest.mark.parametrize("prior", [None, Ramp()], ids=["uniform", "ramp"])
+def test_central_differences(cell, masking, d, name, prior):
+    flow = random_flow(d, masking, cell)
+    data = random_data(flow, smooth_points(flow, 65))
+    objective, rows = Objective(flow, data, LOSSES[name], prior), np.arange(data.n)
+    _, found = gradient(flow, data, LOSSES[name], prior=prior)
+    params, directions, h = flow.params.copy(), block_directions(flow.architecture), 1e-5
+
+    def value(params):
+        flow.params = params
+        return objective.value(rows)
+
+    expected = [(value(params + h * v) - value(params - h * v)) / (2 * h) for v in directions]
+    assert_same_along(flow.architecture, found, directions, expected, 1e-6)
+
+
+@every_masking
+@every_loss
+@pytest.mark.parametrize("d", [1, 3, 8])
+@pytest.mark.parametrize("d_hidden", [64, 150])
+def test_float32_agrees_with_float64(masking, name, d, d_hidden):
+    single, double = (
+        random_flow(d, masking, n_bins=10, d_hidden=d_hidden, dtype=dtype) for dtype in ("float32", "float64")
+    )
+    double.params = single.params
+    data = random_data(single, smooth_points(single, 200, MARGIN_FLOAT32))
+    loss, found = gradient(single, data, LOSSES[name])
+    expected_loss, expected = gradient(double, data, LOSSES[name])
+    assert found.dtype == np.float32
+    assert loss == pytest.approx(expected_loss, rel=1e-5, abs=1e-5)
+    assert_same_blocks(double.architecture, found, expected, 1e-5)
+
+
+class TestCustomLosses:
+    @every_loss
+    @pytest.mark.parametrize("n", [1, 65, 1200])
+    def test_same_formula_same_gradient(self, name, n):
+        flow = random_flow(3)
+        data = random_data(flow, smooth_points(flow, n))
+        custom = Loss(LOSSES[name].value, LOSSES[name].derivative)
+        expected_loss, expected = gradient(flow, data, LOSSES[name])
+        loss, found = gradient(flow, data, custom)
+        value = Objective(flow, data, custom).value(np.arange(n))
+        assert loss == value == pytest.approx(expected_loss, rel=1e-12, abs=1e-12)
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+    def test_another_formula(self):
+        """Mean square of log q - log(1 + f), which no kernel knows."""
+
+        def value(fx, px, log_q):
+            return np.mean((log_q - np.log(1 + fx)) ** 2, axis=-1)
+
+        def derivative(fx, px, log_q):
+            return 2 * (log_q - np.log(1 + fx)) / len(fx)
+
+        flow = random_flow(3)
+        data = random_data(flow, smooth_points(flow, 200))
+        _, found = gradient(flow, data, Loss(value, derivative))
+        fx = np.abs(data.fx) / np.mean(np.abs(data.fx) / data.px)
+        expected = oracle_gradient(flow, data.x, lambda z, log_q: value(fx, data.px, log_q))
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+    def test_derivative_of_the_wrong_shape_is_refused(self):
+        flow = random_flow(2)
+        loss = Loss(LOSSES["dkl"].value, lambda fx, px, log_q: np.ones((len(fx), 1)))
+        with pytest.raises(
+            ValueError, match=r"derivative of the loss must have shape \(65,\), got \(65, 1\)"
+        ):
+            gradient(flow, random_data(flow, smooth_points(flow, 65)), loss)
+
+
+def test_data_of_another_box_are_refused():
+    flow = random_flow(2)
+    data = Dataset(np.full((1, 2), 0.4), [1.0], [1.0])
+    with pytest.raises(ValueError, match=r"^the flow has bounds .*, the data have "):
+        Objective(flow, data, LOSSES["dkl"])
+    with pytest.raises(ValueError, match=r"^the flow has d = 3, the data have d = 2$"):
+        Objective(random_flow(3), data, LOSSES["dkl"])
+
+
+@pytest.mark.parametrize("power", [-600, 0, 600])
+@every_loss
+def test_units_of_f_do_not_matter(name, power):
+    """Bit by bit: f is scaled by powers of two, even where f^2 over- or underflows."""
+    flow = random_flow(2, dtype="float32")
+    data = random_data(flow, smooth_points(flow, 200))
+    scaled = Dataset(data.x, data.px, data.fx * 2.0**power, bounds=data.bounds)
+    (loss, found), (expected_loss, expected) = (gradient(flow, each, LOSSES[name]) for each in (scaled, data))
+    assert loss == expected_loss
+    np.testing.assert_array_equal(found, expected)
+
+
+class TestBits:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("d_hidden", [7, 64, 150])
+    @pytest.mark.parametrize("prior", [None, Ramp()], ids=["uniform", "ramp"])
+    def test_do_not_depend_on_threads(self, dtype, d_hidden, prior):
+        flow = random_flow(3, d_hidden=d_hidden, dtype=dtype)
+        data = random_data(flow, uniform_points(flow, 5000))
+        found = []
+        for threads in (1, 2, 3, 4, 8):
+            flow.threads = threads
+            found.append(gradient(flow, data, LOSSES["variance"], prior=prior))
+        for loss, dparams in found[1:]:
+            assert loss == found[0][0]
+            assert dparams.tobytes() == found[0][1].tobytes()
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_do_not_depend_on_what_the_buffers_held(self, dtype):
+        flow = random_flow(3, dtype=dtype)
+        data = random_data(flow, smooth_points(flow, 1000))
+        objective, used = Objective(flow, data, LOSSES["variance"]), GradientBuffers(flow, data.n)
+        for n in (1000, 1, 100, 65, 1000):
+            rows = np.arange(n)
+            value, dparams = objective.gradient(rows, used)
+            expected_value, expected = objective.gradient(rows, GradientBuffers(flow, n))
+            assert value == expected_value
+            assert dparams.tobytes() == expected.tobytes()
+
+    def test_a_bad_step_leaves_nothing_behind(self):
+        """NaN in the parameters is in the loss and the gradient, and gone from the buffers with the next."""
+        flow = random_flow(3)
+        data = random_data(flow, smooth_points(flow, 200))
+        objective, buffers = Objective(flow, data, LOSSES["variance"]), GradientBuffers(flow, data.n)
+        good = flow.params.copy()
+        value, dparams = objective.gradient(np.arange(data.n), buffers)
+        expected = dparams.tobytes()
+        flow.params[:] = np.nan
+        bad, dparams = objective.gradient(np.arange(data.n), buffers)
+        assert np.isnan(bad)
+        assert np.isnan(dparams).any()
+        flow.params = good
+        again, dparams = objective.gradient(np.arange(data.n), buffers)
+        assert again == value
+        assert dparams.tobytes() == expected
+
+
+def test_kernels_are_compiled_once():
+    """One machine code per precision, whatever the sizes, the loss and the arrays that it is called with."""
+    custom = Loss(LOSSES["dkl"].value, LOSSES["dkl"].derivative)
+    for dtype in DTYPES:
+        for d, n in ((1, 1), (2, 65), (4, 700)):
+            flow = random_flow(d, dtype=dtype, threads=2)
+            for x in (np.full((n, d), 0.3), np.full((n, d), 0.1, order="F"), np.zeros((n, d), np.float32)):
+                x.flags.writeable = False
+                flow.to_latent(x)
+                flow.from_latent(x)
+                data = Dataset(x, np.ones(n), np.ones(n), bounds=flow.bounds)
+                for loss in (*LOSSES.values(), custom):
+                    gradient(flow, data, loss)
+                    gradient(flow, data, loss, prior=Ramp())
+            flow.sample(n)
+    for kernel in (cpu.gradient, cpu.to_latent, cpu.from_latent):
+        assert len(kernel.signatures) == len(DTYPES)
+
+
+def test_blocks_cover_all_params():
+    """Nothing is left out of the comparisons above."""
+    for masking in MASKS:
+        architecture = Architecture(5, masking=masking)
+        covered = np.zeros(architecture.n_params, int)
+        for block in naive.blocks(architecture):
+            covered[block] += 1
+        assert (covered == 1).all()

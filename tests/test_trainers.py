@@ -1,0 +1,830 @@
+"""Trainers: what they learn, that they always learn it the same way, and how they get through trouble."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise
+from threading import Barrier
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import varflow as vf
+from varflow import Adam, Dataset, Flow, InvalidLossError, NoCheckpoint, TrainingInterruption
+from varflow.adam import SCHEDULES
+
+N, MINIBATCH = 700, 130  # which does not divide the rows, held out or not
+
+LOSSES = {
+    "variance": (
+        vf.weighted_variance_loss,
+        lambda fx, px, logqx: -(fx**2) / (px * np.exp(logqx)) / len(fx),
+    ),
+    "dkl": (vf.weighted_dkl_loss, lambda fx, px, logqx: -np.abs(fx) / px / len(fx)),
+}
+
+
+class RisingPrior:
+    """Latent density, product of 1/2 + z over the coordinates."""
+
+    def log_prob(self, z):
+        return np.log(0.5 + z).sum(axis=1)
+
+    def grad_log_prob(self, z):
+        return 1 / (0.5 + z)
+
+    def sample(self, n, generator):
+        return np.sqrt(0.25 + 2 * generator.random((n, 2))) - 0.5
+
+
+class WatchedLoss:
+    """The variance loss, told by p which rows it is called with; NaN at the calls that are numbered in `bad`.
+
+    Calls are counted from 1: one a step, before it, and one after each epoch.
+    """
+
+    def __init__(self, flow, bad=(), fails_in="value"):
+        self.flow, self.bad, self.fails_in = flow, bad, fails_in
+        self.params, self.valued, self.derived = [], [], []
+
+    def __iter__(self):  # a pair (value, derivative)
+        return iter((self.value, self.derivative))
+
+    def value(self, fx, px, logqx):
+        self.params.append(self.flow.params.copy())
+        self.valued.append(px)
+        return math.nan if self.fails("value") else LOSSES["variance"][0](fx, px, logqx)
+
+    def derivative(self, fx, px, logqx):
+        self.derived.append(px)
+        derivative = LOSSES["variance"][1](fx, px, logqx)
+        if self.fails("derivative"):
+            derivative[-1] = math.nan
+        return derivative
+
+    def fails(self, where):
+        return self.fails_in == where and len(self.params) in self.bad
+
+
+def peak(x):
+    return np.exp(-30 * ((x - 0.4) ** 2).sum(axis=1))
+
+
+def points(n=N, d=2, seed=1):
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, d))
+    return x, rng.uniform(0.5, 2.0, n), peak(x)
+
+
+def uniform_points(n, d=2, seed=1):
+    x = np.random.default_rng(seed).random((n, d))
+    return x, np.ones(n), peak(x)
+
+
+def make_flow(d=2, **options):
+    return Flow(d, **{"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "seed": 1} | options)
+
+
+def make_trainer(loss="variance", prior=None, flow=None, **config):
+    config = {"n_epochs": 3, "minibatch_size": MINIBATCH, "holdout": 0.1, "optim": Adam(lr=1e-2)} | config
+    loss = tuple(loss) if isinstance(loss, WatchedLoss) else loss
+    return vf.BasicStatefulTrainer(make_flow() if flow is None else flow, prior, loss=loss, **config)
+
+
+def trained(data, loss="variance", prior=None, config=None, **flow_options):
+    """Flow that was trained on (x, px, fx) or a dataset."""
+    data = data if isinstance(data, Dataset) else Dataset(*data, bounds=flow_options.get("bounds"))
+    trainer = make_trainer(loss, prior, make_flow(data.d, **flow_options), **(config or {}))
+    trainer.train_on_dataset(data)
+    return trainer.flow
+
+
+def held_out_rows(fraction, seed=0):
+    """Rows that a training on `points()` holds out, found from the outside: those that no gradient saw."""
+    px = points()[1]
+    loss = WatchedLoss(make_flow())
+    make_trainer(loss, flow=loss.flow, n_epochs=1, holdout=fraction, seed=seed).train_on_batch(*points())
+    rows = np.flatnonzero(~np.isin(px, np.concatenate(loss.derived)))
+    assert len(rows) == round(fraction * N)
+    return rows
+
+
+def relative_variance(weights):
+    return weights.var() / weights.mean() ** 2
+
+
+def assert_same(found, expected):
+    """The same bits."""
+    np.testing.assert_array_equal(found, expected)
+
+
+def assert_close(found, expected):
+    """The same to rounding, in float64 and after some dozen steps; a wrong factor anywhere shows in 1e-3."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+class TestLearning:
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_beats_uniform_and_lowers_the_loss_on_a_peak(self, loss):
+        flow = make_flow(n_bins=8, d_hidden=16)
+        trainer = make_trainer(loss, flow=flow, n_epochs=20, minibatch_size=200)
+        unseen = uniform_points(4000, seed=2)
+        before = trainer.compute_loss(*unseen)
+        record = trainer.train_on_batch(*uniform_points(4000))
+        assert record.best_loss < record.epoch_losses[0]
+        assert trainer.compute_loss(*unseen) < before
+        evaluation = vf.evaluate(flow, Dataset(*unseen))
+        assert evaluation.ratio > 10
+        x, logqx = flow.sample(4000, seed=3)
+        assert relative_variance(peak(x) / np.exp(logqx)) < 0.25 < 3.5 < evaluation.variance_before
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("by_hand", [False, True])
+    def test_finds_the_optimum_in_one_dimension(self, loss, by_hand):
+        # Bins are then all there is to learn, and what makes each loss least on given points is known.
+        x, px, _ = points(500, d=1)
+        fx = np.exp(-2 * x[:, 0]) * np.random.default_rng(3).normal(size=500)
+        config = {"optim": Adam(lr=0.1, schedule="cosine"), "n_epochs": 500, "minibatch_size": None}
+        flow = trained(
+            (x, px, fx), LOSSES[loss] if by_hand else loss, config=config | {"holdout": 0}, dtype="float64"
+        )
+        terms = {"variance": fx**2 / px, "dkl": np.abs(fx) / px}[loss]
+        best = np.bincount((4 * x[:, 0]).astype(int), terms) ** {"variance": 0.5, "dkl": 1}[loss]
+        q = np.exp(flow.log_prob([[0.1], [0.3], [0.6], [0.9]]))
+        np.testing.assert_allclose(q, 4 * best / best.sum(), rtol=1e-6)
+
+    def test_latent_prior_is_trained_through_and_sampled_from(self):
+        flow = make_flow(n_bins=8)
+        trainer = make_trainer(prior=RisingPrior(), flow=flow, n_epochs=20, minibatch_size=200)
+        x, px = trainer.sample_forward(4000, seed=3)
+        np.testing.assert_allclose(px, np.prod(0.5 + x, axis=1), rtol=1e-12)  # a new flow is the identity
+        before = relative_variance(peak(x) / px)
+        trainer.train_on_batch(*uniform_points(4000))
+        x, px = trainer.sample_forward(4000, seed=3)
+        z, log_det = flow.to_latent(x)
+        np.testing.assert_allclose(px, np.prod(0.5 + z, axis=1) * np.exp(log_det), rtol=1e-9)
+        assert relative_variance(peak(x) / px) < 0.3 * before
+        # 1/px averages to the volume of the cube only if px is the density that they were drawn from.
+        inverse = 1 / px
+        assert abs(inverse.mean() - 1) < 4 * inverse.std() / math.sqrt(4000)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_no_change_of_a_parameter_improves_on_the_end_of_a_training_with_a_prior(self, loss):
+        x, px, _ = points(500, d=1)
+        data = x, px, np.exp(-2 * x[:, 0])
+        flow = make_flow(1, dtype="float64")
+        trainer = make_trainer(loss, RisingPrior(), flow, holdout=0, minibatch_size=None)
+        trainer.train_on_batch(*data, n_epochs=500, optim=Adam(lr=0.1, schedule="cosine"))
+        end, least = flow.params.copy(), trainer.compute_loss(*data)
+        for change in 0.01 * np.vstack([np.eye(4), -np.eye(4)]):
+            flow.params = end + change
+            assert trainer.compute_loss(*data) > least
+
+    def test_goes_on_where_the_last_training_ended(self):
+        trainer = make_trainer(n_epochs=1, holdout=0)
+        for call in (1, 2, 3):
+            trainer.train_on_batch(*points())
+            assert trainer.get_config()["optim"].t == call * 6
+
+    @pytest.mark.parametrize("stateful", [True, False])
+    def test_average_of_the_parameters_is_what_stays_in_the_flow(self, stateful):
+        flow, optim = make_flow(), Adam(lr=1e-2, average=0.9)
+        trainer = make_trainer(flow=flow) if stateful else vf.BasicVarTrainer(flow)
+        trainer.train_on_target_batch(*points(), optim, 1, MINIBATCH)
+        assert_same(flow.params, optim.averaged)
+        vf.BasicVarTrainer(raw := make_flow()).train_on_target_batch(*points(), Adam(lr=1e-2), 1, MINIBATCH)
+        assert 0 < np.abs(flow.params - raw.params).max() < np.abs(make_flow().params - raw.params).max()
+
+    def test_average_changes_no_step(self):
+        losses = [
+            make_trainer(optim=Adam(lr=1e-2, average=average)).train_on_batch(*points()).losses
+            for average in (0, 0.9)
+        ]
+        assert losses[0] == losses[1]
+
+    def test_schedule_is_given_the_progress_of_the_training(self, monkeypatch):
+        seen = []
+        monkeypatch.setitem(SCHEDULES, "cosine", lambda progress: seen.append(progress) or 1.0)
+        trainer = make_trainer(optim=Adam(schedule="cosine"), n_epochs=2, minibatch_size=300, holdout=0)
+        trainer.train_on_batch(*points())
+        assert_close(seen, [epoch / 2 + row / N / 2 for epoch in (0, 1) for row in (0, 300, 600)])
+
+
+class TestReproducibility:
+    @pytest.mark.parametrize("minibatch_size", [MINIBATCH, None])
+    @pytest.mark.parametrize("loss", [*LOSSES, LOSSES["variance"]], ids=[*LOSSES, "custom"])
+    @pytest.mark.parametrize("prior", [None, RisingPrior()])
+    def test_same_seed_same_bits_on_any_number_of_threads(self, loss, minibatch_size, prior):
+        config = {"minibatch_size": minibatch_size, "seed": 5}
+        one, two, four = (trained(points(), loss, prior, config, threads=k).params for k in (1, 2, 4))
+        assert_same(two, one)
+        assert_same(four, one)
+        other_seed = trained(points(), loss, prior, config | {"seed": 6}).params
+        assert not np.array_equal(other_seed, one)
+
+    def test_two_python_threads_train_at_once_as_if_alone(self):
+        alone = {seed: trained(points(seed=seed), threads=2).params for seed in (1, 2)}
+        barrier = Barrier(2)
+
+        def train_with_the_other(seed):
+            barrier.wait(timeout=60)
+            return [trained(points(seed=seed), threads=2).params for _ in range(5)]
+
+        with ThreadPoolExecutor(2) as pool:
+            for seed, found in zip(alone, pool.map(train_with_the_other, alone), strict=True):
+                for params in found:
+                    assert_same(params, alone[seed])
+
+    @pytest.mark.parametrize("loss", [*LOSSES, LOSSES["variance"]], ids=[*LOSSES, "custom"])
+    @given(st.integers(-900, 900))
+    @example(400)
+    @example(-400)
+    @settings(max_examples=8)
+    def test_units_of_f_that_are_powers_of_two_change_no_bit(self, loss, exponent):
+        x, px, fx = points()
+        found, expected = (
+            trained((x, px, f), loss, dtype="float64").params for f in (fx * 2.0**exponent, fx)
+        )
+        assert_same(found, expected)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    @given(st.floats(-150, 150).map(lambda log: 10**log))
+    @example(1e150)
+    @example(1e-150)
+    @settings(max_examples=8)
+    def test_other_units_of_f_change_rounding_only(self, loss, unit):
+        x, px, fx = points()
+        found, expected = (trained((x, px, f), loss, dtype="float64").params for f in (fx * unit, fx))
+        assert_close(found, expected)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("shift", [0, 1000, -1000])  # exp(±1000) is no float
+    def test_log_f_and_log_p_train_as_f_and_p_do(self, loss, shift):
+        x, px, fx = points()
+        logs = Dataset(x, logpx=np.log(px), logfx=np.log(fx) + shift)
+        expected = trained((x, px, fx), loss, dtype="float64").params
+        assert_close(trained(logs, loss, dtype="float64").params, expected)
+
+    @pytest.mark.parametrize("loss", [*LOSSES, LOSSES["dkl"]], ids=[*LOSSES, "custom"])
+    def test_sign_of_f_changes_no_bit(self, loss):
+        x, px, fx = points()
+        signed = fx * np.random.default_rng(2).choice([-1, 1], N)
+        assert_same(trained((x, px, signed), loss).params, trained((x, px, fx), loss).params)
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            np.ndarray.tolist,
+            np.asfortranarray,
+            lambda a: np.repeat(a, 2, axis=0)[::2],
+            lambda a: a[::-1].copy()[::-1],
+        ],
+        ids=["list", "fortran", "strided", "reversed"],
+    )
+    def test_how_arrays_are_stored_changes_no_bit(self, convert):
+        expected = trained(points()).params
+        trainer = make_trainer()
+        trainer.train_on_batch(*map(convert, points()))
+        assert_same(trainer.flow.params, expected)
+
+    def test_float32_points_are_taken_as_float64(self):
+        small = [a.astype(np.float32) for a in points()]
+        assert_same(trained(small).params, trained([a.astype(np.float64) for a in small]).params)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_loss_given_as_functions_trains_as_the_named_one_does(self, loss):
+        by_name = trained(points(), loss, dtype="float64").params
+        assert_close(trained(points(), LOSSES[loss], dtype="float64").params, by_name)
+        assert_close(trained(points(), vf.Loss(*LOSSES[loss]), dtype="float64").params, by_name)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_box_trains_as_the_unit_cube_does(self, loss):
+        bounds = np.array([[-3.0, 5.0], [10.0, 10.3]])
+        lower, width, volume = bounds[:, 0], bounds[:, 1] - bounds[:, 0], 8 * 0.3
+        x, px, fx = points()
+        cube = trained((x, px, fx), loss, dtype="float64")
+        box = trained((lower + width * x, px / volume, fx), loss, bounds=bounds, dtype="float64")
+        assert_close(box.params, cube.params)
+        inside = np.random.default_rng(4).random((50, 2))
+        np.testing.assert_allclose(
+            box.log_prob(lower + width * inside), cube.log_prob(inside) - math.log(volume), rtol=0, atol=1e-11
+        )
+        x, px = vf.BasicVarTrainer(box).sample_forward(2000, seed=1)
+        assert ((x >= bounds[:, 0]) & (x <= bounds[:, 1])).all()
+        np.testing.assert_allclose(np.log(px), box.log_prob(x), rtol=0, atol=1e-11)
+        assert abs((1 / px).mean() / volume - 1) < 4 * (1 / px).std() / volume / math.sqrt(2000)
+
+
+class TestStateless:
+    TRAINERS = (vf.BasicVarTrainer, vf.BasicDKLTrainer)
+
+    @pytest.mark.parametrize("make", TRAINERS)
+    @pytest.mark.parametrize("bounds", [None, [[-3, 5], [10, 11]]])
+    def test_step_returns_the_loss_before_it_in_units_of_the_integral(self, make, bounds):
+        trainer = make(flow := make_flow(dtype="float64", bounds=bounds))
+        flow.params = 0.3 * np.random.default_rng(1).normal(size=flow.n_params)
+        x, px, fx = points()
+        x = flow.bounds[:, 0] + (flow.bounds[:, 1] - flow.bounds[:, 0]) * x
+        value = {vf.BasicVarTrainer: vf.weighted_variance_loss, vf.BasicDKLTrainer: vf.weighted_dkl_loss}[
+            make
+        ]
+        expected = value(fx / np.mean(fx / px), px, flow.log_prob(x))
+        assert trainer.compute_loss(x, px, 7 * fx) == pytest.approx(expected, rel=1e-12)
+        assert trainer.train_step_on_target_minibatch(x, px, 7 * fx, Adam()) == pytest.approx(
+            expected, rel=1e-12
+        )
+        assert trainer.compute_loss(x, px, fx) < expected
+
+    @pytest.mark.parametrize("make", TRAINERS)
+    def test_epochs_without_minibatches_are_steps(self, make):
+        by_steps, by_epochs = make(make_flow(dtype="float64")), make(make_flow(dtype="float64"))
+        optim = Adam(lr=1e-2)
+        for _ in range(5):
+            by_steps.train_step_on_target_minibatch(*points(), optim)
+        by_epochs.train_on_target_batch(*points(), Adam(lr=1e-2), n_epochs=5)
+        assert_close(by_epochs.flow.params, by_steps.flow.params)
+        assert optim.t == 5
+
+    @pytest.mark.parametrize("make", TRAINERS)
+    def test_one_epoch_is_train_step_on_target_batch(self, make):
+        flows = [make_flow(), make_flow()]
+        make(flows[0]).train_step_on_target_batch(*points(), Adam(), MINIBATCH)
+        make(flows[1]).train_on_target_batch(*points(), Adam(), 1, minibatch_size=MINIBATCH / N)
+        assert_same(flows[0].params, flows[1].params)
+
+    def test_each_epoch_takes_every_row_once_in_another_order(self):
+        x, px, fx = points()
+        loss = WatchedLoss(make_flow())
+        vf.BasicTrainer(loss.flow, loss=tuple(loss)).train_on_target_batch(x, px, fx, Adam(), 3, MINIBATCH)
+        epochs = np.concatenate(loss.derived).reshape(3, N)
+        for order in epochs:
+            assert_same(np.sort(order), np.sort(px))
+        assert not any(np.array_equal(a, b) for a, b in pairwise([px, *epochs]))
+
+    @pytest.mark.parametrize("make", TRAINERS)
+    def test_batches_from_the_posterior_are_drawn_and_learnt_in_turn(self, make):
+        n_drawn = []
+
+        def draw(n):
+            n_drawn.append(n)
+            return uniform_points(n, seed=len(n_drawn))[:2]
+
+        flow, optim = make_flow(), Adam()
+        make(flow).train_on_target_batches_from_posterior(
+            f=peak, batch_size=300, n_batches=3, n_epochs_per_batch=2, minibatch_size=130,
+            target_posterior=draw, optim=optim,
+        )  # fmt: skip
+        assert n_drawn == [300, 300, 300]
+        assert optim.t == 3 * 2 * 3
+        expected, expected_optim = make(make_flow()), Adam()
+        for seed in (1, 2, 3):
+            expected.train_on_target_batch(*uniform_points(300, seed=seed), expected_optim, 2, 130)
+        assert_same(flow.params, expected.flow.params)
+
+    def test_batch_from_the_posterior(self):
+        trainer = vf.BasicVarTrainer(make_flow())
+        x, px, fx = trainer.generate_target_batch_from_posterior(
+            50, lambda x: peak(x).tolist(), trainer.sample_forward
+        )
+        assert (x.shape, px.shape) == ((50, 2), (50,))
+        assert_same(fx, peak(x))
+
+    def test_sample_forward_is_reproducible_and_gives_the_density(self):
+        trainer = vf.BasicVarTrainer(trained(points()))
+        x, px = trainer.sample_forward(100, seed=1)
+        assert_same(px, np.exp(trainer.flow.sample(100, seed=1)[1]))
+        assert_same(trainer.sample_forward(100, seed=1)[0], x)
+        assert not np.array_equal(trainer.sample_forward(100)[0], trainer.sample_forward(100)[0])
+
+    @pytest.mark.parametrize("fails_in", ["value", "derivative"])
+    def test_step_that_fails_leaves_flow_and_optimiser_as_before(self, fails_in):
+        loss, optim, states = WatchedLoss(make_flow(), bad=[8], fails_in=fails_in), Adam(average=0.9), []
+
+        def value(*args):
+            states.append(optim.state())
+            return loss.value(*args)
+
+        trainer = vf.BasicTrainer(loss.flow, loss=(value, loss.derivative))
+        with pytest.raises(InvalidLossError, match=r"loss is nan|gradient is not finite"):
+            trainer.train_on_target_batch(*points(), optim, 3, MINIBATCH)
+        assert_same(trainer.flow.params, loss.params[-1])
+        assert optim.t == 7
+        for found, expected in zip(optim.state(), states[-1], strict=True):
+            assert_same(found, expected)
+
+
+class TestStateful:
+    MAKERS = (
+        vf.BasicStatefulVarTrainer,
+        vf.BasicStatefulDKLTrainer,
+        lambda flow, **config: vf.StatefulTrainer(2, "dkl", flow, **config),
+        lambda flow, **config: vf.StatefulTrainer(2, LOSSES["variance"], flow, **config),
+    )
+
+    @pytest.mark.parametrize("make", MAKERS)
+    def test_every_method_of_zunis_is_there_and_trains(self, make):
+        trainer = make(make_flow(), minibatch_size=MINIBATCH)
+        optim = Adam(lr=1e-2)
+        x, px = trainer.sample_forward(N, seed=1)
+        batch = trainer.generate_target_batch_from_posterior(N, peak, lambda n: (x, px))
+        trainings = [
+            lambda: trainer.train_on_batch(*batch, n_epochs=2),
+            lambda: trainer.train_on_target_batch(*batch, optim, 2, MINIBATCH),
+            lambda: trainer.train_step_on_target_batch(*batch, optim, MINIBATCH),
+            lambda: trainer.train_step_on_target_minibatch(*batch, optim),
+            lambda: trainer.train_on_target_batches_from_posterior(
+                f=peak, batch_size=N, n_batches=2, n_epochs_per_batch=3,
+                target_posterior=trainer.sample_forward, optim=optim,
+            ),
+        ]  # fmt: skip
+        trainer.set_checkpoint()
+        for train in trainings:
+            trainer.reset()
+            optim.reset()
+            before = trainer.compute_loss(*batch)
+            train()
+            assert trainer.compute_loss(*batch) < before
+        trainer.restore_checkpoint()
+        trainer.set_config(n_epochs=7)
+        assert trainer.get_config()["n_epochs"] == 7
+
+    def test_stateful_trainer_makes_its_flow(self):
+        options = {"n_bins": 5, "d_hidden": 8, "seed": 3, "bounds": [[0, 2]] * 3}
+        trainer = vf.StatefulTrainer(3, "dkl", flow="pwlinear", flow_options=options, n_epochs=4)
+        expected = Flow(3, "pwlinear", **options)
+        assert trainer.flow.architecture == expected.architecture
+        assert_same(trainer.flow.params, expected.params)
+        assert_same(trainer.flow.bounds, expected.bounds)
+        assert trainer.get_config()["n_epochs"] == 4
+        assert vf.StatefulTrainer(2, flow_prior=(prior := RisingPrior())).latent_prior is prior
+
+    def test_record_says_what_happened(self):
+        trainer = make_trainer(n_epochs=4, holdout=0.25)
+        calls = []
+        record = trainer.train_on_batch(
+            *points(), callback=lambda record: calls.append((id(record), record.step, record.epoch))
+        )
+        assert record is trainer.record
+        # 525 rows, four minibatches and a rest: after each of these five steps, and after the epoch.
+        steps = [(5 * epoch + step, epoch) for epoch in range(4) for step in range(1, 6)]
+        assert calls == sorted((id(record), *at) for at in [*steps, (5, 1), (10, 2), (15, 3), (20, 4)])
+        assert record.epochs == [0, 5, 10, 15]
+        assert (record.step, record.epoch, len(record.losses)) == (20, 4, 20)
+        assert (record.n_reloads, record.stopped_early) == (0, False)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("bounds", [None, [[-3, 5], [10, 11]]])
+    def test_flow_ends_with_the_parameters_that_are_best_on_the_held_out_rows(self, loss, bounds):
+        x, px, fx = points()
+        held_out = held_out_rows(0.3)
+        flow = make_flow(bounds=bounds)
+        x = flow.bounds[:, 0] + (flow.bounds[:, 1] - flow.bounds[:, 0]) * x
+        # So large a rate makes the loss go up again.
+        trainer = make_trainer(loss, flow=flow, n_epochs=15, holdout=0.3, optim=Adam(lr=0.3))
+        record = trainer.train_on_batch(x, px, fx)
+        assert len(record.epoch_losses) == 15
+        assert record.best_epoch < 15
+        assert record.best_loss == min(record.epoch_losses) == record.epoch_losses[record.best_epoch - 1]
+        f_scaled = fx / np.mean(fx / px)
+        found = LOSSES[loss][0](f_scaled[held_out], px[held_out], flow.log_prob(x[held_out]))
+        assert record.best_loss == pytest.approx(found, rel=1e-12)
+
+    def test_held_out_rows_are_never_trained_on(self):
+        x, px, fx = points()
+        loss = WatchedLoss(make_flow())
+        make_trainer(loss, flow=loss.flow, holdout=0.2, seed=4).train_on_batch(x, px, fx)
+        in_gradients = np.concatenate(loss.derived)
+        checked = loss.valued[-1]
+        assert len(checked) == 140
+        assert set(in_gradients) | set(checked) == set(px)
+        assert not set(in_gradients) & set(checked)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_where_held_out_points_lie_changes_no_step(self, loss):
+        steps = []
+        for x_held_out in (None, 0.123):
+            x, px, fx = points()
+            if x_held_out is not None:
+                x[held_out_rows(0.3)] = x_held_out
+            trainer = make_trainer(loss, holdout=0.3)
+            keep = [trainer.flow.params.copy()]
+            record = trainer.train_on_batch(
+                x, px, fx, callback=lambda _, keep=keep, flow=trainer.flow: keep.append(flow.params.copy())
+            )
+            steps.append((keep, record.epoch_losses))
+        assert_same(steps[0][0], steps[1][0])
+        assert steps[0][1] != steps[1][1]
+
+    def test_without_held_out_rows_some_rows_of_the_training_are_checked(self):
+        loss = WatchedLoss(make_flow())
+        record = make_trainer(loss, flow=loss.flow, n_epochs=2, holdout=0).train_on_batch(*points())
+        assert len(np.concatenate(loss.derived)) == 2 * N
+        assert_same(loss.valued[6], loss.valued[13])
+        assert set(loss.valued[6]) == set(points()[1])
+        assert len(record.epoch_losses) == 2
+
+    @pytest.mark.parametrize("patience", [1, 4])
+    def test_patience_ends_a_training_that_does_not_improve(self, patience):
+        constant = (lambda fx, px, logqx: 1.0, lambda fx, px, logqx: np.zeros(len(fx)))
+        record = make_trainer(constant, n_epochs=50, patience=patience).train_on_batch(*points())
+        assert record.epoch == 1 + patience
+        assert (record.best_epoch, record.stopped_early) == (1, True)
+        record = make_trainer(constant, n_epochs=patience, patience=patience).train_on_batch(*points())
+        assert not record.stopped_early
+
+    def test_patience_is_counted_from_the_best_epoch(self):
+        losses = iter([5.0, 6.0, 4.0, 4.0, 3.0, 3.0, 9.0, 1.0])  # after each epoch: one step each
+        calls = iter(range(100))
+        loss = (lambda *args: 1.0 if next(calls) % 2 == 0 else next(losses), lambda fx, *_: np.zeros(len(fx)))
+        trainer = make_trainer(loss, n_epochs=8, minibatch_size=None, patience=2)
+        record = trainer.train_on_batch(*points())
+        assert record.epoch_losses == [5, 6, 4, 4, 3, 3, 9]
+        assert (record.best_epoch, record.best_loss, record.stopped_early) == (5, 3, True)
+
+    def test_checkpoint_brings_back_flow_and_optimiser(self):
+        optim = Adam(lr=1e-2, average=0.9)
+        trainer = make_trainer(optim=optim)
+        trainer.train_on_batch(*points())
+        trainer.set_checkpoint()
+        params, state = trainer.flow.params.copy(), optim.state()
+        for _ in range(2):
+            trainer.train_step_on_target_minibatch(*points(), optim)
+            assert not np.array_equal(trainer.flow.params, params)
+            trainer.restore_checkpoint()
+            assert_same(trainer.flow.params, params)
+            for found, expected in zip(optim.state(), state, strict=True):
+                assert_same(found, expected)
+
+    def test_restoring_needs_a_checkpoint(self):
+        trainer = make_trainer()
+        with pytest.raises(NoCheckpoint, match="set_checkpoint"):
+            trainer.restore_checkpoint()
+        trainer.train_on_batch(*points())
+        trainer.restore_checkpoint()
+        trainer.reset()
+        with pytest.raises(NoCheckpoint):
+            trainer.restore_checkpoint()
+
+    def test_reset_begins_anew(self):
+        trainer = make_trainer(optim=Adam(lr=1e-2, average=0.9))
+        initial = trainer.flow.params.copy()
+        first = trainer.train_on_batch(*points())
+        end = trainer.flow.params.copy()
+        trainer.reset()
+        assert_same(trainer.flow.params, initial)
+        assert trainer.record == vf.TrainingRecord()
+        assert trainer.train_on_batch(*points()).losses == first.losses
+        assert_same(trainer.flow.params, end)
+
+    def test_settings_are_kept_and_given_as_a_copy(self):
+        trainer = make_trainer(n_epochs=2)
+        trainer.get_config()["n_epochs"] = 99
+        assert trainer.get_config()["n_epochs"] == 2
+        record = trainer.train_on_batch(*points(), n_epochs=4)
+        assert record.epoch == trainer.get_config()["n_epochs"] == 4
+        assert trainer.train_on_batch(*points()).epoch == 4
+
+    def test_trainings_by_other_methods_are_recorded(self):
+        trainer = make_trainer()
+        trainer.train_on_batch(*points(), n_epochs=2)
+        trainer.train_on_target_batch(*points(), Adam(), 3, MINIBATCH)
+        assert trainer.record.epoch == 3
+        record = trainer.train_on_target_batches_from_posterior(
+            f=peak, batch_size=N, n_batches=2, n_epochs_per_batch=2,
+            target_posterior=trainer.sample_forward, optim=Adam(),
+        )  # fmt: skip
+        assert record is trainer.record
+        assert (record.epoch, record.step) == (4, 4)
+
+    def test_harder_data_are_learnt_after_easier_ones(self):
+        # The least loss there can be is lower for the first batch: it is no measure for the second.
+        trainer, optim = make_trainer(), Adam(lr=1e-2)
+        x, px, _ = uniform_points(N)
+        trainer.train_on_target_batch(x, px, 1 + 0.1 * x[:, 0], optim, 3, MINIBATCH)
+        before = trainer.compute_loss(x, px, peak(x))
+        trainer.train_on_target_batch(x, px, peak(x), optim, 3, MINIBATCH)
+        assert trainer.compute_loss(x, px, peak(x)) < before
+
+    def test_batches_from_the_posterior_are_learnt_though_an_earlier_one_was_easier(self):
+        centre = 0.35 + 0.1 * uniform_points(N)[0]
+        batches = [uniform_points(N)[:2], (centre, np.full(N, 100.0))]
+        trainer, left = make_trainer(), iter(batches)
+        trainer.train_on_target_batches_from_posterior(
+            f=peak, batch_size=N, n_batches=1, n_epochs_per_batch=3, minibatch_size=MINIBATCH,
+            target_posterior=lambda n: next(left), optim=Adam(lr=1e-2),
+        )  # fmt: skip
+        before = trainer.compute_loss(*batches[1], peak(centre))
+        trainer.reset()
+        left = iter(batches)
+        trainer.train_on_target_batches_from_posterior(
+            f=peak, batch_size=N, n_batches=2, n_epochs_per_batch=3, minibatch_size=MINIBATCH,
+            target_posterior=lambda n: next(left), optim=Adam(lr=1e-2),
+        )  # fmt: skip
+        assert trainer.compute_loss(*batches[1], peak(centre)) < before
+
+
+class TestRecovery:
+    # 630 rows to train on: five steps an epoch, and one call of the loss on what is held out.
+
+    @pytest.mark.parametrize("fails_in", ["value", "derivative"])
+    def test_goes_back_to_the_last_good_state_with_half_the_learning_rate(self, fails_in, caplog):
+        loss = WatchedLoss(
+            make_flow(dtype="float64"), bad=[10], fails_in=fails_in
+        )  # the fourth step of epoch 2
+        trainer = make_trainer(loss, flow=loss.flow)
+        record = trainer.train_on_batch(*points())
+        params = [None, *loss.params]  # by the number of the call
+        assert record.n_reloads == 1
+        assert record.epochs == [0, 5, 8, 13]  # epoch 2 twice, the first time with three steps
+        assert (record.step, record.epoch) == (18, 3)
+        assert_same(params[11], params[7])
+        # Adam's state is back as well: the same step again, of half the length.
+        assert_close(params[12] - params[11], 0.5 * (params[8] - params[7]))
+        assert not np.array_equal(params[12], params[8])
+        assert "back to the last good state, with half the learning rate" in caplog.text
+
+    def test_loss_that_is_not_finite_after_an_epoch_undoes_the_epoch(self):
+        loss = WatchedLoss(make_flow(), bad=[12])
+        trainer = make_trainer(loss, flow=loss.flow)
+        record = trainer.train_on_batch(*points())
+        assert record.n_reloads == 1
+        assert_same(loss.params[12], loss.params[6])
+        assert len(record.epoch_losses) == 3
+        assert np.isfinite(record.epoch_losses).all()
+
+    def test_each_return_halves_the_learning_rate_once_more(self):
+        loss = WatchedLoss(make_flow(), bad=[2, 4, 6])
+        record = make_trainer(loss, flow=loss.flow).train_on_batch(*points())
+        assert record.n_reloads == 3
+        expected = trained(points(), LOSSES["variance"], config={"optim": Adam(lr=1e-2 / 8)})
+        assert_same(loss.flow.params, expected.params)
+
+    @pytest.mark.parametrize("max_reloads", [0, 2])
+    def test_gives_up_after_max_reloads_with_the_last_good_parameters(self, max_reloads):
+        loss = WatchedLoss(make_flow(), bad=range(10, 1000))
+        trainer = make_trainer(loss, flow=loss.flow, max_reloads=max_reloads)
+        with pytest.raises(TrainingInterruption, match=rf"after {max_reloads} returns"):
+            trainer.train_on_batch(*points())
+        assert len(loss.params) == 10 + max_reloads
+        assert_same(loss.flow.params, loss.params[6])
+        assert np.isfinite(loss.flow.params).all()
+
+    def test_returns_are_counted_anew_in_each_training(self):
+        loss = WatchedLoss(make_flow(), bad=[2, 4])
+        trainer = make_trainer(loss, flow=loss.flow, n_epochs=1, max_reloads=2)
+        assert trainer.train_on_batch(*points()).n_reloads == 2
+        n_calls = len(loss.params)
+        loss.bad = [n_calls + 2, n_calls + 4]
+        assert trainer.train_on_batch(*points()).n_reloads == 2
+
+    @pytest.mark.parametrize("settings", [{}, {"clip_norm": 1e-3}, {"average": 0.9}], ids=str)
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("d", [1, 2])
+    @pytest.mark.parametrize("lr", [1e2, 1e10, 2e38, 1e39, 1e300])  # float32 ends at 3.4e38
+    def test_parameters_stay_finite_however_large_the_learning_rate(self, lr, d, loss, settings):
+        flow = make_flow(d)
+        trainer = make_trainer(loss, flow=flow, optim=Adam(lr=lr, **settings))
+        with suppress(TrainingInterruption):
+            trainer.train_on_batch(*points(d=d))
+        assert np.isfinite(flow.params).all()
+        assert np.isfinite(flow.log_prob(points(d=d)[0])).all()
+
+    def test_keyboard_interrupt_leaves_a_trainer_that_can_go_on(self):
+        trainer = make_trainer()
+        before = trainer.compute_loss(*points())
+
+        def press_ctrl_c(record):
+            if record.step == 7:  # in epoch 2
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train_on_batch(*points(), callback=press_ctrl_c)
+        assert np.isfinite(trainer.flow.params).all()
+        assert trainer.record.step == 7
+        assert trainer.train_on_batch(*points()).epoch == 3
+        assert trainer.compute_loss(*points()) < before
+        trainer.reset()
+        trainer.train_on_batch(*points())
+        assert_same(trainer.flow.params, trained(points()).params)
+
+
+def changed(position, value, row=17):
+    """(x, px, fx) with one wrong value."""
+    arrays = points()
+    arrays[position][row] = value
+    return arrays
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arrays", "match"),
+        [
+            (changed(0, math.nan), r"^x must be finite, found nan in row 17"),
+            (changed(0, 1.5), r"^x must lie within bounds .* found 1.5 in row 17"),
+            (changed(1, 0.0), r"^px must be positive, found 0.0 in row 17"),
+            (changed(1, -1.0), r"^px must be positive"),
+            (changed(1, math.nan), r"^px must be finite"),
+            (changed(2, math.inf), r"^fx must be finite"),
+            (changed(2, 0.0, slice(None)), r"^fx is zero everywhere"),
+            (points(d=3), r"\bx must have shape \(n, 2\)|\bd = 2"),
+            ((points()[0], *points(N - 1)[1:]), r"^px must have shape \(700,\)"),
+        ],
+    )
+    def test_points(self, arrays, match):
+        stateful, stateless, optim = make_trainer(), vf.BasicVarTrainer(make_flow()), Adam()
+        before = stateful.flow.params.copy()
+        for refused in (
+            lambda: stateful.train_on_batch(*arrays),
+            lambda: stateless.train_on_target_batch(*arrays, optim, 1),
+            lambda: stateless.train_step_on_target_minibatch(*arrays, optim),
+            lambda: stateless.compute_loss(*arrays),
+        ):
+            with pytest.raises(ValueError, match=match):
+                refused()
+        assert_same(stateful.flow.params, before)
+        assert_same(stateless.flow.params, before)
+        assert optim.t == stateful.get_config()["optim"].t == 0
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *[("minibatch_size", value) for value in (0, -1, 1e-9, 1.5, math.nan, True, "all")],
+            *[("n_epochs", value) for value in (0, -1, 1.0, True, None)],
+            *[("holdout", value) for value in (1.0, -0.1, 1e-4, 0.9999, math.nan, None, "some")],
+            *[("patience", value) for value in (0, 1.5)],
+            *[("max_reloads", value) for value in (-1, 0.5, None)],
+            *[("seed", value) for value in (-1, 0.5, 2**64, None)],
+            *[("optim", value) for value in ("adam", None, Adam)],
+            ("callback", 3),
+        ],
+    )
+    def test_settings(self, name, value):
+        trainer = make_trainer()
+        before = trainer.flow.params.copy()
+        with pytest.raises((TypeError, ValueError), match=name.replace("_size", ".size")):
+            trainer.train_on_batch(*points(), **{name: value})
+        assert_same(trainer.flow.params, before)
+        assert trainer.get_config()["optim"].t == 0
+
+    @pytest.mark.parametrize("make", [vf.BasicVarTrainer, vf.BasicStatefulVarTrainer])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("optim", "adam"), ("optim", None), ("n_epochs", 0), ("n_epochs", True), ("minibatch_size", 1e-9)],
+    )
+    def test_arguments(self, make, name, value):
+        trainer = make(make_flow())
+        before = trainer.flow.params.copy()
+        arguments = {"optim": Adam(), "n_epochs": 1, "minibatch_size": MINIBATCH} | {name: value}
+        with pytest.raises((TypeError, ValueError), match=name.replace("_size", ".size")):
+            trainer.train_on_target_batch(*points(), **arguments)
+        assert_same(trainer.flow.params, before)
+
+    def test_unknown_setting_names_the_nearest_and_changes_nothing(self):
+        trainer = make_trainer()
+        before = trainer.get_config()
+        with pytest.raises(ValueError, match=r"'n_epoch'; did you mean 'n_epochs'\?"):
+            trainer.set_config(seed=5, n_epoch=3)
+        with pytest.raises(ValueError, match="holdout"):
+            trainer.set_config(seed=5, holdout=2)
+        assert trainer.get_config() == before
+        with pytest.raises(ValueError, match=r"did you mean 'minibatch_size'\?"):
+            make_trainer(minibatch_sise=3)
+
+    @pytest.mark.parametrize(
+        ("make", "match"),
+        [
+            (lambda: vf.BasicTrainer(make_flow(), loss="varience"), "'varience'; did you mean 'variance'"),
+            (lambda: vf.BasicTrainer(make_flow(), loss=len), "^loss must be a name, a Loss or a pair"),
+            (lambda: vf.BasicVarTrainer("pwlinear"), "^flow must be a Flow"),
+            (lambda: vf.BasicVarTrainer(make_flow(), object()), "^latent_prior must have a method log_prob"),
+            (lambda: vf.StatefulTrainer(2, "dlk"), "'dlk'; did you mean 'dkl'"),
+            (lambda: vf.StatefulTrainer(2, flow="pwlinaer"), "'pwlinaer'; did you mean 'pwlinear'"),
+            (lambda: vf.StatefulTrainer(2, flow=None), "^flow must be"),
+            (lambda: vf.StatefulTrainer(3, flow=make_flow()), "^d is 3, but the flow has d = 2"),
+            (lambda: vf.StatefulTrainer(2, flow=make_flow(), flow_options={}), "^flow_options are for"),
+            (lambda: vf.StatefulTrainer(2, flow_options={"masking": "maximum"}), "did you mean 'maximal'"),
+            (lambda: vf.StatefulTrainer(2, flow_options={"n_bin": 3}), "'n_bin'"),
+        ],
+    )
+    def test_construction(self, make, match):
+        with pytest.raises((TypeError, ValueError), match=match):
+            make()
+
+    def test_dataset_of_another_box(self):
+        trainer = make_trainer()
+        x, px, fx = points()
+        with pytest.raises(ValueError, match="bounds"):
+            trainer.train_on_dataset(Dataset(x, px, fx, bounds=[[0, 2]] * 2))
+        with pytest.raises(ValueError, match="d = 2, the data have d = 3"):
+            trainer.train_on_dataset(Dataset(*points(d=3)))
+
+    def test_derivative_of_another_shape(self):
+        trainer = vf.BasicTrainer(
+            make_flow(), loss=(LOSSES["variance"][0], lambda fx, px, logqx: fx[:, None])
+        )
+        with pytest.raises(
+            ValueError, match=r"derivative of the loss must have shape \(700,\), got \(700, 1\)"
+        ):
+            trainer.train_step_on_target_minibatch(*points(), Adam())
