@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varflow import Adam, InvalidLossError
-from varflow.adam import SCHEDULES, SLICE
+from varflow.adam import SCHEDULES
+from varflow.parallel import SLICE
 
 STATE = ("m", "v", "averaged", "t")
 

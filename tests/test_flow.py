@@ -188,7 +188,7 @@ class TestMap:
         )
         z, log_q = flow.to_latent(4 * points - 1)
         x, log_q_inverse = flow.from_latent(points)
-        # A slope is n_bins times a share: exp(-80) or more of a sum that is at most n_bins, and at most all of it.
+        # A slope is n_bins times a share, which is at most one, and at least exp(-80) over n_bins.
         n_slopes = flow.architecture.masks.sum()
         for found in (log_q + flow.log_volume, log_q_inverse + flow.log_volume):
             assert (found <= n_slopes * np.log(16) * (1 + 1e-12)).all()
@@ -196,6 +196,18 @@ class TestMap:
         for found in (z, (x + 1) / 4):
             assert (found >= 0).all()
             assert (found <= 1).all()
+
+    @given(seeds, st.floats(0, 80))
+    def test_exponentials_of_float32(self, seed, depth):
+        """In one dimension logits are biases, so that all rounding is that of the exponentials."""
+        flow = Flow(1, n_bins=100, dtype="float32", seed=0)
+        logits = -depth * np.random.default_rng(seed).random(flow.n_params)
+        logits[0] = 0.0  # so that subtracting the largest changes nothing
+        flow.params = logits
+        x = (np.arange(100)[:, None] + 0.5) / 100
+        expected = naive.forward(flow.architecture, flow.params.astype(np.float64), flow.bounds, x).log_q
+        # One half of it from the exponential of the bin, the other from those of the sum.
+        np.testing.assert_allclose(flow.log_prob(x), expected, rtol=0, atol=2 * np.finfo(np.float32).eps)
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_many_small_slopes(self, dtype):

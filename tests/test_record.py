@@ -1,5 +1,7 @@
 """The record of a training, by itself."""
 
+import math
+
 import pytest
 
 from varflow import TrainingRecord
@@ -41,6 +43,25 @@ def test_best_epoch_is_the_first_with_the_least_loss():
     assert [record.end_epoch(loss) for loss in (3.0, 1.0, 1.0, 2.0, -1.0)] == [True, True, False, False, True]
     assert (record.epoch, record.best_epoch, record.best_loss) == (5, 5, -1.0)
     assert record.epoch_losses == [3.0, 1.0, 1.0, 2.0, -1.0]
+
+
+def test_begins_with_the_loss_before_the_training():
+    record = TrainingRecord()
+    record.begin(2.0)
+    assert (record.initial_loss, record.best_loss, record.best_epoch) == (2.0, 2.0, 0)
+    assert [record.end_epoch(loss) for loss in (2.0, 3.0)] == [False, False]
+    record.begin(5.0)  # on other points, of which earlier losses say nothing
+    assert (record.initial_loss, record.best_loss, record.best_epoch) == (5.0, 5.0, 2)
+    assert record.end_epoch(4.0)
+    assert (record.best_loss, record.best_epoch) == (4.0, 3)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_any_loss_is_better_than_one_that_was_not_finite(loss):
+    record = TrainingRecord()
+    record.begin(loss)
+    assert record.end_epoch(1e300)
+    assert (record.best_loss, record.best_epoch) == (1e300, 1)
 
 
 def test_is_shown_without_its_lists():

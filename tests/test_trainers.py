@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import varflow as vf
 from varflow import Adam, Dataset, Flow, InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.adam import SCHEDULES
+from varflow.parallel import SLICE
 
 N, MINIBATCH = 700, 130  # which does not divide the rows, held out or not
 
@@ -42,7 +43,8 @@ class RisingPrior:
 class WatchedLoss:
     """The variance loss, told by p which rows it is called with; NaN at the calls that are numbered in `bad`.
 
-    Calls are counted from 1: one a step, before it, and one after each epoch.
+    Calls are counted from 0: in a stateful training one before it, one a step, before it, and one after each
+    epoch. `params` are those at each call.
     """
 
     def __init__(self, flow, bad=(), fails_in="value"):
@@ -65,7 +67,7 @@ class WatchedLoss:
         return derivative
 
     def fails(self, where):
-        return self.fails_in == where and len(self.params) in self.bad
+        return self.fails_in == where and len(self.params) - 1 in self.bad
 
 
 def peak(x):
@@ -223,6 +225,16 @@ class TestReproducibility:
         assert_same(four, one)
         other_seed = trained(points(), loss, prior, config | {"seed": 6}).params
         assert not np.array_equal(other_seed, one)
+
+    def test_wide_networks_train_to_the_same_bits_on_any_number_of_threads(self):
+        # Threads share out parameters, too, where there are so many.
+        one, two, four = (
+            trained(points(d=4), config={"n_epochs": 2}, d_hidden=256, n_hidden=2, threads=k)
+            for k in (1, 2, 4)
+        )
+        assert one.n_params > 4 * SLICE
+        assert_same(two.params, one.params)
+        assert_same(four.params, one.params)
 
     def test_two_python_threads_train_at_once_as_if_alone(self):
         alone = {seed: trained(points(seed=seed), threads=2).params for seed in (1, 2)}
@@ -400,7 +412,7 @@ class TestStateless:
 
     @pytest.mark.parametrize("fails_in", ["value", "derivative"])
     def test_step_that_fails_leaves_flow_and_optimiser_as_before(self, fails_in):
-        loss, optim, states = WatchedLoss(make_flow(), bad=[8], fails_in=fails_in), Adam(average=0.9), []
+        loss, optim, states = WatchedLoss(make_flow(), bad=[7], fails_in=fails_in), Adam(average=0.9), []
 
         def value(*args):
             states.append(optim.state())
@@ -439,13 +451,13 @@ class TestStateful:
                 target_posterior=trainer.sample_forward, optim=optim,
             ),
         ]  # fmt: skip
-        trainer.set_checkpoint()
         for train in trainings:
             trainer.reset()
             optim.reset()
             before = trainer.compute_loss(*batch)
             train()
             assert trainer.compute_loss(*batch) < before
+        trainer.set_checkpoint()
         trainer.restore_checkpoint()
         trainer.set_config(n_epochs=7)
         assert trainer.get_config()["n_epochs"] == 7
@@ -488,8 +500,17 @@ class TestStateful:
         assert record.best_epoch < 15
         assert record.best_loss == min(record.epoch_losses) == record.epoch_losses[record.best_epoch - 1]
         f_scaled = fx / np.mean(fx / px)
-        found = LOSSES[loss][0](f_scaled[held_out], px[held_out], flow.log_prob(x[held_out]))
-        assert record.best_loss == pytest.approx(found, rel=1e-12)
+        for found, at in ((record.initial_loss, make_flow(bounds=bounds)), (record.best_loss, flow)):
+            expected = LOSSES[loss][0](f_scaled[held_out], px[held_out], at.log_prob(x[held_out]))
+            assert found == pytest.approx(expected, rel=1e-12)
+
+    def test_training_that_makes_nothing_better_changes_nothing(self):
+        value, derivative = LOSSES["variance"]
+        trainer = make_trainer((value, lambda *args: -derivative(*args)), optim=Adam(average=0.9))
+        record = trainer.train_on_batch(*points())
+        assert_same(trainer.flow.params, make_flow().params)
+        assert (record.epoch, record.best_epoch, record.best_loss) == (3, 0, record.initial_loss)
+        assert min(record.epoch_losses) > record.initial_loss
 
     def test_held_out_rows_are_never_trained_on(self):
         x, px, fx = points()
@@ -521,23 +542,25 @@ class TestStateful:
         loss = WatchedLoss(make_flow())
         record = make_trainer(loss, flow=loss.flow, n_epochs=2, holdout=0).train_on_batch(*points())
         assert len(np.concatenate(loss.derived)) == 2 * N
-        assert_same(loss.valued[6], loss.valued[13])
-        assert set(loss.valued[6]) == set(points()[1])
+        assert_same(loss.valued[7], loss.valued[0])
+        assert_same(loss.valued[14], loss.valued[0])
+        assert set(loss.valued[0]) == set(points()[1])
         assert len(record.epoch_losses) == 2
 
     @pytest.mark.parametrize("patience", [1, 4])
     def test_patience_ends_a_training_that_does_not_improve(self, patience):
         constant = (lambda fx, px, logqx: 1.0, lambda fx, px, logqx: np.zeros(len(fx)))
         record = make_trainer(constant, n_epochs=50, patience=patience).train_on_batch(*points())
-        assert record.epoch == 1 + patience
-        assert (record.best_epoch, record.stopped_early) == (1, True)
-        record = make_trainer(constant, n_epochs=patience, patience=patience).train_on_batch(*points())
+        assert (record.epoch, record.best_epoch, record.stopped_early) == (patience, 0, True)
+        record = make_trainer(constant, n_epochs=patience, patience=patience + 1).train_on_batch(*points())
         assert not record.stopped_early
 
     def test_patience_is_counted_from_the_best_epoch(self):
-        losses = iter([5.0, 6.0, 4.0, 4.0, 3.0, 3.0, 9.0, 1.0])  # after each epoch: one step each
+        losses = iter(
+            [7.0, 5.0, 6.0, 4.0, 4.0, 3.0, 3.0, 9.0, 1.0]
+        )  # before, and after each epoch of one step
         calls = iter(range(100))
-        loss = (lambda *args: 1.0 if next(calls) % 2 == 0 else next(losses), lambda fx, *_: np.zeros(len(fx)))
+        loss = (lambda *args: 1.0 if next(calls) % 2 else next(losses), lambda fx, *_: np.zeros(len(fx)))
         trainer = make_trainer(loss, n_epochs=8, minibatch_size=None, patience=2)
         record = trainer.train_on_batch(*points())
         assert record.epoch_losses == [5, 6, 4, 4, 3, 3, 9]
@@ -626,16 +649,13 @@ class TestStateful:
 
 
 class TestRecovery:
-    # 630 rows to train on: five steps an epoch, and one call of the loss on what is held out.
+    # 630 rows to train on: epoch 1 makes calls 1 to 5 of the loss, and 6 on what is held out.
 
     @pytest.mark.parametrize("fails_in", ["value", "derivative"])
     def test_goes_back_to_the_last_good_state_with_half_the_learning_rate(self, fails_in, caplog):
-        loss = WatchedLoss(
-            make_flow(dtype="float64"), bad=[10], fails_in=fails_in
-        )  # the fourth step of epoch 2
-        trainer = make_trainer(loss, flow=loss.flow)
-        record = trainer.train_on_batch(*points())
-        params = [None, *loss.params]  # by the number of the call
+        loss = WatchedLoss(make_flow(dtype="float64"), bad=[10], fails_in=fails_in)  # fourth step of epoch 2
+        record = make_trainer(loss, flow=loss.flow).train_on_batch(*points())
+        params = loss.params
         assert record.n_reloads == 1
         assert record.epochs == [0, 5, 8, 13]  # epoch 2 twice, the first time with three steps
         assert (record.step, record.epoch) == (18, 3)
@@ -645,12 +665,19 @@ class TestRecovery:
         assert not np.array_equal(params[12], params[8])
         assert "back to the last good state, with half the learning rate" in caplog.text
 
+    def test_loss_need_not_be_finite_before_the_training(self):
+        loss = WatchedLoss(make_flow(), bad=[0])
+        record = make_trainer(loss, flow=loss.flow).train_on_batch(*points())
+        assert math.isnan(record.initial_loss)
+        assert (record.n_reloads, record.best_loss) == (0, min(record.epoch_losses))
+        assert_same(loss.flow.params, trained(points(), LOSSES["variance"]).params)
+
     def test_loss_that_is_not_finite_after_an_epoch_undoes_the_epoch(self):
         loss = WatchedLoss(make_flow(), bad=[12])
         trainer = make_trainer(loss, flow=loss.flow)
         record = trainer.train_on_batch(*points())
         assert record.n_reloads == 1
-        assert_same(loss.params[12], loss.params[6])
+        assert_same(loss.params[13], loss.params[7])
         assert len(record.epoch_losses) == 3
         assert np.isfinite(record.epoch_losses).all()
 
@@ -667,8 +694,8 @@ class TestRecovery:
         trainer = make_trainer(loss, flow=loss.flow, max_reloads=max_reloads)
         with pytest.raises(TrainingInterruption, match=rf"after {max_reloads} returns"):
             trainer.train_on_batch(*points())
-        assert len(loss.params) == 10 + max_reloads
-        assert_same(loss.flow.params, loss.params[6])
+        assert len(loss.params) == 11 + max_reloads
+        assert_same(loss.flow.params, loss.params[7])
         assert np.isfinite(loss.flow.params).all()
 
     def test_returns_are_counted_anew_in_each_training(self):
