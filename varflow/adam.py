@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ class AdamState(NamedTuple):
     t: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Adam:
     """Adam (Kingma and Ba, arXiv 1412.6980) with its state, which goes on from one training to the next.
 
@@ -98,20 +99,18 @@ class Adam:
     t: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, is_valid, rule in (
-            ("lr", 0 < self.lr < math.inf, "positive and finite"),
-            (
-                "betas",
-                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-                "two numbers in [0, 1)",
-            ),
-            ("eps", 0 < self.eps < math.inf, "positive and finite"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0 and finite"),
-            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive or None"),
-            ("average", 0 <= self.average < 1, "in [0, 1)"),
-        ):
-            if not is_valid:
-                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+        _check("lr", self.lr, lambda lr: 0 < lr < math.inf, "positive and finite")
+        _check("eps", self.eps, lambda eps: 0 < eps < math.inf, "positive and finite")
+        _check(
+            "weight_decay", self.weight_decay, lambda decay: 0 <= decay < math.inf, "at least 0 and finite"
+        )
+        _check("average", self.average, lambda average: 0 <= average < 1, "in [0, 1)")
+        if self.clip_norm is not None:
+            _check("clip_norm", self.clip_norm, lambda norm: norm > 0, "positive, or None")
+        if not isinstance(self.betas, tuple | list) or not all(isinstance(beta, Real) for beta in self.betas):
+            raise TypeError(f"betas must be two numbers, got {self.betas!r}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
         if self.schedule not in SCHEDULES:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
 
@@ -153,14 +152,14 @@ class Adam:
         ValueError
             If the state belongs to another number of parameters.
         """
-        if self.m is None or self.v is None:
-            self.m, self.v = np.zeros_like(params), np.zeros_like(params)
-        if self.m.shape != params.shape:
+        if self.m is not None and self.m.shape != params.shape:
             raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
         norm = math.sqrt(_fold(dparams, threads))
         if not math.isfinite(norm):
             raise InvalidLossError("the gradient is not finite")
         shortened = min(1.0, self.clip_norm / norm) if self.clip_norm and norm > 0 else 1.0
+        if self.m is None or self.v is None:
+            self.m, self.v = np.zeros_like(params), np.zeros_like(params)
         self.t += 1
         # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
         # moves with the second, so that it means what it does in the algorithm.
@@ -180,7 +179,17 @@ class Adam:
         if self.averaged is None:
             self.averaged = params.copy()
         decay = min(self.average, self.t / (10 + self.t))  # the first steps are soon forgotten
-        self.averaged += (1 - decay) * (params - self.averaged)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # whoever uses the average looks whether it is finite
+            self.averaged += (1 - decay) * (params - self.averaged)
+
+
+def _check(name: str, value: object, is_valid: Callable[[float], bool], rule: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not is_valid(float(value)):
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
 def _copy(array: np.ndarray | None) -> np.ndarray | None:

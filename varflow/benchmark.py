@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from varflow.adam import Adam
+from varflow.dataset import Dataset
 from varflow.flow import Flow
 from varflow.kernels import cpu
 from varflow.parallel import one_blas_thread, run
@@ -33,13 +34,15 @@ def benchmark(flow: Flow, batch: int, repetitions: int = 15) -> dict[str, Any]:
     Returns
     -------
     dict
-        n_params; threads; step_s and sample_s, medians in seconds; gflop_s, what a step reaches;
+        n_params; threads; step_s (of the loop of a training, whose points were checked once) and sample_s,
+        medians in seconds; gflop_s, what a step reaches;
         roofline_gflop_s, what matrix products of tiles in cache reach alone; roofline_share, their ratio.
     """
     x = np.random.default_rng(0).random((batch, flow.d))
     px, fx = np.ones(batch), 1 + x.sum(axis=1) ** 2
     trainer, optim = BasicVarTrainer(flow), Adam()
-    step_s = _median_time(lambda: trainer.train_step_on_target_minibatch(x, px, fx, optim), repetitions)
+    objective, rows = trainer.objective(Dataset(x, px, fx)), np.arange(batch)
+    step_s = _median_time(lambda: trainer.step(objective, rows, optim), repetitions)
     sample_s = _median_time(lambda: trainer.sample_forward(batch), repetitions)
     gflop_s = FLOP_A_PARAMETER * flow.n_params * batch / step_s * 1e-9
     roofline = _roofline(flow, repetitions)

@@ -509,7 +509,10 @@ def _check_rows(
     first: list[int] = []
     count = 0
     for rows in _blocks(len(array)):
-        bad = np.argwhere(~holds(array[rows]))
+        good = holds(array[rows])
+        if good.all():
+            continue
+        bad = np.argwhere(~good)
         count += len(bad)
         if len(bad) and not first:
             first = [rows.start + int(bad[0, 0]), *bad[0, 1:].tolist()]

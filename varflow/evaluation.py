@@ -91,13 +91,13 @@ def evaluate(flow: Flow, data: Dataset) -> Evaluation:
         raise ValueError("f is zero at all points of the evaluation")
     log_f_over_p = data.log_weight(1)
     log_q_over_p = flow.log_prob(data.x) - data.logpx
-    with np.errstate(under="ignore", over="ignore"):
+    with np.errstate(all="ignore"):  # weights that overflow make the variance infinite, which is the answer
         weights = np.exp(log_f_over_p)  # their mean is 1
         before = _relative_variance(weights**2, weights)
         after = _relative_variance(np.exp(2 * log_f_over_p - log_q_over_p), weights)
         after_weights = np.exp(log_f_over_p - log_q_over_p)
         q_over_p = np.exp(log_q_over_p - log_q_over_p.max())
-    ratio, ratio_error = _ratio(before, after)
+        ratio, ratio_error = _ratio(before, after)
     return Evaluation(
         n=data.n,
         variance_before=before[0],

@@ -114,7 +114,7 @@ class BasicTrainer:
             The loss, of f scaled such that the mean of |f|/p over the points is one.
         """
         data = self._dataset(x, px, fx)
-        return self._objective(data).value(np.arange(data.n))
+        return self.objective(data).value(np.arange(data.n))
 
     def train_step_on_target_minibatch(
         self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike, optim: Adam
@@ -144,8 +144,9 @@ class BasicTrainer:
         InvalidLossError
             If the loss or its gradient is not finite. Flow and optimiser are then as before.
         """
+        _check_setting("optim", optim)
         data = self._dataset(x, px, fx)
-        return self._step(self._objective(data), np.arange(data.n), optim)
+        return self.step(self.objective(data), np.arange(data.n), optim)
 
     def train_step_on_target_batch(
         self,
@@ -254,18 +255,22 @@ class BasicTrainer:
         """
         for _ in range(positive_int("n_batches", n_batches)):
             batch = self.generate_target_batch_from_posterior(batch_size, f, target_posterior)
-            self.train_on_target_batch(*batch, optim, n_epochs_per_batch, minibatch_size)
+            self._train(self._dataset(*batch), optim, n_epochs_per_batch, minibatch_size)
 
     def _dataset(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> Dataset:
+        if len(np.shape(x)) == 2 and np.shape(x)[1] != self.flow.d:
+            raise ValueError(f"x must have shape (n, {self.flow.d}), as the flow has, found {np.shape(x)}")
         return Dataset(x, px, fx, bounds=self.flow.bounds)
 
-    def _objective(self, data: Dataset) -> Objective:
+    def objective(self, data: Dataset) -> Objective:
+        """Make the loss as a function of the flow's parameters; what training makes small."""
         return Objective(self.flow, data, self.loss, self.latent_prior)
 
     def _train(self, data: Dataset, optim: Adam, n_epochs: int, minibatch_size: int | float | None) -> None:
+        _check_setting("optim", optim)
         n_epochs = positive_int("n_epochs", n_epochs)
         minibatch = minibatch_rows(minibatch_size, data.n)
-        objective = self._objective(data)
+        objective = self.objective(data)
         for epoch in range(n_epochs):
             order = _shuffled(np.arange(data.n), seed=0, epoch=epoch)
             for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
@@ -286,13 +291,36 @@ class BasicTrainer:
         """Go through rows once, in the order given; yields each minibatch's loss once its step is done."""
         for begin in range(0, len(order), minibatch):
             progress = (epoch + begin / len(order)) / n_epochs
-            yield self._step(objective, order[begin : begin + minibatch], optim, progress, scale)
+            yield self.step(objective, order[begin : begin + minibatch], optim, progress, scale)
 
-    def _step(
+    def step(
         self, objective: Objective, rows: np.ndarray, optim: Adam, progress: float = 0.0, scale: float = 1.0
     ) -> float:
-        if not isinstance(optim, Adam):
-            raise TypeError(f"optim must be an Adam, got {optim!r}")
+        """Take one step on some rows of an objective: what all the methods of training repeat.
+
+        Parameters
+        ----------
+        objective : Objective
+            What is to be made small.
+        rows : ndarray of int64, (n_batch,)
+            Which of its rows make the minibatch.
+        optim : Adam
+            Settings and state of the optimiser.
+        progress : float
+            How much of the training is over, from 0 to 1.
+        scale : float
+            Factor of the learning rate besides.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        InvalidLossError
+            If the loss or its gradient is not finite. Flow and optimiser are then as before.
+        """
         if self._buffers is None or self._buffers.n_batch < len(rows):
             self._buffers = GradientBuffers(self.flow, len(rows))
         loss, dparams = objective.gradient(rows, self._buffers)
@@ -477,6 +505,12 @@ class BasicStatefulTrainer(BasicTrainer):
         self._train(data, optim, n_epochs, self._config["minibatch_size"], callback)
         return self.record
 
+    def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
+        """Go through points several times; see `BasicTrainer`. Returns the record."""
+        self.record = TrainingRecord()
+        super().train_on_target_batch(*arguments, **options)
+        return self.record
+
     def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
         """Train on several batches of new points in turn; see `BasicTrainer`. Returns the record."""
         self.record = TrainingRecord()
@@ -522,10 +556,13 @@ class BasicStatefulTrainer(BasicTrainer):
         minibatch_size: int | float | None,
         callback: Callback | None = None,
     ) -> None:
+        _check_setting("optim", optim)
         n_epochs = positive_int("n_epochs", n_epochs)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
         rows, checked = self._divide(data.n)
         minibatch = minibatch_rows(minibatch_size, len(rows))
-        objective = self._objective(data)
+        objective = self.objective(data)
         best_params = self.flow.params.copy()
         done, n_reloads, record = 0, 0, self.record
         record.begin(objective.value(checked))
@@ -550,7 +587,7 @@ class BasicStatefulTrainer(BasicTrainer):
                 best_params = params
             if callback is not None:
                 callback(record)
-            if self._is_out_of_patience():
+            if done < n_epochs and self._is_out_of_patience():
                 record.stopped_early = True
                 break
         self.flow.params[:] = best_params
@@ -573,18 +610,18 @@ class BasicStatefulTrainer(BasicTrainer):
         self.flow.params[:] = final
         loss = objective.value(rows)
         self.flow.params[:] = params
-        if not math.isfinite(loss):
-            raise InvalidLossError(f"the loss after the epoch is {loss}")
+        if not (math.isfinite(loss) and np.isfinite(params).all() and np.isfinite(final).all()):
+            raise InvalidLossError(f"the loss after the epoch is {loss}, or a parameter is not finite")
         return loss, final
 
     def _go_back(self, error: InvalidLossError, n_reloads: int) -> None:
         """Restore the last good state; past the number of times that is allowed, end the training."""
         self.restore_checkpoint()
-        self.record.n_reloads += 1
         if n_reloads > self._config["max_reloads"]:
             raise TrainingInterruption(
                 f"{error}, after {n_reloads - 1} returns to the last good state, which the flow has now"
             ) from error
+        self.record.n_reloads += 1
         logger.warning("%s: back to the last good state, with half the learning rate", error)
 
     def _is_out_of_patience(self) -> bool:
@@ -608,8 +645,10 @@ def _check_setting(name: str, value: Any) -> None:
         minibatch_rows(value, MOST_ROWS)
     if name == "holdout" and not (isinstance(value, Real) and 0 <= float(value) < 1):
         raise ValueError(f"holdout must be in [0, 1), got {value!r}")
-    if name in ("max_reloads", "seed") and not (isinstance(value, Integral) and int(value) >= 0):
-        raise ValueError(f"{name} must be an integer of 0 or more, got {value!r}")
+    if name in ("max_reloads", "seed") and (isinstance(value, bool) or not isinstance(value, Integral)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if name in ("max_reloads", "seed") and not 0 <= int(value) < 2**64:
+        raise ValueError(f"{name} must be at least 0 and below 2^64, got {value!r}")
 
 
 class BasicStatefulVarTrainer(BasicStatefulTrainer):
@@ -661,6 +700,8 @@ class StatefulTrainer(BasicStatefulTrainer):
     ) -> None:
         if isinstance(flow, str):
             flow = Flow(d, flow, **(flow_options or {}))
+        elif not isinstance(flow, Flow):
+            raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
         elif flow_options is not None:
             raise TypeError("flow_options are for a flow that is made here, but flow is one already")
         elif flow.d != d:

@@ -1,11 +1,15 @@
 """How kernels are compiled, where the machine code is kept, and the word that it takes a while."""
 
+import hashlib
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import FunctionCache
 
 # Sums may be reordered and products contracted, which vectorises them. Not among the liberties: to assume
 # that no NaN and no infinity occurs ("nnan", "ninf"), because that deletes every test for them.
@@ -19,10 +23,25 @@ def kernel(function: Callable[..., Any]) -> Any:
 
     Where numba finds no folder to keep it in, it is compiled in each process.
     """
-    try:
-        return numba.njit(function, nogil=True, fastmath=FASTMATH, error_model="numpy", cache=True)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        return device_function(function)
+    compiled = device_function(function)
+    with suppress(RuntimeError):  # "cannot cache function: no locator available"
+        compiled._cache = _KernelCache(function)  # type: ignore[attr-defined]
+    return compiled
+
+
+class _KernelCache(FunctionCache):
+    """Cache whose entries are good for exactly these sources.
+
+    By itself, numba looks at the file of the function alone. A change in a file of what it calls, which is
+    compiled into it, would go unnoticed, and the old mathematics be used.
+    """
+
+    sources = hashlib.sha256(
+        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    )
+
+    def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(*arguments), self.sources.hexdigest())
 
 
 class _Announcement(event.Listener):

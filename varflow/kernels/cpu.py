@@ -355,10 +355,10 @@ def flow_inverse(params, layout, work):
 
 
 @kernel
-def load_point(coordinates, r, point, layout):
-    """Set column r of coordinates (d, T) to a point (d,) of the box, in the unit cube."""
-    for k in range(point.shape[0]):
-        coordinates[k, r] = min(max((point[k] - layout.lower[k]) / layout.width[k], 0.0), 1.0)
+def load_point(coordinates, r, x, i, layout):
+    """Set column r of coordinates (d, T) to row i of x (n, d), from the box to the unit cube."""
+    for k in range(x.shape[1]):
+        coordinates[k, r] = min(max((x[i, k] - layout.lower[k]) / layout.width[k], 0.0), 1.0)
 
 
 @kernel
@@ -370,10 +370,11 @@ def to_latent(z, log_det, x, begin, end, params, layout, work):
     n_rows = work.log_det.shape[0]
     for first in range(begin, end, n_rows):
         for r in range(n_rows):
-            load_point(work.coordinates, r, x[min(first + r, end - 1)], layout)
+            load_point(work.coordinates, r, x, min(first + r, end - 1), layout)
         flow_forward(params, layout, work)
         for r in range(min(n_rows, end - first)):
-            z[first + r] = work.coordinates[:, r]
+            for k in range(z.shape[1]):
+                z[first + r, k] = work.coordinates[k, r]
             log_det[first + r] = work.log_det[r]
 
 
@@ -386,7 +387,8 @@ def from_latent(x, log_det, z, begin, end, params, layout, work):
     n_rows = work.log_det.shape[0]
     for first in range(begin, end, n_rows):
         for r in range(n_rows):
-            work.coordinates[:, r] = z[min(first + r, end - 1)]
+            for k in range(z.shape[1]):
+                work.coordinates[k, r] = z[min(first + r, end - 1), k]
         flow_inverse(params, layout, work)
         for r in range(min(n_rows, end - first)):
             for k in range(x.shape[1]):
@@ -450,7 +452,7 @@ def gradient(
         for tile in range(lane * n_tiles // n_lanes, (lane + 1) * n_tiles // n_lanes):
             first = tile * n_rows
             for r in range(n_rows):
-                load_point(work.coordinates, r, x[rows[min(first + r, n_batch - 1)]], layout)
+                load_point(work.coordinates, r, x, rows[min(first + r, n_batch - 1)], layout)
             flow_forward(params, layout, work)
             work.dlog_q[:] = 0
             if is_variance:
@@ -459,7 +461,8 @@ def gradient(
                 losses[lane] += linear_loss(work.dlog_q, work.log_det, weights, rows, first)
             work.dcoordinates[:] = 0
             for r in range(min(n_rows, dz.shape[0] - first)):
-                work.dcoordinates[:, r] = dz[first + r]
+                for k in range(dz.shape[1]):
+                    work.dcoordinates[k, r] = dz[first + r, k]
             for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
                 coupling_backward(c, dparams[lane], transposed, layout, work)
 
@@ -501,16 +504,16 @@ def fold_lanes(dparams, begin, end):
 
 
 @kernel
-def update_moments(m, v, dparams, beta1, beta2, scale):
-    """First and second moment of the gradient. m, v: (n,), updated. dparams: (n,)."""
-    zero, one = m.dtype.type(0.0), m.dtype.type(1.0)
+def update_moments(m, v, dparams, beta1, new1, beta2, new2, scale):
+    """First and second moment of the gradient. m, v: (n,), updated. dparams: (n,). new: 1 - beta."""
+    zero = m.dtype.type(0.0)
     tiny = m.dtype.type(
         1e-30
     )  # moments of parameters without gradient die out; as denormals they would be slow
     for i in range(m.shape[0]):
         g = scale * dparams[i]
-        mean = beta1 * m[i] + (one - beta1) * g
-        square = beta2 * v[i] + (one - beta2) * g * g
+        mean = beta1 * m[i] + new1 * g
+        square = beta2 * v[i] + new2 * g * g
         m[i] = mean if abs(mean) > tiny else zero
         v[i] = square if square > tiny else zero
 
@@ -532,7 +535,8 @@ def adam_step(params, m, v, dparams, begin, end, step_size, beta1, beta2, epsilo
     """
     real = params.dtype.type
     m, v = m[begin:end], v[begin:end]
-    update_moments(m, v, dparams[begin:end], real(beta1), real(beta2), real(scale))
+    new1, new2 = real(1.0 - beta1), real(1.0 - beta2)  # formed before they are rounded: beta may be 0.999999
+    update_moments(m, v, dparams[begin:end], real(beta1), new1, real(beta2), new2, real(scale))
     update_params(params[begin:end], m, v, real(step_size), real(epsilon), real(decay))
 
 
