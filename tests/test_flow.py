@@ -703,6 +703,17 @@ class TestBlas:
         assert in_another_thread(blas_threads_within) == {1}
         assert blas_threads() == before
 
+    def test_leaves_other_threads_free_to_limit_it(self, before):
+        """threadpoolctl lets one thread at a time do so: that is not to be the caller for good."""
+
+        def limited():
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                return set(blas_threads().values())
+
+        Flow(2, seed=0).sample(100)
+        assert in_another_thread(limited) == {1}
+        assert blas_threads() == before
+
     def test_last_to_leave_restores_it(self, before):
         """Two who overlap, the first in being the first out."""
         entered, may_leave = threading.Event(), threading.Event()

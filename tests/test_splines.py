@@ -24,13 +24,13 @@ spreads = st.sampled_from([1.0, 5.0, 80.0])
 
 def forward(cell, exps, x):
     z, slope = np.full((2, len(x)), np.nan)
-    cell_forward(CELLS[cell].code, z, slope, exps, x, np.full((2, len(x)), np.nan))
+    cell_forward(CELLS[cell].code, z, slope, exps, x, np.full((3, len(x)), np.nan))
     return z, slope
 
 
 def inverse(cell, exps, z):
     x, slope = np.full((2, len(z)), np.nan)
-    cell_inverse(CELLS[cell].code, x, slope, exps, z, np.full((2, len(z)), np.nan))
+    cell_inverse(CELLS[cell].code, x, slope, exps, z, np.full((3, len(z)), np.nan))
     return x, slope
 
 
@@ -38,7 +38,7 @@ def backward(cell, exps, x, dz, dlog_slope):
     """Derivatives in the logits and in x; dz is overwritten, as it is in the flow."""
     z, slope = forward(cell, exps, x)
     dlogits, dx = np.full_like(exps, np.nan), dz.copy()
-    scratch = np.full((2, len(x)), np.nan)
+    scratch = np.full((3, len(x)), np.nan)
     cell_backward(CELLS[cell].code, dlogits, dx, exps, x, z, slope, dx, dlog_slope, scratch)
     return dlogits, dx
 

@@ -4,29 +4,18 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from varflow.errors import unknown_name
+from varflow.kernels.layout import Layout
 from varflow.kernels.splines import CELLS
 from varflow.masks import make_masks
 
-__all__ = ["Architecture", "Layout", "positive_int"]
+__all__ = ["Architecture", "positive_int"]
 
 DTYPES = ("float32", "float64")
-
-
-class Layout(NamedTuple):
-    """Where everything is, in tables for the kernels."""
-
-    split: np.ndarray  # (n_cells, d): coordinates that a cell is conditioned on, then those it transforms
-    n_inputs: np.ndarray  # (n_cells,): how many of those it is conditioned on
-    layers: np.ndarray  # (n_cells, n_hidden + 1, 4): n_in, n_out, offset of the weights, offset of the biases
-    cell: int  # code of the cell
-    n_logits: int  # logits a transformed coordinate
-    lower: np.ndarray  # (d,): lower corner of the box
-    width: np.ndarray  # (d,): its edges
 
 
 def positive_int(name: str, value: object) -> int:
@@ -107,10 +96,10 @@ class Architecture:
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         if self.cell not in CELLS:
             raise unknown_name("cell", self.cell, CELLS)
-        dtype = self.dtype if isinstance(self.dtype, str) else np.dtype(self.dtype).name
-        if dtype not in DTYPES:
-            raise unknown_name("dtype", dtype, DTYPES)
-        object.__setattr__(self, "dtype", dtype)
+        if isinstance(self.dtype, type | np.dtype):  # np.float32 is as good as its name
+            object.__setattr__(self, "dtype", np.dtype(self.dtype).name)
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
         make_masks(self.d, self.masking)
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,6 +169,7 @@ class Architecture:
             cell=CELLS[self.cell].code,
             n_logits=self.n_logits,
             lower=bounds[:, 0].copy(),
+            upper=bounds[:, 1].copy(),
             width=bounds[:, 1] - bounds[:, 0],
         )
 

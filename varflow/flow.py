@@ -103,7 +103,8 @@ class Flow:
 
     @params.setter
     def params(self, values: npt.ArrayLike) -> None:
-        values = np.asarray(values)
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as such
+            values = np.asarray(values).astype(self._params.dtype)
         if values.shape != self._params.shape:
             raise ValueError(f"params must have shape {self._params.shape}, got {values.shape}")
         if not np.isfinite(values).all():

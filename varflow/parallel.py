@@ -63,14 +63,19 @@ def one_blas_thread() -> Iterator[None]:
     with _state.lock:
         _state.holders += 1
         if _state.holders == 1:
-            _state.limit = _blas_controller().limit(limits=1, user_api="blas")
+            _state.limit = _state.blas_keeper.submit(_limit_blas).result()
     try:
         yield
     finally:
         with _state.lock:
             _state.holders -= 1
             if _state.holders == 0:
-                _state.limit.restore_original_limits()
+                _state.blas_keeper.submit(_state.limit.__exit__, None, None, None).result()
+
+
+def _limit_blas() -> Any:
+    limit = _blas_controller().limit(limits=1, user_api="blas")
+    return limit.__enter__()
 
 
 class _State:
@@ -79,6 +84,8 @@ class _State:
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="varflow")  # starts them when needed
         self.lock = threading.Lock()
+        # threadpoolctl heeds only the thread that limited first until that lifts its limit: always this one.
+        self.blas_keeper = ThreadPoolExecutor(1, thread_name_prefix="varflow-blas")
         self.controller: Any = None
         self.holders = 0
         self.limit: Any = None

@@ -16,6 +16,7 @@ from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption,
 from varflow.flow import Flow
 from varflow.losses import Loss, as_loss
 from varflow.objective import GradientBuffers, LatentPrior, Objective
+from varflow.parallel import one_blas_thread
 from varflow.record import TrainingRecord
 
 __all__ = [
@@ -271,10 +272,11 @@ class BasicTrainer:
         n_epochs = positive_int("n_epochs", n_epochs)
         minibatch = minibatch_rows(minibatch_size, data.n)
         objective = self.objective(data)
-        for epoch in range(n_epochs):
-            order = _shuffled(np.arange(data.n), seed=0, epoch=epoch)
-            for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
-                pass
+        with one_blas_thread():
+            for epoch in range(n_epochs):
+                order = _shuffled(np.arange(data.n), seed=0, epoch=epoch)
+                for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
+                    pass
         if optim.averaged is not None:
             self.flow.params = optim.averaged
 
@@ -563,6 +565,21 @@ class BasicStatefulTrainer(BasicTrainer):
         rows, checked = self._divide(data.n)
         minibatch = minibatch_rows(minibatch_size, len(rows))
         objective = self.objective(data)
+        with one_blas_thread():
+            best_params = self._watched(objective, rows, checked, minibatch, optim, n_epochs, callback)
+        self.flow.params[:] = best_params
+
+    def _watched(
+        self,
+        objective: Objective,
+        rows: np.ndarray,
+        checked: np.ndarray,
+        minibatch: int,
+        optim: Adam,
+        n_epochs: int,
+        callback: Callback | None,
+    ) -> np.ndarray:
+        """Go through the epochs, and begin one anew where a loss is not finite. Gives the best parameters."""
         best_params = self.flow.params.copy()
         done, n_reloads, record = 0, 0, self.record
         record.begin(objective.value(checked))
@@ -590,7 +607,7 @@ class BasicStatefulTrainer(BasicTrainer):
             if done < n_epochs and self._is_out_of_patience():
                 record.stopped_early = True
                 break
-        self.flow.params[:] = best_params
+        return best_params
 
     def _divide(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose the rows to train on, and those on which the loss is computed after an epoch."""

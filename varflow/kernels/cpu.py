@@ -43,7 +43,7 @@ class Workspace(NamedTuple):
     x: np.ndarray  # (n_kept, d * T) float64, transformed coordinates before the cell
     z: np.ndarray  # (n_kept, d * T) float64, and behind it
     slope: np.ndarray  # (n_kept, d * T) float64
-    scratch: np.ndarray  # (2 * d * T,) float64
+    scratch: np.ndarray  # (3 * d * T,) float64
     dcoordinates: np.ndarray  # (d, T) float64
     dlog_q: np.ndarray  # (T,) float64
     dz: np.ndarray  # (2, d * T) float64
@@ -68,7 +68,7 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
         x=np.zeros((n_kept, m)),
         z=np.zeros((n_kept, m)),
         slope=np.zeros((n_kept, m)),
-        scratch=np.zeros(2 * m),
+        scratch=np.zeros(3 * m),
         dcoordinates=np.zeros((d, n_rows)),
         dlog_q=np.zeros(n_rows),
         dz=np.zeros((2, m)),
@@ -282,7 +282,7 @@ def coupling_forward(c, slot, params, layout, work):
     exps = conditioner(c, slot, params, layout, work)
     m = exps.shape[1]
     x, z, slope = work.x[slot, :m], work.z[slot, :m], work.slope[slot, :m]
-    cell_forward(layout.cell, z, slope, exps, x, work.scratch[: 2 * m].reshape(2, m))
+    cell_forward(layout.cell, z, slope, exps, x, work.scratch[: 3 * m].reshape(3, m))
     scatter(work.coordinates, z, layout.split[c, layout.n_inputs[c] :])
     add_log_slopes(work.log_det, slope)
 
@@ -306,7 +306,7 @@ def coupling_backward(c, dparams, transposed, layout, work):
     dlogits = work.dlogits[: layout.n_logits * m].reshape(layout.n_logits, m)
     cell_backward(
         layout.cell, dlogits, dz, exps, work.x[c, :m], work.z[c, :m], work.slope[c, :m], dz, dlog_slope,
-        work.scratch[: 2 * m].reshape(2, m),
+        work.scratch[: 3 * m].reshape(3, m),
     )  # fmt: skip
     scatter(work.dcoordinates, dz, transformed)
     n_out = transformed.shape[0] * layout.n_logits
@@ -332,7 +332,7 @@ def coupling_inverse(c, params, layout, work):
     exps = conditioner(c, 0, params, layout, work)
     m = exps.shape[1]
     x, slope = work.x[0, :m], work.slope[0, :m]
-    cell_inverse(layout.cell, x, slope, exps, x, work.scratch[: 2 * m].reshape(2, m))
+    cell_inverse(layout.cell, x, slope, exps, x, work.scratch[: 3 * m].reshape(3, m))
     scatter(work.coordinates, x, layout.split[c, layout.n_inputs[c] :])
     add_log_slopes(work.log_det, slope)
 
@@ -392,8 +392,8 @@ def from_latent(x, log_det, z, begin, end, params, layout, work):
         flow_inverse(params, layout, work)
         for r in range(min(n_rows, end - first)):
             for k in range(x.shape[1]):
-                upper = layout.lower[k] + layout.width[k]
-                x[first + r, k] = min(layout.lower[k] + layout.width[k] * work.coordinates[k, r], upper)
+                inside = layout.lower[k] + layout.width[k] * work.coordinates[k, r]
+                x[first + r, k] = min(max(inside, layout.lower[k]), layout.upper[k])
             log_det[first + r] = work.log_det[r]
 
 

@@ -9,7 +9,7 @@ row of the table `CELLS`:
 - `X_inverse` sets x and the slope dz/dx.
 
 They take m coordinates at once, bins outside and coordinates inside, which is the order that vectorises
-(a GPU thread calls them with m = 1). Shapes: exps (P, m), everything else (m,), scratch (2, m).
+(a GPU thread calls them with m = 1). Shapes: exps (P, m), everything else (m,), scratch (3, m).
 """
 
 from typing import NamedTuple
@@ -35,18 +35,19 @@ CELLS = {"pwlinear": Cell(code=PWLINEAR, logits_per_bin=1)}
 def pwlinear_forward(z, slope, exps, x, scratch):
     """Piecewise-linear map, bins of equal width in x (Müller et al., arXiv 1808.03856, section 4.1)."""
     n_bins, m = exps.shape
-    total = scratch[0]
+    total, position = scratch[0], scratch[1]
     for i in range(m):
         z[i] = 0.0
         total[i] = 0.0
         slope[i] = 0.0
+        position[i] = x[i] * n_bins  # rounded once: so exactly one bin finds x within its edges
     for j in range(n_bins):
         is_last = j == n_bins - 1
         for i in range(m):
-            position = x[i] * n_bins - j  # of x, from the left edge of bin j
-            z[i] += exps[j, i] * min(max(position, 0.0), 1.0)
+            inside = position[i] - j  # of x, from the left edge of bin j
+            z[i] += exps[j, i] * min(max(inside, 0.0), 1.0)
             total[i] += exps[j, i]
-            slope[i] += exps[j, i] if position >= 0.0 and (position < 1.0 or is_last) else 0.0
+            slope[i] += exps[j, i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
     for i in range(m):
         over_total = 1.0 / total[i]
         z[i] = min(z[i] * over_total, 1.0)
@@ -57,9 +58,10 @@ def pwlinear_forward(z, slope, exps, x, scratch):
 def pwlinear_backward(dlogits, dx, exps, x, z, slope, dz, dlog_slope, scratch):
     """Derivatives through `pwlinear_forward`; dx and dz may be the same array."""
     n_bins, m = exps.shape
-    rising, falling = scratch[0], scratch[1]
+    rising, falling, position = scratch[0], scratch[1], scratch[2]
     for i in range(m):
         rising[i] = 0.0
+        position[i] = x[i] * n_bins
     for j in range(n_bins):
         for i in range(m):
             rising[i] += exps[j, i]
@@ -70,9 +72,9 @@ def pwlinear_backward(dlogits, dx, exps, x, z, slope, dz, dlog_slope, scratch):
     for j in range(n_bins):
         is_last = j == n_bins - 1
         for i in range(m):
-            position = x[i] * n_bins - j
-            here = dlog_slope[i] if position >= 0.0 and (position < 1.0 or is_last) else 0.0
-            dlogits[j, i] = exps[j, i] * (rising[i] * min(max(position, 0.0), 1.0) - falling[i]) + here
+            inside = position[i] - j
+            here = dlog_slope[i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
+            dlogits[j, i] = exps[j, i] * (rising[i] * min(max(inside, 0.0), 1.0) - falling[i]) + here
     for i in range(m):
         dx[i] = dz[i] * slope[i]
 
