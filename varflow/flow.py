@@ -237,7 +237,11 @@ class Flow:
             Points in the box, and log of their density.
         """
         n = positive_int("n", n)
-        return (self.from_latent(z) for z in latent_blocks(n, self.d, seed))
+        return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))
+
+    def _sample_block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, log_det = self._apply(cpu.from_latent, z)
+        return x, log_det - self.log_volume
 
     def _apply(self, kernel: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run `cpu.to_latent` or `cpu.from_latent` on all points, in threads."""

@@ -63,19 +63,26 @@ def one_blas_thread() -> Iterator[None]:
     with _state.lock:
         _state.holders += 1
         if _state.holders == 1:
-            _state.limit = _state.blas_keeper.submit(_limit_blas).result()
+            _state.limit = _blas_controller().limit(limits=1, user_api="blas")
     try:
         yield
     finally:
         with _state.lock:
             _state.holders -= 1
             if _state.holders == 0:
-                _state.blas_keeper.submit(_state.limit.__exit__, None, None, None).result()
+                _lift(_state.limit)
 
 
-def _limit_blas() -> Any:
-    limit = _blas_controller().limit(limits=1, user_api="blas")
-    return limit.__enter__()
+def _lift(limit: Any) -> None:
+    """Give BLAS its threads back, from whichever thread is the last to need none."""
+    import threadpoolctl
+
+    # From 3.8 on, threadpoolctl heeds only the thread that set a limit first, until it is told otherwise.
+    openblas = getattr(threadpoolctl, "OpenBLASController", None)
+    forget_thread = getattr(openblas, "clear_controlling_thread", lambda force: None)
+    forget_thread(force=True)
+    limit.restore_original_limits()
+    forget_thread(force=True)
 
 
 class _State:
@@ -84,8 +91,6 @@ class _State:
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="varflow")  # starts them when needed
         self.lock = threading.Lock()
-        # threadpoolctl heeds only the thread that limited first until that lifts its limit: always this one.
-        self.blas_keeper = ThreadPoolExecutor(1, thread_name_prefix="varflow-blas")
         self.controller: Any = None
         self.holders = 0
         self.limit: Any = None
@@ -106,7 +111,7 @@ def _renew() -> None:
     """Begin anew in a forked child: it has the pool's object, but none of its threads."""
     global _state
     if _state.holders > 0:
-        _state.limit.restore_original_limits()
+        _lift(_state.limit)
     _state = _State()
 
 
