@@ -19,7 +19,7 @@ BINS = 60
 def main(flow_path: str, data_path: str, picture_path: str) -> None:
     """Read the flow and the data, draw three panels, write the picture."""
     flow, data = vf.Flow.load(flow_path), vf.Dataset.read(data_path)
-    x, logqx = flow.sample(200_000, seed=1)
+    x, _ = flow.sample(200_000, seed=1)
     figure, (target, sample, weights) = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     plane = {"bins": BINS, "range": [[0, 1], [0, 1]], "density": True, "cmap": "magma", "vmin": 0, "vmax": 8}
     target.hist2d(data.x[:, 0], data.x[:, 1], weights=data.fx / data.px, **plane)
@@ -38,7 +38,9 @@ def draw_weights(axes: "matplotlib.axes.Axes", flow: vf.Flow, data: vf.Dataset) 
     bins = np.geomspace(1e-3, 100, BINS)
     axes.hist(before, bins, weights=np.full(data.n, 1 / data.n), alpha=0.6, label="f/p, x from p")
     axes.hist(after, bins, weights=before / after / data.n, alpha=0.6, label="f/q, x from q")
-    axes.set(title="importance weights", xlabel="weight over its mean", xscale="log", ylabel="share of the points")
+    axes.set(
+        title="importance weights", xlabel="weight over its mean", xscale="log", ylabel="share of the points"
+    )
     axes.legend()
 
 

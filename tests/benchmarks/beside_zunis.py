@@ -49,12 +49,14 @@ def timed(call):
         begin = perf_counter(); call(); times.append(perf_counter() - begin)
     return median(times)
 step = timed(lambda: trainer.train_step_on_target_minibatch(x, px, fx, trainer.config["optim"]))
-print(json.dumps(dict(n_params=n_params, step_s=step, sample_s=timed(lambda: trainer.sample_forward(len(x))))))
+sample = timed(lambda: trainer.sample_forward(len(x)))
+print(json.dumps(dict(n_params=n_params, step_s=step, sample_s=sample)))
 """
 
 ZUNIS_ACCURACY = """
 with np.load(options["data"]) as file:
-    x, fx, x_test, fx_test = (torch.as_tensor(file[k], dtype=torch.float32) for k in ("x", "fx", "x_test", "fx_test"))
+    x, fx, x_test, fx_test = (
+        torch.as_tensor(file[k], dtype=torch.float32) for k in ("x", "fx", "x_test", "fx_test"))
 begin = perf_counter()
 trainer.train_on_batch(x, torch.ones(len(x)), fx)
 seconds = perf_counter() - begin
@@ -115,7 +117,8 @@ def speed(zunis_python: str, rounds: int) -> None:
         steps = [median(pair[k]["step_s"] for pair in pairs) * 1e3 for k in (0, 1)]
         ratios = [median(zunis[key] / ours[key] for zunis, ours in pairs) for key in ("step_s", "sample_s")]
         roofline = median(ours["roofline_share"] for _, ours in pairs)
-        print(f"| {name} | {pairs[0][1]['n_params']:,} | {steps[0]:.2f} ms | {steps[1]:.2f} ms | {ratios[0]:.1f} "
+        n_params = pairs[0][1]["n_params"]
+        print(f"| {name} | {n_params:,} | {steps[0]:.2f} ms | {steps[1]:.2f} ms | {ratios[0]:.1f} "
               f"| {ratios[1]:.1f} | {roofline:.0%} |", flush=True)  # fmt: skip
 
 
@@ -140,13 +143,20 @@ def accuracy(zunis_python: str, rounds: int) -> None:
                            "masking": "iflow", "n_epochs": 10, "data": str(path)}  # fmt: skip
                 results.append((run(zunis_python, ZUNIS + ZUNIS_ACCURACY, **options),
                                 run(sys.executable, VARFLOW_ACCURACY, **options)))  # fmt: skip
-        losses, seconds = ([median(pair[k][key] for pair in results) for k in (0, 1)] for key in ("loss", "seconds"))
-        print(f"| {f.__name__} | {losses[0]:.4f} | {losses[1]:.4f} | {seconds[0]:.1f} | {seconds[1]:.1f} |", flush=True)
+        losses, seconds = (
+            [median(pair[k][key] for pair in results) for k in (0, 1)] for key in ("loss", "seconds")
+        )
+        print(
+            f"| {f.__name__} | {losses[0]:.4f} | {losses[1]:.4f} | {seconds[0]:.1f} | {seconds[1]:.1f} |",
+            flush=True,
+        )
 
 
 def main() -> None:
     """Parse arguments and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["speed", "accuracy"])
     parser.add_argument("--zunis-python", required=True)
     parser.add_argument("--rounds", type=int, default=5)
