@@ -63,9 +63,10 @@ def test_initial_params(architecture, seed):
     assert params.dtype == architecture.dtype
     for cell in architecture.layers:
         for n_in, n_out, weights, biases in cell[:-1]:
-            values = params[weights : biases + n_out]
-            assert values.all()
-            assert (np.abs(values) * np.sqrt(n_in) <= 1 + 1e-6).all()
+            assert params[weights : biases + n_out].all()
+            scale = np.sqrt(n_in) / (1 + 1e-6)
+            assert (scale * np.abs(params[weights:biases]) <= np.sqrt(3)).all()
+            assert (scale * np.abs(params[biases : biases + n_out]) <= 1).all()
         _, n_out, weights, biases = cell[-1]
         assert not params[weights : biases + n_out].any()
 
@@ -74,7 +75,7 @@ def test_initial_hidden_params_are_uniform():
     architecture = Architecture(2, masking="checkerboard", d_hidden=200, n_hidden=2)
     params = architecture.initial_params(np.random.default_rng(1))
     n_in, n_out, weights, biases = architecture.layers[0, 1]
-    scaled = params[weights : biases + n_out] * np.sqrt(n_in)
+    scaled = np.append(params[weights:biases] / np.sqrt(3), params[biases : biases + n_out]) * np.sqrt(n_in)
     # Standard errors of mean and variance of 40 200 uniform numbers in [-1, 1]: 0.0029 and 0.0015.
     assert abs(scaled.mean()) < 5 * 0.0029
     assert abs(scaled.var() - 1 / 3) < 5 * 0.0015

@@ -176,8 +176,8 @@ class Architecture:
     def initial_params(self, generator: np.random.Generator) -> np.ndarray:
         """Draw initial parameters, with which the flow is the identity.
 
-        Hidden weights and biases are uniform within 1 / sqrt(n_in) of zero, as PyTorch draws those of a
-        linear layer; the last layer of each cell is zero, so that all bins are alike.
+        Hidden weights are uniform within sqrt(3 / n_in) of zero, so that their variance is 1 / n_in (LeCun et
+        al., "Efficient BackProp", 1998), biases within 1 / sqrt(n_in). The last layer of each cell is zero, so that all bins are alike.
 
         Parameters
         ----------
@@ -192,7 +192,6 @@ class Architecture:
         params = np.zeros(self.n_params, self.dtype)
         for n_in, n_out, weights, biases in self.layers[:, :-1].reshape(-1, 4):
             if n_in > 0:
-                params[weights : biases + n_out] = generator.uniform(-1, 1, (n_in + 1) * n_out) / np.sqrt(
-                    n_in
-                )
+                params[weights:biases] = generator.uniform(-1, 1, n_in * n_out) * np.sqrt(3 / n_in)
+                params[biases : biases + n_out] = generator.uniform(-1, 1, n_out) / np.sqrt(n_in)
         return params

@@ -140,7 +140,7 @@ def accuracy(zunis_python: str, rounds: int) -> None:
             results = []
             for seed in range(rounds):
                 options = {"d": d, "batch": 2000, "d_hidden": 64, "n_hidden": 3, "n_bins": 10, "seed": seed,
-                           "masking": "iflow", "n_epochs": 10, "data": str(path)}  # fmt: skip
+                           "masking": "iflow", "n_epochs": 4, "data": str(path)}  # fmt: skip
                 results.append((run(zunis_python, ZUNIS + ZUNIS_ACCURACY, **options),
                                 run(sys.executable, VARFLOW_ACCURACY, **options)))  # fmt: skip
         losses, seconds = (
