@@ -177,7 +177,8 @@ class Architecture:
         """Draw initial parameters, with which the flow is the identity.
 
         Hidden weights are uniform within sqrt(3 / n_in) of zero, so that their variance is 1 / n_in (LeCun et
-        al., "Efficient BackProp", 1998), biases within 1 / sqrt(n_in). The last layer of each cell is zero, so that all bins are alike.
+        al., "Efficient BackProp", 1998), biases within 1 / sqrt(n_in). The last layer of each cell is zero,
+        so that all bins are alike.
 
         Parameters
         ----------
