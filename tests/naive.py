@@ -22,11 +22,13 @@ class Latent(NamedTuple):
     margin: np.ndarray  # (*k, n): how far the row is from where the flow has a jump or a kink
 
 
-def weights(params, layer):
+def weights(params, layer, is_transposed=False):
     """Weights (*k, n_in, n_out) and biases (*k, 1, n_out) of one row of `Architecture.layers`."""
     n_in, n_out, first_weight, first_bias = layer
     matrix = params[..., first_weight : first_weight + n_in * n_out]
     biases = params[..., None, first_bias : first_bias + n_out]
+    if is_transposed:
+        return matrix.reshape(*params.shape[:-1], n_out, n_in).swapaxes(-1, -2), biases
     return matrix.reshape(*params.shape[:-1], n_in, n_out), biases
 
 
@@ -40,7 +42,7 @@ def network(architecture, params, cell, inputs):
         values = values @ matrix + biases
         nearest = np.minimum(nearest, np.abs(values.real).min(axis=-1, initial=np.inf))
         values = np.where(values.real > 0, values, 0.01 * values)
-    matrix, biases = weights(params, last)
+    matrix, biases = weights(params, last, is_transposed=True)
     logits = values @ matrix + biases
     return logits.reshape(*logits.shape[:-1], architecture.n_logits, -1), nearest
 

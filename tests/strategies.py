@@ -43,8 +43,9 @@ def normal_params(architecture, spread, rng):
     for *hidden, last in architecture.layers:
         gains = [np.sqrt(2)] * len(hidden) + [spread]  # a ReLU takes half of the variance
         for gain, (n_in, n_out, weights, biases) in zip(gains, [*hidden, last], strict=True):
-            values = rng.normal(size=(n_in + 1) * n_out)
-            params[weights : biases + n_out] = gain / np.sqrt(n_in + 1) * values
+            scale = gain / np.sqrt(n_in + 1)
+            params[weights : weights + n_in * n_out] = scale * rng.normal(size=n_in * n_out)
+            params[biases : biases + n_out] = scale * rng.normal(size=n_out)
     return params
 
 

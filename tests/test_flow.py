@@ -14,7 +14,6 @@ import time
 import naive
 import numpy as np
 import pytest
-import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import (
@@ -34,7 +33,7 @@ from varflow.architecture import DTYPES
 from varflow.files import read_flow, write_flow
 from varflow.flow import SAMPLE_BLOCK
 from varflow.masks import MASKS
-from varflow.parallel import default_threads, one_blas_thread, run, share
+from varflow.parallel import default_threads, run, share
 
 EPS = np.finfo(np.float64).eps
 
@@ -627,110 +626,22 @@ class TestParallel:
         assert sorted(done) == [k for k in range(4) if k != culprit]
 
 
-def blas_threads():
-    return {
-        info["filepath"]: info["num_threads"]
-        for info in threadpoolctl.threadpool_info()
-        if info["user_api"] == "blas"
-    }
+def test_two_flows_at_once():
+    points = np.random.default_rng(1).random((2000, 3))
+    used = [random_flow(3, threads=2), random_flow(3, threads=3, dtype="float64")]
+    expected = [bits(flow.to_latent(points)) for flow in used]
+    found = [[], []]
 
+    def work(k):
+        for _ in range(20):
+            found[k].append(bits(used[k].to_latent(points)))
 
-def in_another_thread(task):
-    """Return what task() returns in a thread of its own."""
-    found = []
-    thread = threading.Thread(target=lambda: found.append(task()))
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-def blas_threads_within():
-    with one_blas_thread():
-        return set(blas_threads().values())
-
-
-class TestBlas:
-    @pytest.fixture(autouse=True)
-    def before(self):
-        """Threads that each BLAS has outside."""
-        Flow(2, seed=0).to_latent([[0.5, 0.5]])  # loads the kernels' BLAS
-        before = blas_threads()
-        if set(before.values()) == {1}:
-            pytest.skip("BLAS has one thread outside as well")
-        return before
-
-    def test_has_one_thread_within_and_then_as_many_as_before(self, before):
-        with one_blas_thread():
-            assert set(blas_threads().values()) == {1}
-            with one_blas_thread():
-                assert set(blas_threads().values()) == {1}
-            assert set(blas_threads().values()) == {1}
-        assert blas_threads() == before
-
-    def test_is_as_before_after_an_exception(self, before):
-        with pytest.raises(ValueError, match=r"^inside$"), one_blas_thread():
-            raise ValueError("inside")
-        assert blas_threads() == before
-
-    def test_is_as_before_after_a_call(self, before):
-        flow = Flow(2, seed=0)
-        flow.sample(1000)
-        assert blas_threads() == before
-        with pytest.raises(ValueError, match="shape"):
-            flow.to_latent([0.5])
-        assert blas_threads() == before
-
-    def test_is_as_before_after_two_flows_at_once(self, before):
-        points = np.random.default_rng(1).random((2000, 3))
-        used = [random_flow(3, threads=2), random_flow(3, threads=3, dtype="float64")]
-        expected = [bits(flow.to_latent(points)) for flow in used]
-        found = [[], []]
-
-        def work(k):
-            for _ in range(20):
-                found[k].append(bits(used[k].to_latent(points)))
-
-        callers = [threading.Thread(target=work, args=(k,)) for k in range(2)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        assert blas_threads() == before
-        assert found == [[bits] * 20 for bits in expected]
-
-    def test_has_one_thread_whichever_thread_asks(self, before):
-        assert blas_threads_within() == {1}
-        assert in_another_thread(blas_threads_within) == {1}
-        assert blas_threads() == before
-
-    def test_leaves_other_threads_free_to_limit_it(self, before):
-        """threadpoolctl lets one thread at a time do so: that is not to be the caller for good."""
-
-        def limited():
-            with threadpoolctl.threadpool_limits(1, user_api="blas"):
-                return set(blas_threads().values())
-
-        Flow(2, seed=0).sample(100)
-        assert in_another_thread(limited) == {1}
-        assert blas_threads() == before
-
-    def test_last_to_leave_restores_it(self, before):
-        """Two who overlap, the first in being the first out."""
-        entered, may_leave = threading.Event(), threading.Event()
-
-        def hold():
-            with one_blas_thread():
-                entered.set()
-                may_leave.wait(timeout=10)
-
-        other = threading.Thread(target=hold)
-        with one_blas_thread():
-            other.start()
-            assert entered.wait(timeout=10)
-        assert set(blas_threads().values()) == {1}
-        may_leave.set()
-        other.join()
-        assert blas_threads() == before
+    callers = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == [[bits] * 20 for bits in expected]
 
 
 class TestDefaultThreads:

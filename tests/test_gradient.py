@@ -342,7 +342,7 @@ def test_kernels_are_compiled_once():
                     gradient(flow, data, loss)
                     gradient(flow, data, loss, prior=Ramp())
             flow.sample(n)
-    for kernel in (cpu.gradient, cpu.to_latent, cpu.from_latent):
+    for kernel in (cpu.gradient, cpu.transform):
         assert len(kernel.signatures) == len(DTYPES)
 
 

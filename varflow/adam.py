@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from varflow.errors import InvalidLossError, unknown_name
-from varflow.kernels import cpu
+from varflow.kernels import adam as kernels
 from varflow.parallel import SLICE, run, share
 
 __all__ = ["SCHEDULES", "Adam", "AdamState"]
@@ -169,7 +169,7 @@ class Adam:
         settings = (step_size, *self.betas, self.eps * root, lr * self.weight_decay, shortened)
 
         def update(begin: int, end: int) -> None:
-            cpu.adam_step(params, self.m, self.v, dparams[0], begin, end, *settings)
+            kernels.adam_step(params, self.m, self.v, dparams[0], begin, end, *settings)
 
         _by_slices(update, len(params), threads)
         if self.average > 0:
@@ -201,7 +201,7 @@ def _fold(dparams: np.ndarray, threads: int) -> float:
     squares = {}
 
     def fold(begin: int, end: int) -> None:
-        squares[begin] = cpu.fold_lanes(dparams, begin, end)
+        squares[begin] = kernels.fold_lanes(dparams, begin, end)
 
     _by_slices(fold, dparams.shape[1], threads)
     return sum(squares[begin] for begin in sorted(squares))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from varflow.errors import unknown_name
-from varflow.kernels.layout import Layout
+from varflow.kernels.layout import Layout, aligned_zeros
 from varflow.kernels.splines import CELLS
 from varflow.masks import make_masks
 
@@ -125,18 +125,20 @@ class Architecture:
     def layers(self) -> np.ndarray:
         """(n_cells, n_hidden + 1, 4) int: n_in, n_out, offset of the weights, offset of the biases.
 
-        Weights are (n_in, n_out) and followed by the biases (n_out,). The last n_out is n_logits times the
-        number of transformed coordinates, logit outside, coordinate inside. In a cell that is conditioned on
-        nothing, the hidden layers are empty and the last one has n_in = 0.
+        The weights of all layers come first, then the biases of all. Weights are (n_in, n_out), but those of
+        the last layer of a cell (n_out, n_in). The last n_out is n_logits times the number of transformed
+        coordinates, logit outside, coordinate inside. In a cell that is conditioned on nothing, the hidden
+        layers are empty and the last one has n_in = 0.
         """
         layers = np.zeros((self.n_cells, self.n_hidden + 1, 4), np.int64)
-        offset = 0
         for cell, mask in zip(layers, self.masks, strict=True):
             n_inputs, width = self._widths(mask)
             sizes = [n_inputs, *[width] * self.n_hidden, self.n_logits * int(mask.sum())]
             for layer, (n_in, n_out) in zip(cell, pairwise(sizes), strict=True):
-                layer[:] = n_in, n_out, offset, offset + n_in * n_out
-                offset += n_in * n_out + n_out
+                layer[:2] = n_in, n_out
+        n_weights, n_biases = layers[..., 0] * layers[..., 1], layers[..., 1]
+        layers[..., 2] = _offsets(n_weights)
+        layers[..., 3] = n_weights.sum() + _offsets(n_biases)
         return layers
 
     def _widths(self, mask: np.ndarray) -> tuple[int, int]:
@@ -190,9 +192,16 @@ class Architecture:
         ndarray, (n_params,)
             Parameters in the networks' dtype.
         """
-        params = np.zeros(self.n_params, self.dtype)
+        params = aligned_zeros((self.n_params,), self.dtype)
         for n_in, n_out, weights, biases in self.layers[:, :-1].reshape(-1, 4):
             if n_in > 0:
-                params[weights:biases] = generator.uniform(-1, 1, n_in * n_out) * np.sqrt(3 / n_in)
+                params[weights : weights + n_in * n_out] = generator.uniform(-1, 1, n_in * n_out) * np.sqrt(
+                    3 / n_in
+                )
                 params[biases : biases + n_out] = generator.uniform(-1, 1, n_out) / np.sqrt(n_in)
         return params
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    """Where parts of these sizes begin, one behind the other; of the same shape."""
+    return (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)

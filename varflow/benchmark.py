@@ -11,7 +11,9 @@ from varflow.adam import Adam
 from varflow.dataset import Dataset
 from varflow.flow import Flow
 from varflow.kernels import cpu
-from varflow.parallel import one_blas_thread, run
+from varflow.kernels.layout import aligned_zeros
+from varflow.kernels.product import repeat_product
+from varflow.parallel import run
 from varflow.trainers import BasicVarTrainer
 
 __all__ = ["benchmark"]
@@ -70,11 +72,12 @@ def _median_time(call: Callable[[], object], repetitions: int) -> float:
 
 def _roofline(flow: Flow, repetitions: int) -> float:
     """GFLOP/s of all threads at once in products of a tile with a hidden layer's weights."""
-    n_rows, width, n_products = cpu.tile_rows(flow.architecture), flow.architecture.d_hidden, 200
-    shapes = [(n_rows, width), (width, width), (n_rows, width)]
-    operands = [[np.ones(shape, flow.architecture.dtype) for shape in shapes] for _ in range(flow.threads)]
-    with one_blas_thread():
-        seconds = _median_time(
-            lambda: run(lambda k: cpu.repeat_product(*operands[k], n_products), flow.threads), repetitions
-        )
+    n_rows, width, n_products = cpu.TILE_ROWS, flow.architecture.d_hidden, 200
+    shapes = [(n_rows, width), (n_rows, width), (width, width)]
+    operands = [
+        [aligned_zeros(shape, flow.architecture.dtype) for shape in shapes] for _ in range(flow.threads)
+    ]
+    seconds = _median_time(
+        lambda: run(lambda k: repeat_product(*operands[k], n_products), flow.threads), repetitions
+    )
     return 2 * n_rows * width**2 * n_products * flow.threads / seconds * 1e-9

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from varflow.dataset import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.files import read_flow, write_flow
 from varflow.kernels import cpu
-from varflow.parallel import default_threads, one_blas_thread, run, share
+from varflow.parallel import default_threads, run
 
 __all__ = ["Flow"]
 
@@ -86,6 +85,7 @@ class Flow:
         self.threads = default_threads() if threads is None else positive_int("threads", threads)
         self.layout = self.architecture.layout(self.bounds)
         self._params = self.architecture.initial_params(np.random.default_rng(seed))
+        self._idle_workspaces: list[cpu.Workspace] = []
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.architecture.as_dict().items())
@@ -142,7 +142,7 @@ class Flow:
             If x has another shape, is not finite or not in the box; the first such row is named.
         """
         x = checked_points("x", x, self.bounds)
-        z, log_det = self._apply(cpu.to_latent, x)
+        z, log_det = self._transform(x, is_inverse=False)
         return z, log_det - self.log_volume
 
     def from_latent(self, z: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +166,7 @@ class Flow:
             If z has another shape, is not finite or not in the unit cube; the first such row is named.
         """
         z = checked_points("z", z, np.tile([0.0, 1.0], (self.d, 1)))
-        x, log_det = self._apply(cpu.from_latent, z)
+        x, log_det = self._transform(z, is_inverse=True)
         return x, log_det - self.log_volume
 
     def log_prob(self, x: npt.ArrayLike) -> np.ndarray:
@@ -240,38 +240,42 @@ class Flow:
         return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))
 
     def _sample_block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x, log_det = self._apply(cpu.from_latent, z)
+        x, log_det = self._transform(z, is_inverse=True)
         return x, log_det - self.log_volume
 
-    def _apply(self, kernel: Any, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run `cpu.to_latent` or `cpu.from_latent` on all points, in threads."""
+    def _transform(self, points: np.ndarray, is_inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Run the kernel on all points, in threads. Returns the images and log_det of the unit cube."""
         n, points = len(points), read_only(points)
         out, log_det = np.empty_like(points), np.empty(n)
-        n_rows = cpu.tile_rows(self.architecture)
-        n_tiles = -(-n // n_rows)
+        n_tiles = -(-n // cpu.TILE_ROWS)
         n_threads = min(self.threads, n_tiles)
+        next_tile = np.zeros(1, np.int64)
 
         def work(k: int) -> None:
-            begin, end = share(k, n_threads, n_tiles)
-            workspace = cpu.make_workspace(self.architecture, keeps_all=False)
-            kernel(
-                out,
-                log_det,
-                points,
-                begin * n_rows,
-                min(end * n_rows, n),
-                self._params,
-                self.layout,
-                workspace,
+            cpu.transform(
+                out, log_det, points, is_inverse, next_tile, self._params, self.layout, workspaces[k]
             )
 
-        with one_blas_thread():
-            run(work, n_threads)
+        workspaces = [self._workspace() for _ in range(n_threads)]
+        run(work, n_threads)
+        self._idle_workspaces += workspaces
         return out, log_det
+
+    def _workspace(self) -> cpu.Workspace:
+        """Take a workspace that nobody else uses, whichever thread is asking."""
+        try:
+            return self._idle_workspaces.pop()
+        except IndexError:
+            return cpu.make_workspace(self.architecture, keeps_all=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_idle_workspaces": []}
 
     def copy(self) -> "Flow":
         """Copy the flow, parameters included."""
-        return deepcopy(self)
+        copied = Flow(**self.architecture.as_dict(), bounds=self.bounds, threads=self.threads, seed=0)
+        copied._params[:] = self._params
+        return copied
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to a file.

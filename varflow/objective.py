@@ -7,13 +7,14 @@ import numpy as np
 from varflow.dataset import Dataset, read_only
 from varflow.flow import Flow
 from varflow.kernels import cpu
+from varflow.kernels.layout import aligned_zeros
 from varflow.losses import Loss
-from varflow.parallel import SLICE, one_blas_thread, run, share
+from varflow.parallel import run
 
 __all__ = ["GradientBuffers", "LatentPrior", "Objective", "check_same_box"]
 
 FEWEST_LANES = 8
-TILES_A_LANE = 8  # clearing and adding up a lane's gradient costs as much as a few rows
+TILES_A_LANE = 4  # at least, beyond the fewest: clearing and adding up a gradient costs as much as some rows
 VALUE_BLOCK = 65_536  # rows whose log q is computed together
 
 
@@ -38,6 +39,15 @@ class LatentPrior(Protocol):
         """Draw points, (n, d)."""
 
 
+def count_lanes(n_batch: int) -> int:
+    """Count the lanes that a minibatch of so many rows is cut into."""
+    n_tiles = -(-n_batch // cpu.TILE_ROWS)
+    n_lanes = FEWEST_LANES
+    while n_lanes * 2 * TILES_A_LANE <= n_tiles:
+        n_lanes *= 2  # a power of two: as many for each thread, if they are equally fast
+    return min(n_tiles, n_lanes)
+
+
 class GradientBuffers:
     """What computing gradients needs, allocated once.
 
@@ -55,18 +65,11 @@ class GradientBuffers:
     def __init__(self, flow: Flow, n_batch: int) -> None:
         architecture = flow.architecture
         self.n_batch = n_batch
-        self.n_rows = cpu.tile_rows(architecture)
-        n_lanes = self.lanes(n_batch)
-        self.dparams = np.empty((n_lanes, flow.n_params), architecture.dtype)
+        n_lanes = count_lanes(n_batch)
+        self.dparams = aligned_zeros((n_lanes, flow.n_params), architecture.dtype)
         self.losses = np.empty(n_lanes)
-        self.transposed = np.empty(flow.n_params, architecture.dtype)
         n_threads = min(flow.threads, n_lanes)
         self.workspaces = [cpu.make_workspace(architecture, keeps_all=True) for _ in range(n_threads)]
-
-    def lanes(self, n_batch: int) -> int:
-        """Count the lanes that a minibatch of so many rows is cut into."""
-        n_tiles = -(-n_batch // self.n_rows)
-        return min(n_tiles, max(FEWEST_LANES, n_tiles // TILES_A_LANE))
 
 
 class Objective:
@@ -182,25 +185,18 @@ class Objective:
     ) -> tuple[float, np.ndarray]:
         """Run the gradient kernel in threads. Returns the sum of the loss over rows, and the lanes."""
         flow = self.flow
-        n_lanes = buffers.lanes(len(rows))
+        n_lanes = count_lanes(len(rows))
         n_threads = min(len(buffers.workspaces), n_lanes)
         losses, dparams = buffers.losses[:n_lanes], buffers.dparams[:n_lanes]
-        n_cells = flow.architecture.n_cells
+        next_lane = np.zeros(1, np.int64)
 
         def work(k: int) -> None:
             cpu.gradient(
-                dparams, losses, *share(k, n_threads, n_lanes), x, rows, weights, dz, is_variance,
-                flow.params, buffers.transposed, flow.layout, buffers.workspaces[k],
+                dparams, losses, next_lane, x, rows, weights, dz, is_variance,
+                flow.params, flow.layout, buffers.workspaces[k],
             )  # fmt: skip
 
-        def transpose(k: int) -> None:
-            begin, end = share(k, n_sharers, n_cells)
-            cpu.transpose_weights(buffers.transposed, flow.params, flow.layout, begin, end)
-
-        n_sharers = min(n_threads, n_cells, -(-flow.n_params // SLICE))
-        run(transpose, n_sharers)
-        with one_blas_thread():
-            run(work, n_threads)
+        run(work, n_threads)
         return float(losses.sum()), dparams
 
     def _log_q(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

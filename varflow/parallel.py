@@ -1,16 +1,15 @@
-"""Threads: how many, how work is shared among them, and BLAS held to one in each."""
+"""Threads: how many, and how work is shared among them."""
 
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
-__all__ = ["SLICE", "default_threads", "one_blas_thread", "run", "share"]
+__all__ = ["SLICE", "default_threads", "run", "share"]
 
-MOST_THREADS = 256
 SLICE = 65_536  # parameters that a thread takes at once; for fewer, a second thread costs more than it helps
+
+Task = Callable[[int], None]
 
 
 def default_threads() -> int:
@@ -31,7 +30,7 @@ def share(k: int, parts: int, total: int) -> tuple[int, int]:
     return k * total // parts, (k + 1) * total // parts
 
 
-def run(task: Callable[[int], None], n_threads: int) -> None:
+def run(task: Task, n_threads: int) -> None:
     """Call task(0), ..., task(n_threads - 1) at once, the first of them in the calling thread.
 
     Parameters
@@ -44,77 +43,70 @@ def run(task: Callable[[int], None], n_threads: int) -> None:
     if n_threads == 1:
         task(0)
         return
-    futures = [_state.pool.submit(task, k) for k in range(1, n_threads)]
+    outcomes = _workers.start(task, range(1, n_threads))
+    errors: list[BaseException] = []
     try:
         task(0)
-    finally:
-        wait(futures)  # they write to the caller's arrays: nobody leaves before them, not even by Ctrl-C
-    for future in futures:
-        future.result()
+    except BaseException as error:
+        errors.append(error)
+    n_missing = n_threads - 1
+    while n_missing > 0:  # they write to the caller's arrays: nobody leaves before them, not even by Ctrl-C
+        try:
+            outcome = outcomes.get()
+            n_missing -= 1
+            if outcome is not None:
+                errors.append(outcome)
+        except KeyboardInterrupt as interrupt:
+            errors.append(interrupt)
+    if errors:
+        raise errors[0]
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread as long as anybody is within; afterwards it is as it was.
+class _Workers:
+    """Threads that wait for tasks; more are started when there are not enough.
 
-    The threads here call BLAS themselves. If each of those calls had threads too, they would outnumber the
-    cores, and how a product is shared out would change its last bits.
+    A pool of `concurrent.futures` would do, but to hand over a task and wait for it takes it three times as
+    long, which counts beside a training step of a millisecond.
     """
-    with _state.lock:
-        _state.holders += 1
-        if _state.holders == 1:
-            _state.limit = _blas_controller().limit(limits=1, user_api="blas")
-    try:
-        yield
-    finally:
-        with _state.lock:
-            _state.holders -= 1
-            if _state.holders == 0:
-                _lift(_state.limit)
-
-
-def _lift(limit: Any) -> None:
-    """Give BLAS its threads back, from whichever thread is the last to need none."""
-    import threadpoolctl
-
-    # From 3.8 on, threadpoolctl heeds only the thread that set a limit first, until it is told otherwise.
-    openblas = getattr(threadpoolctl, "OpenBLASController", None)
-    forget_thread = getattr(openblas, "clear_controlling_thread", lambda force: None)
-    forget_thread(force=True)
-    limit.restore_original_limits()
-    forget_thread(force=True)
-
-
-class _State:
-    """The process's threads, and how often BLAS is held."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="varflow")  # starts them when needed
         self.lock = threading.Lock()
-        self.controller: Any = None
-        self.holders = 0
-        self.limit: Any = None
+        self.n_idle = 0
+        self.jobs: queue.SimpleQueue[tuple[Task, int, queue.SimpleQueue[BaseException | None]]]
+        self.jobs = queue.SimpleQueue()
 
+    def start(self, task: Task, shares: range) -> "queue.SimpleQueue[BaseException | None]":
+        """Hand over shares of a task. Each leaves an error, or None, in the queue that is returned."""
+        with self.lock:
+            self.n_idle -= len(shares)
+            for _ in range(-self.n_idle):
+                threading.Thread(target=self._work, name="varflow", daemon=True).start()
+            self.n_idle = max(self.n_idle, 0)
+        outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        for k in shares:
+            self.jobs.put((task, k, outcomes))
+        return outcomes
 
-def _blas_controller() -> Any:
-    if _state.controller is None:
-        # Imported here, since it takes a while; and before the controller is made, which sees only the
-        # libraries that are loaded by then. Kernels call the BLAS of SciPy.
-        import scipy.linalg.cython_blas  # noqa: F401
-        from threadpoolctl import ThreadpoolController
-
-        _state.controller = ThreadpoolController()
-    return _state.controller
+    def _work(self) -> None:
+        while True:
+            task, k, outcomes = self.jobs.get()
+            outcome = None
+            try:
+                task(k)
+            except BaseException as error:
+                outcome = error
+            del task  # it may hold large arrays, and the next may be long in coming
+            with self.lock:
+                self.n_idle += 1
+            outcomes.put(outcome)
 
 
 def _renew() -> None:
-    """Begin anew in a forked child: it has the pool's object, but none of its threads."""
-    global _state
-    if _state.holders > 0:
-        _lift(_state.limit)
-    _state = _State()
+    """Begin anew in a forked child: it has the object, but none of its threads."""
+    global _workers
+    _workers = _Workers()
 
 
-_state = _State()
+_workers = _Workers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)

@@ -16,7 +16,6 @@ from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption,
 from varflow.flow import Flow
 from varflow.losses import Loss, as_loss
 from varflow.objective import GradientBuffers, LatentPrior, Objective
-from varflow.parallel import one_blas_thread
 from varflow.record import TrainingRecord
 
 __all__ = [
@@ -272,11 +271,10 @@ class BasicTrainer:
         n_epochs = positive_int("n_epochs", n_epochs)
         minibatch = minibatch_rows(minibatch_size, data.n)
         objective = self.objective(data)
-        with one_blas_thread():
-            for epoch in range(n_epochs):
-                order = _shuffled(np.arange(data.n), seed=0, epoch=epoch)
-                for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
-                    pass
+        for epoch in range(n_epochs):
+            order = _shuffled(np.arange(data.n), seed=0, epoch=epoch)
+            for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
+                pass
         if optim.averaged is not None:
             self.flow.params = optim.averaged
 
@@ -565,8 +563,7 @@ class BasicStatefulTrainer(BasicTrainer):
         rows, checked = self._divide(data.n)
         minibatch = minibatch_rows(minibatch_size, len(rows))
         objective = self.objective(data)
-        with one_blas_thread():
-            best_params = self._watched(objective, rows, checked, minibatch, optim, n_epochs, callback)
+        best_params = self._watched(objective, rows, checked, minibatch, optim, n_epochs, callback)
         self.flow.params[:] = best_params
 
     def _watched(

@@ -1,10 +1,14 @@
 """What kernels are told of a flow's architecture."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "aligned_zeros"]
+
+ALIGNMENT = 64  # bytes: a vector of any processor, and a line of the cache
 
 
 class Layout(NamedTuple):
@@ -18,3 +22,11 @@ class Layout(NamedTuple):
     lower: np.ndarray  # (d,): lower corner of the box
     upper: np.ndarray  # (d,): upper corner, which lower + width may miss by a bit
     width: np.ndarray  # (d,): its edges
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    """Allocate zeros that begin at a cache line: half of a large product's vectors would straddle two."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    buffer = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    begin = -buffer.ctypes.data % ALIGNMENT
+    return buffer[begin : begin + n_bytes].view(dtype).reshape(shape)

@@ -12,6 +12,7 @@ They take m coordinates at once, bins outside and coordinates inside, which is t
 (a GPU thread calls them with m = 1). Shapes: exps (P, m), everything else (m,), scratch (3, m).
 """
 
+import math
 from typing import NamedTuple
 
 from varflow.kernels.compile import device_function
@@ -91,7 +92,7 @@ def pwlinear_inverse(x, slope, exps, z, scratch):
         for i in range(m):
             total[i] += exps[j, i]
     for i in range(m):
-        x[i] = z[i] * total[i]
+        x[i] = z[i] * total[i] if z[i] < 1.0 else math.inf  # 1 goes to 1, whatever the sums are rounded to
     for j in range(n_bins - 1):
         for i in range(m):
             is_beyond = k[i] == j and x[i] >= exps[j, i]
