@@ -21,7 +21,7 @@ __all__ = ["benchmark"]
 FLOP_A_PARAMETER = 6  # and row: a product and a sum, in the forward pass and twice in the backward pass
 
 
-def benchmark(flow: Flow, batch: int, repetitions: int = 15) -> dict[str, Any]:
+def benchmark(flow: Flow, batch: int, seconds: float = 1.0) -> dict[str, Any]:
     """Time training steps and sampling calls.
 
     Parameters
@@ -30,8 +30,8 @@ def benchmark(flow: Flow, batch: int, repetitions: int = 15) -> dict[str, Any]:
         The flow; it is trained on a smooth function, so its parameters change.
     batch : int
         Points a step and a sampling call.
-    repetitions : int
-        How many of each are timed, after two that are not.
+    seconds : float
+        How long each is repeated, but at least five times, after two that are not timed.
 
     Returns
     -------
@@ -44,10 +44,10 @@ def benchmark(flow: Flow, batch: int, repetitions: int = 15) -> dict[str, Any]:
     px, fx = np.ones(batch), 1 + x.sum(axis=1) ** 2
     trainer, optim = BasicVarTrainer(flow), Adam()
     objective, rows = trainer.objective(Dataset(x, px, fx)), np.arange(batch)
-    step_s = _median_time(lambda: trainer.step(objective, rows, optim), repetitions)
-    sample_s = _median_time(lambda: trainer.sample_forward(batch), repetitions)
+    step_s = _median_time(lambda: trainer.step(objective, rows, optim), seconds)
+    sample_s = _median_time(lambda: trainer.sample_forward(batch), seconds)
     gflop_s = FLOP_A_PARAMETER * flow.n_params * batch / step_s * 1e-9
-    roofline = _roofline(flow, repetitions)
+    roofline = _roofline(flow, seconds)
     return {
         "n_params": flow.n_params,
         "threads": flow.threads,
@@ -59,25 +59,25 @@ def benchmark(flow: Flow, batch: int, repetitions: int = 15) -> dict[str, Any]:
     }
 
 
-def _median_time(call: Callable[[], object], repetitions: int) -> float:
+def _median_time(call: Callable[[], object], seconds: float) -> float:
     call()
     call()
-    times = []
-    for _ in range(repetitions):
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < seconds:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
     return median(times)
 
 
-def _roofline(flow: Flow, repetitions: int) -> float:
+def _roofline(flow: Flow, seconds: float) -> float:
     """GFLOP/s of all threads at once in products of a tile with a hidden layer's weights."""
     n_rows, width, n_products = cpu.TILE_ROWS, flow.architecture.d_hidden, 200
     shapes = [(n_rows, width), (n_rows, width), (width, width)]
     operands = [
         [aligned_zeros(shape, flow.architecture.dtype) for shape in shapes] for _ in range(flow.threads)
     ]
-    seconds = _median_time(
-        lambda: run(lambda k: repeat_product(*operands[k], n_products), flow.threads), repetitions
+    median_s = _median_time(
+        lambda: run(lambda k: repeat_product(*operands[k], n_products), flow.threads), seconds
     )
-    return 2 * n_rows * width**2 * n_products * flow.threads / seconds * 1e-9
+    return 2 * n_rows * width**2 * n_products * flow.threads / median_s * 1e-9

@@ -370,7 +370,7 @@ def _warmup(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     for dtype in DTYPES:
         flow = Flow(2, dtype=dtype, n_bins=2, d_hidden=2, n_hidden=1, seed=0, threads=1)
-        benchmark(flow, batch=2, repetitions=1)
+        benchmark(flow, batch=2, seconds=0)
         flow.log_prob([[0.5, 0.5]])
     folder = cpu.gradient.stats.cache_path
     kept = f"kept in {folder}" if folder else "kept nowhere: no folder can be written to, set NUMBA_CACHE_DIR"
