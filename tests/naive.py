@@ -47,11 +47,34 @@ def network(architecture, params, cell, inputs):
     return logits.reshape(*logits.shape[:-1], architecture.n_logits, -1), nearest
 
 
-def softmax(logits):
-    """Softmax over the last axis but one; no logit counts as more than 80 below the largest."""
+def exponentials(logits):
+    """Exponentials, 1 the largest along the last axis but one; no logit counts as more than 80 below it."""
     largest = np.take_along_axis(logits, logits.real.argmax(axis=-2, keepdims=True), axis=-2)
-    exps = np.exp(np.where(logits.real - largest.real < -80, -80, logits - largest))
-    return exps / exps.sum(axis=-2, keepdims=True)
+    return np.exp(np.where(logits.real - largest.real < -80, -80, logits - largest))
+
+
+def normalised(values):
+    """Values with sum one along the last axis but one."""
+    return values / values.sum(axis=-2, keepdims=True)
+
+
+def shares(values):
+    """Parts of the unit interval, a thousandth of which is shared out equally."""
+    return 1e-3 / values.shape[-2] + (1 - 1e-3) * normalised(values)
+
+
+def edges_of(parts):
+    """Edges (..., P + 1, m) of parts (..., P, m) of the unit interval."""
+    edges = np.zeros((*parts.shape[:-2], parts.shape[-2] + 1, parts.shape[-1]), parts.dtype)
+    edges[..., 1:, :] = np.cumsum(parts, axis=-2)
+    return edges
+
+
+def bin_of(edges, x):
+    """Index (..., m) of the bin of each x, and the distance to the nearest edge between two bins."""
+    inner = edges[..., 1:-1, :].real
+    distance = np.abs(x.real[..., None, :] - inner).min(axis=-2, initial=np.inf)
+    return (x.real[..., None, :] >= inner).sum(axis=-2), distance
 
 
 def pick(values, index):
@@ -62,33 +85,130 @@ def pick(values, index):
 class PwLinear:
     """Cumulative distribution of a histogram with bins of equal width: the logits give their contents."""
 
-    @staticmethod
-    def pieces(logits):
-        """Contents of the bins (..., P, m), and what lies to the left of each."""
-        contents = softmax(logits)
-        return contents, np.cumsum(contents, axis=-2) - contents
+    activate = staticmethod(exponentials)
 
     @staticmethod
-    def forward(logits, x):
-        """z and slope dz/dx, both (..., m), and the distance of x to the next jump of the slope."""
-        n_bins = logits.shape[-2]
-        contents, left = PwLinear.pieces(logits)
-        edges = np.arange(1, n_bins) / n_bins
-        k = np.searchsorted(edges, x.real, side="right")
-        z = pick(left, k) + (x * n_bins - k) * pick(contents, k)
-        distance = np.abs(x.real[..., None] - edges).min(axis=-1, initial=np.inf)
+    def edges(values):
+        """Edges of the bins (..., n_bins + 1, m) in x."""
+        n_bins = values.shape[-2]
+        return np.repeat(np.arange(n_bins + 1)[:, None] / n_bins, values.shape[-1], axis=-1)
+
+    @staticmethod
+    def forward(values, x):
+        """z and slope dz/dx, both (..., m), and the distance of x to the next edge of a bin."""
+        n_bins = values.shape[-2]
+        contents = normalised(values)
+        k, distance = bin_of(PwLinear.edges(values), x)
+        z = pick(edges_of(contents), k) + (x * n_bins - k) * pick(contents, k)
         return z, n_bins * pick(contents, k), distance
 
     @staticmethod
-    def inverse(logits, z):
+    def inverse(values, z):
         """Invert `forward`: x and slope dz/dx."""
-        n_bins = logits.shape[-2]
-        contents, left = PwLinear.pieces(logits)
-        k = (z[..., None, :] >= left[..., 1:, :]).sum(axis=-2)
+        n_bins = values.shape[-2]
+        contents = normalised(values)
+        left = edges_of(contents)
+        k, _ = bin_of(left, z)
         return (k + (z - pick(left, k)) / pick(contents, k)) / n_bins, n_bins * pick(contents, k)
 
 
-CELLS = {"pwlinear": PwLinear}
+class PwQuad:
+    """Cumulative distribution of a polygon: the logits give widths of bins and heights of vertices."""
+
+    @staticmethod
+    def activate(logits):
+        """Widths and heights, each up to a factor."""
+        n_bins = logits.shape[-2] // 2
+        groups = exponentials(logits[..., :n_bins, :]), exponentials(logits[..., n_bins:, :])
+        return np.concatenate(groups, axis=-2)
+
+    @staticmethod
+    def polygon(values):
+        """Widths, and heights such that the area is one."""
+        n_bins = values.shape[-2] // 2
+        widths, heights = shares(values[..., :n_bins, :]), values[..., n_bins:, :]
+        area = (widths * (heights[..., 1:, :] + heights[..., :-1, :])).sum(axis=-2, keepdims=True) / 2
+        return widths, heights / area
+
+    @staticmethod
+    def edges(values):
+        """Edges of the bins in x."""
+        return edges_of(PwQuad.polygon(values)[0])
+
+    @staticmethod
+    def forward(values, x):
+        """As `PwLinear.forward`."""
+        widths, heights = PwQuad.polygon(values)
+        left = edges_of(widths)
+        below = edges_of(widths * (heights[..., 1:, :] + heights[..., :-1, :]) / 2)
+        k, distance = bin_of(left, x)
+        offset = x - pick(left, k)
+        rise = (pick(heights, k + 1) - pick(heights, k)) / pick(widths, k)
+        z = pick(below, k) + offset * (pick(heights, k) + rise * offset / 2)
+        return z, pick(heights, k) + rise * offset, distance
+
+    @staticmethod
+    def inverse(values, z):
+        """As `PwLinear.inverse`."""
+        return bisected(PwQuad, values, z)
+
+
+class Rqs:
+    """Rational-quadratic spline: the logits give widths and heights of bins, and slopes at their edges."""
+
+    @staticmethod
+    def activate(logits):
+        """Widths and heights, each up to a factor, and slopes before the least of them is added."""
+        n_bins = logits.shape[-2] // 3
+        groups = exponentials(logits[..., :n_bins, :]), exponentials(logits[..., n_bins : 2 * n_bins, :])
+        slopes = logits[..., 2 * n_bins :, :]
+        root = np.sqrt(slopes**2 / 4 + 1)
+        slopes = np.where(slopes.real > 0, root + slopes / 2, 1 / (root - slopes / 2))
+        return np.concatenate([*groups, slopes], axis=-2)
+
+    @staticmethod
+    def bins(values):
+        """Widths and heights of the bins, and slopes at their edges."""
+        n_bins = values.shape[-2] // 3
+        widths, heights = shares(values[..., :n_bins, :]), shares(values[..., n_bins : 2 * n_bins, :])
+        return widths, heights, 1e-3 + (1 - 1e-3) * values[..., 2 * n_bins :, :]
+
+    @staticmethod
+    def edges(values):
+        """Edges of the bins in x."""
+        return edges_of(Rqs.bins(values)[0])
+
+    @staticmethod
+    def forward(values, x):
+        """As `PwLinear.forward`."""
+        widths, heights, slopes = Rqs.bins(values)
+        left, bottom = edges_of(widths), edges_of(heights)
+        k, distance = bin_of(left, x)
+        mean = pick(heights, k) / pick(widths, k)
+        first, last = pick(slopes, k), pick(slopes, k + 1)
+        t = (x - pick(left, k)) / pick(widths, k)
+        denominator = mean + (first + last - 2 * mean) * t * (1 - t)
+        z = pick(bottom, k) + pick(heights, k) * (mean * t**2 + first * t * (1 - t)) / denominator
+        slope = mean**2 * (last * t**2 + 2 * mean * t * (1 - t) + first * (1 - t) ** 2) / denominator**2
+        return z, slope, distance
+
+    @staticmethod
+    def inverse(values, z):
+        """As `PwLinear.inverse`."""
+        return bisected(Rqs, values, z)
+
+
+def bisected(cell, values, z):
+    """Invert a cell without its formula: halve the interval in which x must be until it is a point."""
+    low, high = np.zeros(z.shape), np.ones(z.shape)
+    for _ in range(60):
+        x = (low + high) / 2
+        is_beyond = cell.forward(values, x)[0] <= z
+        low, high = np.where(is_beyond, x, low), np.where(is_beyond, high, x)
+    return low, cell.forward(values, low)[1]
+
+
+CELLS = {"pwlinear": PwLinear, "pwquad": PwQuad, "rqs": Rqs}
 
 
 def forward(architecture, params, bounds, x):
@@ -99,7 +219,8 @@ def forward(architecture, params, bounds, x):
     margin = np.full(z.shape[:-1], np.inf)
     for cell, mask in enumerate(architecture.masks):
         logits, kink = network(architecture, params, cell, z[..., ~mask])
-        z[..., mask], slope, jump = CELLS[architecture.cell].forward(logits, z[..., mask])
+        spline = CELLS[architecture.cell]
+        z[..., mask], slope, jump = spline.forward(spline.activate(logits), z[..., mask])
         log_q = log_q + np.log(slope).sum(axis=-1)
         margin = np.minimum(margin, np.minimum(kink, jump.min(axis=-1)))
     return Latent(z, log_q, margin)
@@ -112,7 +233,8 @@ def inverse(architecture, params, bounds, z):
     log_q = -np.log(upper - lower).sum() * np.ones(len(z))
     for cell, mask in reversed(list(enumerate(architecture.masks))):
         logits, _ = network(architecture, params, cell, x[:, ~mask])
-        x[:, mask], slope = CELLS[architecture.cell].inverse(logits, x[:, mask])
+        spline = CELLS[architecture.cell]
+        x[:, mask], slope = spline.inverse(spline.activate(logits), x[:, mask])
         log_q = log_q + np.log(slope).sum(axis=-1)
     return lower + (upper - lower) * x, log_q
 

@@ -19,7 +19,7 @@ def test_number_of_params_follows_the_formula(architecture):
     width, total = architecture.d_hidden, 0
     for mask in architecture.masks:
         n_transformed, n_inputs = int(mask.sum()), int((~mask).sum())
-        n_out = n_transformed * CELLS[architecture.cell].logits_per_bin * architecture.n_bins
+        n_out = n_transformed * CELLS[architecture.cell].n_logits(architecture.n_bins)
         if n_inputs == 0:
             total += n_out
         else:

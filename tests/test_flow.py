@@ -54,7 +54,7 @@ def assert_close(found, expected, flow, scale=1.0):
     """Points or log densities that differ by rounding before the networks; see above."""
     error = np.abs(found - expected) / scale
     assert np.median(error) <= 1e-11
-    assert error.max() <= (1e-11 if flow.architecture.dtype == "float64" else 1e-5)
+    assert error.max() <= (1e-10 if flow.architecture.dtype == "float64" else 1e-4)
 
 
 class TestMap:
@@ -106,27 +106,34 @@ class TestMap:
         expected = naive.forward(flow.architecture, flow.params.astype(np.float64), flow.bounds, x)
         np.testing.assert_allclose(z, expected.z, rtol=0, atol=1e-5)
         is_smooth = expected.margin > 1e-5  # elsewhere rounding may take the point to the next bin
-        np.testing.assert_allclose(log_q[is_smooth], expected.log_q[is_smooth], rtol=0, atol=1e-5)
+        # Where log q changes a hundred times as fast as x, so does the rounding of the networks in it.
+        np.testing.assert_allclose(log_q[is_smooth], expected.log_q[is_smooth], rtol=0, atol=1e-4)
         assert is_smooth.mean() > 0.9
 
     @settings(max_examples=50)
     @given(st.data(), flows(dtype=double))
     def test_density_is_the_determinant_of_the_jacobian(self, data, flow):
+        """The Jacobian by central differences of the kernels' map, good to h^2, where the map is smooth."""
         h = 1e-6
         x = data.draw(uniform_points(flow.d, 50)) * (1 - 2 * h) + h
-        latent = naive.forward(flow.architecture, flow.params, flow.bounds, in_box(flow, x))
-        is_smooth = latent.margin > 100 * h
+        steps = h * np.eye(flow.d)[:, None]
+        oracle = [
+            naive.forward(flow.architecture, flow.params, flow.bounds, in_box(flow, x + shift))
+            for shift in np.concatenate([np.zeros((1, flow.d)), steps[:, 0], -steps[:, 0]])
+        ]
+        bend = np.abs(np.diff([latent.log_q for latent in oracle], axis=0)).max(axis=0)
+        is_smooth = (oracle[0].margin > 100 * h) & (bend < 1e-3)
         assert is_smooth.mean() > 0.5
         x = x[is_smooth]
-        steps = h * np.eye(flow.d)[:, None]
         rows = (-1, flow.d)
         above, below = (flow.to_latent(in_box(flow, (x + step).reshape(rows)))[0] for step in (steps, -steps))
         jacobian = ((above - below) / (2 * h)).reshape(flow.d, len(x), flow.d).swapaxes(0, 1)
         sign, log_det = np.linalg.slogdet(jacobian)
         np.testing.assert_array_equal(sign, 1)
-        # Rounding of x, at most two widths from zero, is 1e-9 of h; the Jacobian's inverse is some ten.
+        # Rounding of x, at most two widths from zero, is 1e-9 of h; the Jacobian's inverse is some ten. Where
+        # log q changes by b within h, the error of a difference is of order b^2.
         found = flow.log_prob(in_box(flow, x)) + flow.log_volume
-        np.testing.assert_allclose(found, log_det, rtol=0, atol=1e-6)
+        assert (np.abs(found - log_det) <= 1e-6 + 10 * bend[is_smooth] ** 2).all()
 
     @given(st.data(), architectures())
     def test_new_flow_is_the_identity(self, data, architecture):
@@ -173,8 +180,8 @@ class TestMap:
     def test_one_dimension_is_monotone(self, flow, seed):
         points = np.concatenate([np.random.default_rng(seed).random(500), edges(flow.architecture.n_bins)])
         points = np.sort(points)[:, None]
-        assert (np.diff(flow.to_latent(in_box(flow, points))[0], axis=0) >= 0).all()
-        assert (np.diff(flow.from_latent(points)[0], axis=0) >= 0).all()
+        assert (np.diff(flow.to_latent(in_box(flow, points))[0], axis=0) >= -4 * EPS).all()
+        assert (np.diff(flow.from_latent(points)[0], axis=0) >= -4 * EPS * widths(flow)).all()
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("masking", sorted(MASKS))
@@ -224,15 +231,10 @@ class TestMap:
 class TestDensity:
     @given(flows(d=st.just(1)))
     def test_integral_in_one_dimension(self, flow):
-        """Midpoint rule: exact in one cell, whose density is constant between its bins' edges.
-
-        The jumps of a second cell fall within intervals, not more than one in each, since its bins are much
-        wider: each of these is off by half of the jump at most.
-        """
+        """Midpoint rule: it is off by half an interval times the second differences, jumps and kinks too."""
         n = flow.architecture.n_bins * 1000
         q = np.exp(flow.log_prob(in_box(flow, (np.arange(n)[:, None] + 0.5) / n)) + flow.log_volume)
-        jumps = np.abs(np.diff(q)).sum() if flow.architecture.n_cells > 1 else 0.0
-        assert abs(q.mean() - 1) <= jumps / (2 * n) + 1e-12
+        assert abs(q.mean() - 1) <= np.abs(np.diff(q, n=2)).sum() / (2 * n) + 1e-12
 
     @settings(max_examples=20)
     @given(flows(d=st.just(2)))

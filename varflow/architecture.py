@@ -60,7 +60,7 @@ class Architecture:
     d : int
         Number of dimensions.
     cell : str
-        Kind of spline: "pwlinear".
+        Kind of spline: "pwlinear", "pwquad" or "rqs"; see `varflow.kernels.splines`.
     masking : {"checkerboard", "maximal", "iflow"}
         How coordinates are shared out among the cells; see `varflow.masks`.
     n_bins : int
@@ -119,7 +119,7 @@ class Architecture:
     @property
     def n_logits(self) -> int:
         """Logits that a network gives for each transformed coordinate."""
-        return CELLS[self.cell].logits_per_bin * self.n_bins
+        return CELLS[self.cell].n_logits(self.n_bins)
 
     @cached_property
     def layers(self) -> np.ndarray:

@@ -28,8 +28,9 @@ class Flow:
     ----------
     d : int
         Number of dimensions, at least 1.
-    cell : str
-        Kind of spline in the cells: "pwlinear".
+    cell : {"pwlinear", "pwquad", "rqs"}
+        Kind of spline in the cells: piecewise linear or piecewise quadratic (Müller et al., arXiv
+        1808.03856), or rational-quadratic (Durkan et al., arXiv 1906.04032).
     masking : {"iflow", "checkerboard", "maximal"}
         How coordinates are shared out among the cells; see `varflow.masks`.
     n_bins : int

@@ -34,8 +34,9 @@ torch.manual_seed(options["seed"])
 torch.set_flush_denormal(True)
 cell = dict(n_bins=options["n_bins"], d_hidden=options["d_hidden"], n_hidden=options["n_hidden"] - 1)
 trainer = StatefulTrainer(
-    d=options["d"], loss="variance", flow="pwlinear", checkpoint=False, minibatch_size=options["batch"],
-    n_epochs=options.get("n_epochs", 1), flow_options=dict(masking=options["masking"], cell_params=cell))
+    d=options["d"], loss="variance", flow=options.get("cell", "pwlinear"), checkpoint=False,
+    minibatch_size=options["batch"], n_epochs=options.get("n_epochs", 1),
+    flow_options=dict(masking=options["masking"], cell_params=cell))
 n_params = sum(p.numel() for p in trainer.flow.parameters() if p.requires_grad)
 """
 

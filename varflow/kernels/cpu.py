@@ -13,20 +13,17 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from varflow.architecture import Architecture
 from varflow.kernels.compile import inlined, kernel
 from varflow.kernels.counter import take
 from varflow.kernels.layout import aligned_zeros
 from varflow.kernels.network import layer_weights, network_backward, network_forward, transpose_weights
-from varflow.kernels.splines import cell_backward, cell_forward, cell_inverse
+from varflow.kernels.splines import SCRATCH_ROWS, cell_activate, cell_backward, cell_forward, cell_inverse
 
-MIN_LOGIT = -80.0  # below the largest: exp stays a normal float32, a slope never becomes 0
 NEGLIGIBLE = 1e-20  # share of the loss below which a point's gradient is dropped: denormals are slow
 TILE_ROWS = 128  # enough to pay for streaming the weights, few enough for activations to stay in cache
-SLOPES_PER_LOG = 8  # so many can be multiplied before a logarithm is due: exp(MIN_LOGIT)^8 > 1e-300
+SLOPES_PER_LOG = 8  # so many can be multiplied before a logarithm is due: exp(-80)^8 > 1e-300
 
 
 class Workspace(NamedTuple):
@@ -36,11 +33,11 @@ class Workspace(NamedTuple):
     log_det: np.ndarray  # (T,) float64
     inputs: np.ndarray  # (n_kept, d * T)
     hidden: np.ndarray  # (n_kept, n_hidden, T, H)
-    exps: np.ndarray  # (n_kept, P * d * T)
+    values: np.ndarray  # (n_kept, P * d * T), of the cells
     x: np.ndarray  # (n_kept, d * T) float64, transformed coordinates before the cell
     z: np.ndarray  # (n_kept, d * T) float64, and behind it
     slope: np.ndarray  # (n_kept, d * T) float64
-    scratch: np.ndarray  # (3 * d * T,) float64
+    scratch: np.ndarray  # (SCRATCH_ROWS * d * T,) float64
     dcoordinates: np.ndarray  # (d, T) float64
     dlog_q: np.ndarray  # (T,) float64
     dz: np.ndarray  # (2, d * T) float64
@@ -63,11 +60,11 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
         log_det=aligned_zeros((n_rows,), float),
         inputs=aligned_zeros((n_kept, m), dtype),
         hidden=aligned_zeros((n_kept, n_hidden, n_rows, d_hidden), dtype),
-        exps=aligned_zeros((n_kept, m * n_logits), dtype),
+        values=aligned_zeros((n_kept, m * n_logits), dtype),
         x=aligned_zeros((n_kept, m), float),
         z=aligned_zeros((n_kept, m), float),
         slope=aligned_zeros((n_kept, m), float),
-        scratch=aligned_zeros((3 * m,), float),
+        scratch=aligned_zeros((SCRATCH_ROWS * m,), float),
         dcoordinates=aligned_zeros((d, n_rows), float),
         dlog_q=aligned_zeros((n_rows,), float),
         dz=aligned_zeros((2, m), float),
@@ -79,53 +76,16 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
     )
 
 
-def exponential(x):
-    """exp(x) for MIN_LOGIT <= x <= 0, in the precision of x, in a form that vectorises."""
-    return np.exp(x)
-
-
-@overload(exponential)
-def _exponential(x):
-    return _exponential_float32 if x == types.float32 else lambda x: math.exp(x)
-
-
-def _exponential_float32(x):
-    # 2^k exp(r) with |r| <= ln(2)/2, exp(r) by the polynomial of Cephes' expf: a fifth of the time of libm's,
-    # since a loop that calls a function is not vectorised.
-    k = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
-    r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    bits = np.int32((np.int32(k) + np.int32(127)) << np.int32(23))
-    return p * bits.view(np.float32)
-
-
 @kernel
-def exponentials(logits, biases, largest):
-    """Turn logits into exp(logit - the largest of the coordinate).
-
-    logits: (P, m), without bias on entry, set. biases: (P, n_transformed), m being n_transformed * T.
-    largest: (m,), scratch.
-    """
-    floor = logits.dtype.type(MIN_LOGIT)
-    n_logits, m = logits.shape
-    n_rows = m // biases.shape[1]
-    largest[:] = -np.inf
+def add_biases(logits, biases):
+    """logits: (P, m), added to. biases: (P, n_transformed), m being n_transformed * T."""
+    n_logits, n_transformed = biases.shape
+    n_rows = logits.shape[1] // n_transformed
     for j in range(n_logits):
-        for t in range(biases.shape[1]):
+        for t in range(n_transformed):
             bias = biases[j, t]  # read once: the loop is vectorised only where nothing in it may change
             for i in range(t * n_rows, (t + 1) * n_rows):
                 logits[j, i] += bias
-        for i in range(m):
-            largest[i] = max(largest[i], logits[j, i])
-    for j in range(n_logits):
-        for i in range(m):
-            logits[j, i] = exponential(max(logits[j, i] - largest[i], floor))
 
 
 @kernel
@@ -143,7 +103,7 @@ def slot_of(c, work):
 
 @kernel
 def conditioner(c, params, layout, work):
-    """Exponentials (P, n_transformed * T) that cell c gives for the coordinates that stand before it.
+    """Values (P, n_transformed * T) that cell c gives for the coordinates that stand before it.
 
     The transformed coordinates are copied to x of `work`.
     """
@@ -160,7 +120,7 @@ def conditioner(c, params, layout, work):
         values = work.x[slot, i * n_rows : (i + 1) * n_rows]
         copy(values, work.coordinates[layout.split[c, n_inputs + i]])
     n_out = n_transformed * layout.n_logits
-    logits = work.exps[slot, : n_out * n_rows]
+    logits = work.values[slot, : n_out * n_rows]
     if n_inputs > 0:
         network_forward(
             work.hidden[slot], logits.reshape(n_out, n_rows), inputs, params, layout.layers[c],
@@ -169,8 +129,9 @@ def conditioner(c, params, layout, work):
     else:
         logits[:] = 0
     _, biases = layer_weights(params, layout.layers[c, -1])
-    exps = logits.reshape(layout.n_logits, n_transformed * n_rows)
-    exponentials(exps, biases.reshape(layout.n_logits, n_transformed), work.network[1])
+    values = logits.reshape(layout.n_logits, n_transformed * n_rows)
+    add_biases(values, biases.reshape(layout.n_logits, n_transformed))
+    cell_activate(layout.cell, values, work.network[1])
 
 
 @kernel
@@ -200,9 +161,9 @@ def coupling_forward(c, params, layout, work):
     conditioner(c, params, layout, work)
     slot = slot_of(c, work)
     m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
-    exps = work.exps[slot, : layout.n_logits * m].reshape(layout.n_logits, m)
+    values = work.values[slot, : layout.n_logits * m].reshape(layout.n_logits, m)
     x, z, slope = work.x[slot, :m], work.z[slot, :m], work.slope[slot, :m]
-    cell_forward(layout.cell, z, slope, exps, x, work.scratch[: 3 * m].reshape(3, m))
+    cell_forward(layout.cell, z, slope, values, x, work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m))
     scatter(work.coordinates, z, layout.split[c, layout.n_inputs[c] :])
     add_log_slopes(work.log_det, slope)
 
@@ -222,11 +183,11 @@ def coupling_backward(c, dparams, params, layout, work):
     for i in range(transformed.shape[0]):
         copy(dz[i * n_rows : (i + 1) * n_rows], work.dcoordinates[transformed[i]])
         copy(dlog_slope[i * n_rows : (i + 1) * n_rows], work.dlog_q)
-    exps = work.exps[c, : layout.n_logits * m].reshape(layout.n_logits, m)
+    values = work.values[c, : layout.n_logits * m].reshape(layout.n_logits, m)
     dlogits = work.dlogits[: layout.n_logits * m].reshape(layout.n_logits, m)
     cell_backward(
-        layout.cell, dlogits, dz, exps, work.x[c, :m], work.z[c, :m], work.slope[c, :m], dz, dlog_slope,
-        work.scratch[: 3 * m].reshape(3, m),
+        layout.cell, dlogits, dz, values, work.x[c, :m], work.z[c, :m], work.slope[c, :m], dz, dlog_slope,
+        work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m),
     )  # fmt: skip
     scatter(work.dcoordinates, dz, transformed)
     n_out = transformed.shape[0] * layout.n_logits
@@ -255,9 +216,9 @@ def coupling_inverse(c, params, layout, work):
     """Take the coordinates of `work` back through cell c; log_det, of the forward map, is added to."""
     conditioner(c, params, layout, work)
     m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
-    exps = work.exps[0, : layout.n_logits * m].reshape(layout.n_logits, m)
+    values = work.values[0, : layout.n_logits * m].reshape(layout.n_logits, m)
     x, slope = work.x[0, :m], work.slope[0, :m]
-    cell_inverse(layout.cell, x, slope, exps, x, work.scratch[: 3 * m].reshape(3, m))
+    cell_inverse(layout.cell, x, slope, values, x, work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m))
     scatter(work.coordinates, x, layout.split[c, layout.n_inputs[c] :])
     add_log_slopes(work.log_det, slope)
 

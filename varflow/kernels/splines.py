@@ -1,41 +1,117 @@
 """Mathematics of the cells: monotone maps of the unit interval onto itself, made of pieces.
 
 A cell maps a target coordinate x to a latent coordinate z. Its network gives P logits for each transformed
-coordinate; what arrives here are `exps` = exp(logit - largest logit). Each cell is three functions and one
-row of the table `CELLS`:
+coordinate. Each cell is four functions and one row of the table `CELLS`:
 
+- `X_activate` turns logits, in place, into the positive numbers that the others work with: `values`,
 - `X_forward` sets z and the slope dz/dx,
 - `X_backward` takes derivatives of the loss in z and in log dz/dx; it sets those in the logits and in x,
 - `X_inverse` sets x and the slope dz/dx.
 
 They take m coordinates at once, bins outside and coordinates inside, which is the order that vectorises
-(a GPU thread calls them with m = 1). Shapes: exps (P, m), everything else (m,), scratch (3, m).
+(a GPU thread calls them with m = 1). Shapes: logits and values (P, m), scratch (SCRATCH_ROWS, m), everything
+else (m,). With logits of zero, each cell is the identity.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
 
 from varflow.kernels.compile import device_function
 
-__all__ = ["CELLS", "Cell", "cell_backward", "cell_forward", "cell_inverse"]
+__all__ = ["CELLS", "SCRATCH_ROWS", "Cell", "cell_activate", "cell_backward", "cell_forward", "cell_inverse"]
 
-PWLINEAR = 0
+MIN_LOGIT = -80.0  # below the largest: exp stays a normal float32, a slope never becomes 0
+MIN_SHARE = 1e-3  # of the interval, which bins of learned sizes have in equal parts: none vanishes
+MIN_SLOPE = 1e-3  # of a rational-quadratic spline at the edges of its bins
+SCRATCH_ROWS = 12
+
+PWLINEAR, PWQUAD, RQS = range(3)
 
 
 class Cell(NamedTuple):
     """What the rest of the project needs to know of a cell."""
 
-    code: int  # which branch of cell_forward, cell_backward and cell_inverse is its own
-    logits_per_bin: int
+    code: int  # which branch of the functions cell_* is its own
+    n_logits: Callable[[int], int]  # logits a transformed coordinate, for so many bins
 
 
-CELLS = {"pwlinear": Cell(code=PWLINEAR, logits_per_bin=1)}
+CELLS = {
+    "pwlinear": Cell(code=PWLINEAR, n_logits=lambda n_bins: n_bins),
+    "pwquad": Cell(code=PWQUAD, n_logits=lambda n_bins: 2 * n_bins + 1),
+    "rqs": Cell(code=RQS, n_logits=lambda n_bins: 3 * n_bins + 1),
+}
+
+
+def exponential(x):
+    """exp(x) for MIN_LOGIT <= x <= 0, in the precision of x, in a form that vectorises."""
+    return np.exp(x)
+
+
+@overload(exponential)
+def _exponential(x):
+    return _exponential_float32 if x == types.float32 else lambda x: math.exp(x)
+
+
+def _exponential_float32(x):
+    # 2^k exp(r) with |r| <= ln(2)/2, exp(r) by the polynomial of Cephes' expf: a fifth of the time of libm's,
+    # since a loop that calls a function is not vectorised.
+    k = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
+    r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1.0)
+    bits = np.int32((np.int32(k) + np.int32(127)) << np.int32(23))
+    return p * bits.view(np.float32)
 
 
 @device_function
-def pwlinear_forward(z, slope, exps, x, scratch):
+def exponentials(logits, largest):
+    """Turn logits (P, m) into exp(logit - the largest of the coordinate). largest: (m,), scratch."""
+    floor = logits.dtype.type(MIN_LOGIT)
+    n_logits, m = logits.shape
+    largest[:] = -np.inf
+    for j in range(n_logits):
+        for i in range(m):
+            largest[i] = max(largest[i], logits[j, i])
+    for j in range(n_logits):
+        for i in range(m):
+            logits[j, i] = exponential(max(logits[j, i] - largest[i], floor))
+
+
+@device_function
+def squareplus(logits):
+    """Turn logits s into sqrt(s^2 / 4 + 1) + s / 2, positive and 1 at zero (Barron, arXiv 2112.11687).
+
+    It stands in for softplus, which it resembles: it takes no logarithm, and its derivative follows from it.
+    """
+    real = logits.dtype.type
+    quarter, half, one, most = real(0.25), real(0.5), real(1.0), real(-MIN_LOGIT)
+    for j in range(logits.shape[0]):
+        for i in range(logits.shape[1]):
+            s = min(max(logits[j, i], -most), most)
+            root = np.sqrt(quarter * s * s + one)
+            logits[j, i] = root + half * s if s > 0 else one / (root - half * s)  # no difference of equals
+
+
+@device_function
+def pwlinear_activate(logits, largest):
+    """Values: contents of the bins, up to a factor."""
+    exponentials(logits, largest)
+
+
+@device_function
+def pwlinear_forward(z, slope, values, x, scratch):
     """Piecewise-linear map, bins of equal width in x (Müller et al., arXiv 1808.03856, section 4.1)."""
-    n_bins, m = exps.shape
+    n_bins, m = values.shape
     total, position = scratch[0], scratch[1]
     for i in range(m):
         z[i] = 0.0
@@ -46,9 +122,9 @@ def pwlinear_forward(z, slope, exps, x, scratch):
         is_last = j == n_bins - 1
         for i in range(m):
             inside = position[i] - j  # of x, from the left edge of bin j
-            z[i] += exps[j, i] * min(max(inside, 0.0), 1.0)
-            total[i] += exps[j, i]
-            slope[i] += exps[j, i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
+            z[i] += values[j, i] * min(max(inside, 0.0), 1.0)
+            total[i] += values[j, i]
+            slope[i] += values[j, i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
     for i in range(m):
         over_total = 1.0 / total[i]
         z[i] = min(z[i] * over_total, 1.0)
@@ -56,16 +132,16 @@ def pwlinear_forward(z, slope, exps, x, scratch):
 
 
 @device_function
-def pwlinear_backward(dlogits, dx, exps, x, z, slope, dz, dlog_slope, scratch):
+def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     """Derivatives through `pwlinear_forward`; dx and dz may be the same array."""
-    n_bins, m = exps.shape
+    n_bins, m = values.shape
     rising, falling, position = scratch[0], scratch[1], scratch[2]
     for i in range(m):
         rising[i] = 0.0
         position[i] = x[i] * n_bins
     for j in range(n_bins):
         for i in range(m):
-            rising[i] += exps[j, i]
+            rising[i] += values[j, i]
     for i in range(m):
         over_total = 1.0 / rising[i]
         rising[i] = dz[i] * over_total
@@ -75,48 +151,371 @@ def pwlinear_backward(dlogits, dx, exps, x, z, slope, dz, dlog_slope, scratch):
         for i in range(m):
             inside = position[i] - j
             here = dlog_slope[i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
-            dlogits[j, i] = exps[j, i] * (rising[i] * min(max(inside, 0.0), 1.0) - falling[i]) + here
+            dlogits[j, i] = values[j, i] * (rising[i] * min(max(inside, 0.0), 1.0) - falling[i]) + here
     for i in range(m):
         dx[i] = dz[i] * slope[i]
 
 
 @device_function
-def pwlinear_inverse(x, slope, exps, z, scratch):
+def pwlinear_inverse(x, slope, values, z, scratch):
     """Inverse of `pwlinear_forward`; x and z may be the same array."""
-    n_bins, m = exps.shape
+    n_bins, m = values.shape
     total, k = scratch[0], scratch[1]
     for i in range(m):
         total[i] = 0.0
         k[i] = 0.0
     for j in range(n_bins):
         for i in range(m):
-            total[i] += exps[j, i]
+            total[i] += values[j, i]
     for i in range(m):
         x[i] = z[i] * total[i] if z[i] < 1.0 else math.inf  # 1 goes to 1, whatever the sums are rounded to
     for j in range(n_bins - 1):
         for i in range(m):
-            is_beyond = k[i] == j and x[i] >= exps[j, i]
-            x[i] -= exps[j, i] if is_beyond else 0.0  # what is left to cover
+            is_beyond = k[i] == j and x[i] >= values[j, i]
+            x[i] -= values[j, i] if is_beyond else 0.0  # what is left to cover
             k[i] += 1.0 if is_beyond else 0.0  # in which bin
     for i in range(m):
-        here = exps[int(k[i]), i]
+        here = values[int(k[i]), i]
         x[i] = (k[i] + min(x[i] / here, 1.0)) / n_bins
         slope[i] = here * n_bins / total[i]
 
 
 @device_function
-def cell_forward(cell, z, slope, exps, x, scratch):
+def pwquad_activate(logits, largest):
+    """Values: widths of the n bins, then heights of the n + 1 vertices, each up to a factor."""
+    n_bins = logits.shape[0] // 2
+    exponentials(logits[:n_bins], largest)
+    exponentials(logits[n_bins:], largest)
+
+
+@device_function
+def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heights_below, heights):
+    """Find the bins in which targets x, or z if is_latent, are.
+
+    Set, all (m,): the number k of the bin, its left edge, the area below the polygon to the left of it; the
+    factor of widths; the area and the sum of the mean heights of all bins, and of those to the left.
+    """
+    n_bins, m = values.shape[0] // 2, values.shape[1]
+    least = MIN_SHARE / n_bins
+    for i in range(m):
+        k[i] = 0.0
+        left[i] = 0.0
+        below[i] = 0.0
+        factor[i] = 0.0
+        area[i] = 0.0
+        heights_below[i] = 0.0
+        heights[i] = 0.0
+    for j in range(n_bins):
+        for i in range(m):
+            factor[i] += values[j, i]
+    for i in range(m):
+        factor[i] = (1.0 - MIN_SHARE) / factor[i]
+    for j in range(n_bins):
+        for i in range(m):
+            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+            area[i] += (least + factor[i] * values[j, i]) * height
+            heights[i] += height
+    for j in range(n_bins - 1):
+        for i in range(m):
+            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+            width = least + factor[i] * values[j, i]
+            if is_latent:
+                is_beyond = k[i] == j and target[i] * area[i] >= below[i] + width * height
+            else:
+                is_beyond = k[i] == j and target[i] >= left[i] + width
+            k[i] += 1.0 if is_beyond else 0.0
+            left[i] += width if is_beyond else 0.0
+            below[i] += width * height if is_beyond else 0.0
+            heights_below[i] += height if is_beyond else 0.0
+
+
+@device_function
+def pwquad_height(low, high, inside):
+    """Height of the polygon between two vertices, which rounding might put below the lower one, even at 0."""
+    return max(low + (high - low) * inside, min(low, high))
+
+
+@device_function
+def pwquad_forward(z, slope, values, x, scratch):
+    """Piecewise-quadratic map: its slope is a polygon (Müller et al., arXiv 1808.03856, section 4.2)."""
+    n_bins, m = values.shape[0] // 2, values.shape[1]
+    least = MIN_SHARE / n_bins
+    k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    pwquad_locate(values, x, False, k, left, below, factor, area, scratch[5], scratch[6])
+    for i in range(m):
+        j = int(k[i])
+        low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
+        width = least + factor[i] * values[j, i]
+        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
+        height = pwquad_height(low, high, inside)
+        z[i] = min((below[i] + 0.5 * width * inside * (low + height)) / area[i], 1.0)
+        slope[i] = height / area[i]
+
+
+@device_function
+def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
+    """Derivatives through `pwquad_forward`; dx and dz may be the same array."""
+    n_bins, m = values.shape[0] // 2, values.shape[1]
+    least = MIN_SHARE / n_bins
+    k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    heights_below, heights = scratch[5], scratch[6]
+    pwquad_locate(values, x, False, k, left, below, factor, area, heights_below, heights)
+    # Derivatives in the area to the left of x, in all the area, in the width of the bin, in its two heights.
+    dpart, darea, dwidth, dlow, dhigh = scratch[7], scratch[8], scratch[9], scratch[10], scratch[11]
+    mean = scratch[1]  # of the derivatives in the widths, by the widths; takes the place of left
+    for i in range(m):
+        j = int(k[i])
+        low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
+        width = least + factor[i] * values[j, i]
+        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
+        height = pwquad_height(low, high, inside)
+        dheight = dlog_slope[i] / height
+        dpart[i] = dz[i] / area[i]
+        darea[i] = -(dz[i] * z[i] + dlog_slope[i]) / area[i]
+        dx[i] = dpart[i] * height + dheight * (high - low) / width
+        dlow[i] = dpart[i] * width * inside * (1.0 - 0.5 * inside) + dheight * (1.0 - inside)
+        dhigh[i] = dpart[i] * width * inside * 0.5 * inside + dheight * inside
+        half = 0.5 * (low + high)
+        dwidth[i] = dpart[i] * 0.5 * inside * (low + height) - dx[i] * inside + darea[i] * half
+        mean[i] = (
+            dpart[i] * (below[i] - least * heights_below[i])
+            - dx[i] * (left[i] - least * k[i])
+            + darea[i] * (area[i] - least * heights[i])
+            + (dwidth[i] - darea[i] * half) * (width - least)
+        ) / (1.0 - MIN_SHARE)
+    for j in range(n_bins):
+        for i in range(m):
+            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+            dother = darea[i] * height + (dpart[i] * height - dx[i] if j < k[i] else 0.0)
+            here = dwidth[i] if j == k[i] else dother
+            dlogits[j, i] = factor[i] * values[j, i] * (here - mean[i])
+    for j in range(n_bins + 1):
+        for i in range(m):
+            here = dlow[i] if j == k[i] else (dhigh[i] if j == k[i] + 1.0 else 0.0)
+            if j > 0:
+                width = least + factor[i] * values[j - 1, i]
+                here += 0.5 * width * (darea[i] + (dpart[i] if j - 1 < k[i] else 0.0))
+            if j < n_bins:
+                width = least + factor[i] * values[j, i]
+                here += 0.5 * width * (darea[i] + (dpart[i] if j < k[i] else 0.0))
+            dlogits[n_bins + j, i] = values[n_bins + j, i] * here
+
+
+@device_function
+def pwquad_inverse(x, slope, values, z, scratch):
+    """Inverse of `pwquad_forward`; x and z may be the same array."""
+    n_bins, m = values.shape[0] // 2, values.shape[1]
+    least = MIN_SHARE / n_bins
+    k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    pwquad_locate(values, z, True, k, left, below, factor, area, scratch[5], scratch[6])
+    for i in range(m):
+        j = int(k[i])
+        low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
+        width = least + factor[i] * values[j, i]
+        part = max(z[i] * area[i] - below[i], 0.0) / width
+        height = math.sqrt(max(low * low + 2.0 * (high - low) * part, 0.0))
+        inside = 2.0 * part / (low + height)  # the quadratic's root without a difference of equals
+        inside = min(inside, 1.0) if z[i] < 1.0 else 1.0
+        x[i] = min(left[i] + width * inside, 1.0) if z[i] < 1.0 else 1.0
+        slope[i] = pwquad_height(low, high, inside) / area[i]
+
+
+@device_function
+def rqs_activate(logits, largest):
+    """Values: widths of the n bins and heights, each up to a factor, and n + 1 slopes, before the least."""
+    n_bins = logits.shape[0] // 3
+    exponentials(logits[:n_bins], largest)
+    exponentials(logits[n_bins : 2 * n_bins], largest)
+    squareplus(logits[2 * n_bins :])
+
+
+@device_function
+def rqs_locate(values, target, is_latent, k, left, bottom, factor, height_factor):
+    """Find the bins in which targets x, or z if is_latent, are.
+
+    Set, all (m,): the number k of the bin, its left edge, its lower edge, the factors of widths and heights.
+    """
+    n_bins, m = values.shape[0] // 3, values.shape[1]
+    least = MIN_SHARE / n_bins
+    for i in range(m):
+        k[i] = 0.0
+        left[i] = 0.0
+        bottom[i] = 0.0
+        factor[i] = 0.0
+        height_factor[i] = 0.0
+    for j in range(n_bins):
+        for i in range(m):
+            factor[i] += values[j, i]
+            height_factor[i] += values[n_bins + j, i]
+    for i in range(m):
+        factor[i] = (1.0 - MIN_SHARE) / factor[i]
+        height_factor[i] = (1.0 - MIN_SHARE) / height_factor[i]
+    for j in range(n_bins - 1):
+        for i in range(m):
+            right = left[i] + (least + factor[i] * values[j, i])
+            top = bottom[i] + (least + height_factor[i] * values[n_bins + j, i])
+            is_beyond = k[i] == j and target[i] >= (top if is_latent else right)
+            k[i] += 1.0 if is_beyond else 0.0
+            left[i] = right if is_beyond else left[i]
+            bottom[i] = top if is_beyond else bottom[i]
+
+
+@device_function
+def rqs_slope(value):
+    """Slope at an edge of a bin."""
+    return MIN_SLOPE + (1.0 - MIN_SLOPE) * np.float64(value)
+
+
+@device_function
+def rqs_forward(z, slope, values, x, scratch):
+    """Monotone rational-quadratic spline (Durkan et al., arXiv 1906.04032, equations 4 and 5)."""
+    n_bins, m = values.shape[0] // 3, values.shape[1]
+    least = MIN_SHARE / n_bins
+    k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    rqs_locate(values, x, False, k, left, bottom, factor, height_factor)
+    for i in range(m):
+        j = int(k[i])
+        width = least + factor[i] * values[j, i]
+        height = least + height_factor[i] * values[n_bins + j, i]
+        first, last = rqs_slope(values[2 * n_bins + j, i]), rqs_slope(values[2 * n_bins + j + 1, i])
+        mean = height / width
+        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
+        outside = 1.0 - inside
+        both = inside * outside
+        denominator = mean + (first + last - 2.0 * mean) * both
+        numerator = mean * inside * inside + first * both
+        z[i] = min(bottom[i] + height * min(numerator / denominator, 1.0), 1.0)
+        top = last * inside * inside + 2.0 * mean * both + first * outside * outside
+        slope[i] = top * (mean / denominator) ** 2
+
+
+@device_function
+def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
+    """Derivatives through `rqs_forward`; dx and dz may be the same array."""
+    n_bins, m = values.shape[0] // 3, values.shape[1]
+    least = MIN_SHARE / n_bins
+    k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    rqs_locate(values, x, False, k, left, bottom, factor, height_factor)
+    # Derivatives in the lower edge, in the width and the height of the bin, in the slopes at its two edges,
+    # and the means of those in all widths, by the widths, and in all heights.
+    dbottom, dwidth, dheight, dfirst, dlast = scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
+    mean_dwidth, mean_dheight = scratch[10], scratch[11]
+    for i in range(m):
+        j = int(k[i])
+        width = least + factor[i] * values[j, i]
+        height = least + height_factor[i] * values[n_bins + j, i]
+        first, last = rqs_slope(values[2 * n_bins + j, i]), rqs_slope(values[2 * n_bins + j + 1, i])
+        mean = height / width
+        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
+        outside = 1.0 - inside
+        both = inside * outside
+        excess = first + last - 2.0 * mean
+        denominator = mean + excess * both
+        ratio = (mean * inside * inside + first * both) / denominator
+        top = last * inside * inside + 2.0 * mean * both + first * outside * outside
+        dlog_top, dlog_denominator = dlog_slope[i] / top, -2.0 * dlog_slope[i] / denominator
+        dratio = dz[i] * height / denominator
+        dmean = (
+            dratio * (inside * inside - ratio * (1.0 - 2.0 * both))
+            + 2.0 * dlog_slope[i] / mean
+            + dlog_top * 2.0 * both
+            + dlog_denominator * (1.0 - 2.0 * both)
+        )
+        dfirst[i] = dratio * both * (1.0 - ratio) + dlog_top * outside * outside + dlog_denominator * both
+        dlast[i] = -dratio * both * ratio + dlog_top * inside * inside + dlog_denominator * both
+        dinside = (
+            dz[i] * slope[i] * width
+            + dlog_top * 2.0 * (last * inside + mean * (outside - inside) - first * outside)
+            + dlog_denominator * excess * (outside - inside)
+        )
+        dbottom[i] = dz[i]
+        dx[i] = dinside / width
+        dwidth[i] = -dx[i] * inside - dmean * mean / width
+        dheight[i] = dbottom[i] * ratio + dmean / width
+        mean_dwidth[i] = -dx[i] * (left[i] - least * k[i]) + dwidth[i] * (width - least)
+        mean_dheight[i] = dbottom[i] * (bottom[i] - least * k[i]) + dheight[i] * (height - least)
+        mean_dwidth[i] /= 1.0 - MIN_SHARE
+        mean_dheight[i] /= 1.0 - MIN_SHARE
+    for j in range(n_bins):
+        for i in range(m):
+            here = dwidth[i] if j == k[i] else (-dx[i] if j < k[i] else 0.0)
+            dlogits[j, i] = factor[i] * values[j, i] * (here - mean_dwidth[i])
+            here = dheight[i] if j == k[i] else (dbottom[i] if j < k[i] else 0.0)
+            dlogits[n_bins + j, i] = height_factor[i] * values[n_bins + j, i] * (here - mean_dheight[i])
+    for j in range(n_bins + 1):
+        for i in range(m):
+            here = dfirst[i] if j == k[i] else (dlast[i] if j == k[i] + 1.0 else 0.0)
+            square = np.float64(values[2 * n_bins + j, i]) ** 2
+            dlogits[2 * n_bins + j, i] = (1.0 - MIN_SLOPE) * here * square / (1.0 + square)
+
+
+@device_function
+def rqs_inverse(x, slope, values, z, scratch):
+    """Inverse of `rqs_forward` (equations 6 to 8); x and z may be the same array."""
+    n_bins, m = values.shape[0] // 3, values.shape[1]
+    least = MIN_SHARE / n_bins
+    k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    rqs_locate(values, z, True, k, left, bottom, factor, height_factor)
+    for i in range(m):
+        j = int(k[i])
+        width = least + factor[i] * values[j, i]
+        height = least + height_factor[i] * values[n_bins + j, i]
+        first, last = rqs_slope(values[2 * n_bins + j, i]), rqs_slope(values[2 * n_bins + j + 1, i])
+        mean = height / width
+        ratio = min(max((z[i] - bottom[i]) / height, 0.0), 1.0)
+        excess = first + last - 2.0 * mean
+        a = mean - first + ratio * excess
+        b = first - ratio * excess
+        c = -mean * ratio
+        root = math.sqrt(max(b * b - 4.0 * a * c, 0.0))
+        inside = -2.0 * c / (b + root) if b > 0.0 else (root - b) / (2.0 * a)  # no difference of equals
+        inside = min(inside, 1.0) if z[i] < 1.0 else 1.0
+        x[i] = min(left[i] + width * inside, 1.0) if z[i] < 1.0 else 1.0
+        outside = 1.0 - inside
+        both = inside * outside
+        top = last * inside * inside + 2.0 * mean * both + first * outside * outside
+        slope[i] = top * (mean / (mean + excess * both)) ** 2
+
+
+@device_function
+def cell_activate(cell, logits, largest):
+    """Turn logits into the values of the cell with this code; see `pwlinear_activate`."""
+    if cell == PWLINEAR:
+        pwlinear_activate(logits, largest)
+    elif cell == PWQUAD:
+        pwquad_activate(logits, largest)
+    else:
+        rqs_activate(logits, largest)
+
+
+@device_function
+def cell_forward(cell, z, slope, values, x, scratch):
     """Forward map of the cell with this code; see `pwlinear_forward`."""
-    pwlinear_forward(z, slope, exps, x, scratch)
+    if cell == PWLINEAR:
+        pwlinear_forward(z, slope, values, x, scratch)
+    elif cell == PWQUAD:
+        pwquad_forward(z, slope, values, x, scratch)
+    else:
+        rqs_forward(z, slope, values, x, scratch)
 
 
 @device_function
-def cell_backward(cell, dlogits, dx, exps, x, z, slope, dz, dlog_slope, scratch):
+def cell_backward(cell, dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     """Backward pass of the cell with this code; see `pwlinear_backward`."""
-    pwlinear_backward(dlogits, dx, exps, x, z, slope, dz, dlog_slope, scratch)
+    if cell == PWLINEAR:
+        pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
+    elif cell == PWQUAD:
+        pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
+    else:
+        rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
 
 
 @device_function
-def cell_inverse(cell, x, slope, exps, z, scratch):
+def cell_inverse(cell, x, slope, values, z, scratch):
     """Inverse map of the cell with this code; see `pwlinear_inverse`."""
-    pwlinear_inverse(x, slope, exps, z, scratch)
+    if cell == PWLINEAR:
+        pwlinear_inverse(x, slope, values, z, scratch)
+    elif cell == PWQUAD:
+        pwquad_inverse(x, slope, values, z, scratch)
+    else:
+        rqs_inverse(x, slope, values, z, scratch)
