@@ -162,9 +162,8 @@ class Rqs:
         n_bins = logits.shape[-2] // 3
         groups = exponentials(logits[..., :n_bins, :]), exponentials(logits[..., n_bins : 2 * n_bins, :])
         slopes = logits[..., 2 * n_bins :, :]
-        root = np.sqrt(slopes**2 / 4 + 1)
-        slopes = np.where(slopes.real > 0, root + slopes / 2, 1 / (root - slopes / 2))
-        return np.concatenate([*groups, slopes], axis=-2)
+        slopes = np.where(np.abs(slopes.real) > 20, 20 * np.sign(slopes.real), slopes)
+        return np.concatenate([*groups, np.exp(slopes)], axis=-2)
 
     @staticmethod
     def bins(values):

@@ -28,8 +28,10 @@ def trained_sigma(cell: str, name: str, seed: int) -> float:
     d, f = INTEGRANDS[name], getattr(integrands, name)
     x = np.random.default_rng(seed).random((N_POINTS, d))
     flow = vf.Flow(d, cell, n_bins=N_BINS[cell], d_hidden=64, n_hidden=2, seed=seed)
-    optim = vf.Adam(lr=2e-3, schedule="cosine")
-    trainer = vf.BasicStatefulVarTrainer(flow, n_epochs=N_EPOCHS, minibatch_size=BATCH, optim=optim)
+    optim = vf.Adam(lr=5e-3, schedule="cosine")
+    trainer = vf.BasicStatefulVarTrainer(
+        flow, n_epochs=N_EPOCHS, minibatch_size=BATCH, optim=optim, holdout=0.1
+    )
     trainer.train_on_batch(x, np.ones(N_POINTS), f(x))
     fresh, logqx = flow.sample(N_FRESH, seed=seed + 1000)
     weights = f(fresh) / np.exp(logqx)

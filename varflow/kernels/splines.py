@@ -28,6 +28,7 @@ __all__ = ["CELLS", "SCRATCH_ROWS", "Cell", "cell_activate", "cell_backward", "c
 MIN_LOGIT = -80.0  # below the largest: exp stays a normal float32, a slope never becomes 0
 MIN_SHARE = 1e-3  # of the interval, which bins of learned sizes have in equal parts: none vanishes
 MIN_SLOPE = 1e-3  # of a rational-quadratic spline at the edges of its bins
+MAX_LOG_SLOPE = 20.0  # there, before the least is added
 SCRATCH_ROWS = 12
 
 PWLINEAR, PWQUAD, RQS = range(3)
@@ -48,7 +49,7 @@ CELLS = {
 
 
 def exponential(x):
-    """exp(x) for MIN_LOGIT <= x <= 0, in the precision of x, in a form that vectorises."""
+    """exp(x) for x between MIN_LOGIT and -MIN_LOGIT, in the precision of x, in a form that vectorises."""
     return np.exp(x)
 
 
@@ -88,18 +89,15 @@ def exponentials(logits, largest):
 
 
 @device_function
-def squareplus(logits):
-    """Turn logits s into sqrt(s^2 / 4 + 1) + s / 2, positive and 1 at zero (Barron, arXiv 2112.11687).
+def exponential_slopes(logits):
+    """Turn logits (P, m) into exponentials, without a common factor: slopes are 1 at zero.
 
-    It stands in for softplus, which it resembles: it takes no logarithm, and its derivative follows from it.
+    In place of Durkan et al.'s softplus: it vectorises, and flows train faster with it.
     """
-    real = logits.dtype.type
-    quarter, half, one, most = real(0.25), real(0.5), real(1.0), real(-MIN_LOGIT)
+    most = logits.dtype.type(MAX_LOG_SLOPE)
     for j in range(logits.shape[0]):
         for i in range(logits.shape[1]):
-            s = min(max(logits[j, i], -most), most)
-            root = np.sqrt(quarter * s * s + one)
-            logits[j, i] = root + half * s if s > 0 else one / (root - half * s)  # no difference of equals
+            logits[j, i] = exponential(min(max(logits[j, i], -most), most))
 
 
 @device_function
@@ -326,7 +324,7 @@ def rqs_activate(logits, largest):
     n_bins = logits.shape[0] // 3
     exponentials(logits[:n_bins], largest)
     exponentials(logits[n_bins : 2 * n_bins], largest)
-    squareplus(logits[2 * n_bins :])
+    exponential_slopes(logits[2 * n_bins :])
 
 
 @device_function
@@ -445,8 +443,7 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     for j in range(n_bins + 1):
         for i in range(m):
             here = dfirst[i] if j == k[i] else (dlast[i] if j == k[i] + 1.0 else 0.0)
-            square = np.float64(values[2 * n_bins + j, i]) ** 2
-            dlogits[2 * n_bins + j, i] = (1.0 - MIN_SLOPE) * here * square / (1.0 + square)
+            dlogits[2 * n_bins + j, i] = (1.0 - MIN_SLOPE) * here * values[2 * n_bins + j, i]
 
 
 @device_function
