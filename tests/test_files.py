@@ -460,11 +460,11 @@ class TestFlows:
     @pytest.mark.parametrize(
         ("header", "match"),
         [
-            ({"format": "other", "version": 1}, "a: format must be 'varflow flow', found 'other'"),
+            ({"format": "other", "version": 2}, "a: format must be 'varflow flow', found 'other'"),
             ({}, "a: format must be 'varflow flow', found None"),
             (
-                {"format": "varflow flow", "version": 2},
-                "a has version 2, but this varflow understands version 1 only",
+                {"format": "varflow flow", "version": 1},
+                "a has version 1, but this varflow understands version 2 only",
             ),
             ({"format": "varflow flow"}, "a has version None, but"),
             ([1], "a: header must be a JSON object, found list"),
@@ -499,7 +499,7 @@ class TestFlows:
         ],
     )
     def test_params(self, tmp_path, params, match):
-        header = np.frombuffer(b'{"format": "varflow flow", "version": 1}', np.uint8)
+        header = np.frombuffer(b'{"format": "varflow flow", "version": 2}', np.uint8)
         self.savez(tmp_path / "a", header=header, params=params)
         with pytest.raises(FileFormatError, match=match):
             read_flow(tmp_path / "a")

@@ -32,7 +32,7 @@ _POINT_KEYS = ("x", "px", "logpx", "fx", "logfx", "bounds")
 _P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
 _F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
 _FLOW_FORMAT = "varflow flow"
-_FLOW_VERSION = 1
+_FLOW_VERSION = 2  # 1 had the parameters in another order
 
 
 @contextmanager
