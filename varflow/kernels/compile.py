@@ -18,7 +18,7 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 # Compiled into its callers. Without numba's runtime ("nrt") it cannot allocate, and counts no references to
 # each view that it makes of an array, which took a sixth of the time of a tile.
 device_function: Any = numba.njit(  # type: ignore[call-overload]
-    nogil=True, fastmath=FASTMATH, error_model="numpy", _nrt=False, no_cfunc_wrapper=True
+    nogil=True, fastmath=FASTMATH, error_model="numpy", _nrt=False
 )
 inlined: Any = numba.njit(inline="always")  # for what returns a view, which it can not without the runtime
 

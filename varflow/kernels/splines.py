@@ -228,6 +228,14 @@ def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heigh
 
 
 @device_function
+def pwquad_piece(values, factor, j, i):
+    """Heights at both sides of bin j of coordinate i, and its width."""
+    n_bins = values.shape[0] // 2
+    low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
+    return low, high, MIN_SHARE / n_bins + factor * values[j, i]
+
+
+@device_function
 def pwquad_height(low, high, inside):
     """Height of the polygon between two vertices, which rounding might put below the lower one, even at 0."""
     return max(low + (high - low) * inside, min(low, high))
@@ -236,14 +244,11 @@ def pwquad_height(low, high, inside):
 @device_function
 def pwquad_forward(z, slope, values, x, scratch):
     """Piecewise-quadratic map: its slope is a polygon (Müller et al., arXiv 1808.03856, section 4.2)."""
-    n_bins, m = values.shape[0] // 2, values.shape[1]
-    least = MIN_SHARE / n_bins
+    m = values.shape[1]
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     pwquad_locate(values, x, False, k, left, below, factor, area, scratch[5], scratch[6])
     for i in range(m):
-        j = int(k[i])
-        low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
-        width = least + factor[i] * values[j, i]
+        low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
         height = pwquad_height(low, high, inside)
         z[i] = min((below[i] + 0.5 * width * inside * (low + height)) / area[i], 1.0)
@@ -262,9 +267,7 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     dpart, darea, dwidth, dlow, dhigh = scratch[7], scratch[8], scratch[9], scratch[10], scratch[11]
     mean = scratch[1]  # of the derivatives in the widths, by the widths; takes the place of left
     for i in range(m):
-        j = int(k[i])
-        low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
-        width = least + factor[i] * values[j, i]
+        low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
         height = pwquad_height(low, high, inside)
         dheight = dlog_slope[i] / height
@@ -302,14 +305,11 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
 @device_function
 def pwquad_inverse(x, slope, values, z, scratch):
     """Inverse of `pwquad_forward`; x and z may be the same array."""
-    n_bins, m = values.shape[0] // 2, values.shape[1]
-    least = MIN_SHARE / n_bins
+    m = values.shape[1]
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     pwquad_locate(values, z, True, k, left, below, factor, area, scratch[5], scratch[6])
     for i in range(m):
-        j = int(k[i])
-        low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
-        width = least + factor[i] * values[j, i]
+        low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         part = max(z[i] * area[i] - below[i], 0.0) / width
         height = math.sqrt(max(low * low + 2.0 * (high - low) * part, 0.0))
         inside = 2.0 * part / (low + height)  # the quadratic's root without a difference of equals
@@ -359,31 +359,38 @@ def rqs_locate(values, target, is_latent, k, left, bottom, factor, height_factor
 
 
 @device_function
-def rqs_slope(value):
-    """Slope at an edge of a bin."""
-    return MIN_SLOPE + (1.0 - MIN_SLOPE) * np.float64(value)
+def rqs_piece(values, factor, height_factor, j, i):
+    """Width and height of bin j of coordinate i, and the slopes at its two edges."""
+    n_bins = values.shape[0] // 3
+    width = MIN_SHARE / n_bins + factor * values[j, i]
+    height = MIN_SHARE / n_bins + height_factor * values[n_bins + j, i]
+    first = MIN_SLOPE + (1.0 - MIN_SLOPE) * np.float64(values[2 * n_bins + j, i])
+    last = MIN_SLOPE + (1.0 - MIN_SLOPE) * np.float64(values[2 * n_bins + j + 1, i])
+    return width, height, first, last
+
+
+@device_function
+def rqs_top(mean, first, last, inside):
+    """Numerator of the slope, over the square of the mean slope of the bin (equation 5)."""
+    outside = 1.0 - inside
+    return last * inside * inside + 2.0 * mean * inside * outside + first * outside * outside
 
 
 @device_function
 def rqs_forward(z, slope, values, x, scratch):
     """Monotone rational-quadratic spline (Durkan et al., arXiv 1906.04032, equations 4 and 5)."""
-    n_bins, m = values.shape[0] // 3, values.shape[1]
-    least = MIN_SHARE / n_bins
+    m = values.shape[1]
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, x, False, k, left, bottom, factor, height_factor)
     for i in range(m):
-        j = int(k[i])
-        width = least + factor[i] * values[j, i]
-        height = least + height_factor[i] * values[n_bins + j, i]
-        first, last = rqs_slope(values[2 * n_bins + j, i]), rqs_slope(values[2 * n_bins + j + 1, i])
+        width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
         inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
-        outside = 1.0 - inside
-        both = inside * outside
+        both = inside * (1.0 - inside)
         denominator = mean + (first + last - 2.0 * mean) * both
         numerator = mean * inside * inside + first * both
         z[i] = min(bottom[i] + height * min(numerator / denominator, 1.0), 1.0)
-        top = last * inside * inside + 2.0 * mean * both + first * outside * outside
+        top = rqs_top(mean, first, last, inside)
         slope[i] = top * (mean / denominator) ** 2
 
 
@@ -399,10 +406,7 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     dbottom, dwidth, dheight, dfirst, dlast = scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
     mean_dwidth, mean_dheight = scratch[10], scratch[11]
     for i in range(m):
-        j = int(k[i])
-        width = least + factor[i] * values[j, i]
-        height = least + height_factor[i] * values[n_bins + j, i]
-        first, last = rqs_slope(values[2 * n_bins + j, i]), rqs_slope(values[2 * n_bins + j + 1, i])
+        width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
         inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
         outside = 1.0 - inside
@@ -410,7 +414,7 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
         excess = first + last - 2.0 * mean
         denominator = mean + excess * both
         ratio = (mean * inside * inside + first * both) / denominator
-        top = last * inside * inside + 2.0 * mean * both + first * outside * outside
+        top = rqs_top(mean, first, last, inside)
         dlog_top, dlog_denominator = dlog_slope[i] / top, -2.0 * dlog_slope[i] / denominator
         dratio = dz[i] * height / denominator
         dmean = (
@@ -449,15 +453,11 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
 @device_function
 def rqs_inverse(x, slope, values, z, scratch):
     """Inverse of `rqs_forward` (equations 6 to 8); x and z may be the same array."""
-    n_bins, m = values.shape[0] // 3, values.shape[1]
-    least = MIN_SHARE / n_bins
+    m = values.shape[1]
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, z, True, k, left, bottom, factor, height_factor)
     for i in range(m):
-        j = int(k[i])
-        width = least + factor[i] * values[j, i]
-        height = least + height_factor[i] * values[n_bins + j, i]
-        first, last = rqs_slope(values[2 * n_bins + j, i]), rqs_slope(values[2 * n_bins + j + 1, i])
+        width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
         ratio = min(max((z[i] - bottom[i]) / height, 0.0), 1.0)
         excess = first + last - 2.0 * mean
@@ -468,9 +468,8 @@ def rqs_inverse(x, slope, values, z, scratch):
         inside = -2.0 * c / (b + root) if b > 0.0 else (root - b) / (2.0 * a)  # no difference of equals
         inside = min(inside, 1.0) if z[i] < 1.0 else 1.0
         x[i] = min(left[i] + width * inside, 1.0) if z[i] < 1.0 else 1.0
-        outside = 1.0 - inside
-        both = inside * outside
-        top = last * inside * inside + 2.0 * mean * both + first * outside * outside
+        both = inside * (1.0 - inside)
+        top = rqs_top(mean, first, last, inside)
         slope[i] = top * (mean / (mean + excess * both)) ** 2
 
 
