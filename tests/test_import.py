@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 import varflow
+from varflow.kernels.compile import kernel
 
 PACKAGE = Path(varflow.__file__).parent
 
@@ -76,6 +78,52 @@ def test_cache_folder_that_cannot_be_made_is_no_obstacle(below, tmp_path):
     file.touch()
     out, _ = run_python(ONE_STEP, "-W", "error", NUMBA_CACHE_DIR=str(file / below))
     assert out.split() == [varflow.__file__]
+
+
+def plus(x, y):
+    return x + y
+
+
+def remade_plus():
+    """Function as a new process would have it: nothing compiled, but what is in the cache."""
+    return kernel(plus)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_entries_of_the_cache_are_found_again(cache):
+    for _ in range(2):
+        assert remade_plus()(1, 2) == 3
+        assert remade_plus()(1.5, 2.5) == 4
+    again = remade_plus()
+    again(1, 2)
+    again(1.5, 2.5)
+    assert (sum(again.stats.cache_hits.values()), sum(again.stats.cache_misses.values())) == (2, 0)
+
+
+def test_processes_that_compile_at_once_keep_each_other_s_entries(cache):
+    """Files of one entry are not touched by who writes another: their names are different."""
+    remade_plus()(1, 2)
+    first = {path: path.read_bytes() for path in cache.rglob("*.nb?")}
+    remade_plus()(1.5, 2.5)
+    assert len(first) == 2
+    assert len(list(cache.rglob("*.nb?"))) == 4
+    assert all(path.read_bytes() == content for path, content in first.items())
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_truncated_cache_files_are_compiled_again(cache, kind, share):
+    remade_plus()(1, 2)
+    (path,) = cache.rglob(f"*.{kind}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert remade_plus()(1, 2) == 3
+    assert path.stat().st_size == len(whole)
 
 
 @pytest.mark.slow  # it compiles everything

@@ -13,6 +13,7 @@ from strategies import dtypes, seeds
 
 from varflow.architecture import DTYPES
 from varflow.kernels import splines
+from varflow.kernels.compile import kernel
 from varflow.kernels.splines import CELLS, SCRATCH_ROWS
 
 EPS = np.finfo(np.float64).eps
@@ -23,26 +24,32 @@ cells = st.sampled_from(sorted(CELLS))
 spreads = st.sampled_from([0.0, 1.0, 5.0, MOST])
 
 
+cell_activate, cell_forward, cell_backward, cell_inverse = (
+    kernel(function.py_func)
+    for function in (splines.cell_activate, splines.cell_forward, splines.cell_backward, splines.cell_inverse)
+)
+
+
 def scratch(m):
     return np.full((SCRATCH_ROWS, m), np.nan)
 
 
 def activate(cell, logits, dtype="float64"):
     values = np.array(logits, dtype)
-    splines.cell_activate(CELLS[cell].code, values, np.full(values.shape[1], np.nan, dtype))
+    cell_activate(CELLS[cell].code, values, np.full(values.shape[1], np.nan, dtype))
     return values
 
 
 def forward(cell, values, x):
     z, slope = np.full((2, len(x)), np.nan)
-    splines.cell_forward(CELLS[cell].code, z, slope, values, x, scratch(len(x)))
+    cell_forward(CELLS[cell].code, z, slope, values, x, scratch(len(x)))
     return z, slope
 
 
 def inverse(cell, values, z):
     """The inverse; z is overwritten, as it is in the flow."""
     x, slope = z.copy(), np.full(len(z), np.nan)
-    splines.cell_inverse(CELLS[cell].code, x, slope, values, x, scratch(len(z)))
+    cell_inverse(CELLS[cell].code, x, slope, values, x, scratch(len(z)))
     return x, slope
 
 
@@ -50,7 +57,7 @@ def backward(cell, values, x, dz, dlog_slope):
     """Derivatives in the logits and in x; dz is overwritten, as it is in the flow."""
     z, slope = forward(cell, values, x)
     dlogits, dx = np.full_like(values, np.nan), dz.copy()
-    splines.cell_backward(CELLS[cell].code, dlogits, dx, values, x, z, slope, dx, dlog_slope, scratch(len(x)))
+    cell_backward(CELLS[cell].code, dlogits, dx, values, x, z, slope, dx, dlog_slope, scratch(len(x)))
     return dlogits, dx
 
 
@@ -87,8 +94,8 @@ def assert_as_oracle(cell, values, x, z, slope):
     error = tolerance(values)
     nearby = [oracle(cell, values, x + shift) for shift in (-error, 0, error)]
     heights, slopes = np.array([found[0] for found in nearby]), np.array([found[1] for found in nearby])
-    assert (z >= heights.min(axis=0) - error).all()
-    assert (z <= heights.max(axis=0) + error).all()
+    # As far off as z changes to either side: beyond 0 and 1 there is no point to compare with.
+    assert (np.abs(z - heights[1]) <= np.abs(heights - heights[1]).max(axis=0) + error).all()
     steepest = max_slope(cell, values)  # slopes are differences of such numbers
     lowest, highest = slopes.min(axis=0), slopes.max(axis=0)
     # A vertex between those points may stick out as far as they are apart.

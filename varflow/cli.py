@@ -19,12 +19,12 @@ from varflow.errors import TrainingInterruption, unknown_name
 from varflow.evaluation import evaluate
 from varflow.files import SampleWriter, atomic_path, read_points
 from varflow.flow import Flow
-from varflow.kernels import cpu
 from varflow.kernels.splines import CELLS
 from varflow.losses import LOSSES
 from varflow.masks import MASKS
 from varflow.record import TrainingRecord
 from varflow.trainers import BasicStatefulTrainer
+from varflow.warmup import warmup
 
 __all__ = ["main"]
 
@@ -368,10 +368,6 @@ def _add_warmup(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _warmup(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
-    for dtype in DTYPES:
-        flow = Flow(2, dtype=dtype, n_bins=2, d_hidden=2, n_hidden=1, seed=0, threads=1)
-        benchmark(flow, batch=2, seconds=0)
-        flow.log_prob([[0.5, 0.5]])
-    folder = cpu.gradient.stats.cache_path
+    folder = warmup()
     kept = f"kept in {folder}" if folder else "kept nowhere: no folder can be written to, set NUMBA_CACHE_DIR"
     print(f"all kernels are compiled ({time.perf_counter() - begin:.1f} s), {kept}")

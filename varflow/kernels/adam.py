@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from varflow.kernels.compile import kernel
+from varflow.kernels.compile import device_function, kernel
 
 
-@kernel
+@device_function
 def add(total, part):
     """total: (n,), added to. part: (n,)."""
     for i in range(total.shape[0]):
@@ -27,7 +27,7 @@ def fold_lanes(dparams, begin, end):
     return squares
 
 
-@kernel
+@device_function
 def update_moments(m, v, dparams, beta1, new1, beta2, new2, scale):
     """First and second moment of the gradient. m, v: (n,), updated. dparams: (n,). new: 1 - beta."""
     zero = m.dtype.type(0.0)
@@ -42,7 +42,7 @@ def update_moments(m, v, dparams, beta1, new1, beta2, new2, scale):
         v[i] = square if square > tiny else zero
 
 
-@kernel
+@device_function
 def update_params(params, m, v, step_size, epsilon, decay):
     """One step along the moments. params: (n,), updated. m, v: (n,)."""
     for i in range(params.shape[0]):

@@ -4,49 +4,86 @@ import hashlib
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numba
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 # Sums may be reordered and products contracted, which vectorises them. Not among the liberties: to assume
 # that no NaN and no infinity occurs ("nnan", "ninf"), because that deletes every test for them.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
-# Compiled into its callers. Without numba's runtime ("nrt") it cannot allocate, and counts no references to
-# each view that it makes of an array, which took a sixth of the time of a tile.
-device_function: Any = numba.njit(  # type: ignore[call-overload]
-    nogil=True, fastmath=FASTMATH, error_model="numpy", _nrt=False
+# Without numba's runtime ("nrt") a function can not allocate, and counts no references to each view that it
+# makes of an array, which took a sixth of the time of a tile.
+_jit = partial(
+    numba.njit, nogil=True, fastmath=FASTMATH, error_model="numpy", _nrt=False, no_cfunc_wrapper=True
 )
+
+# Compiled into its callers, and for them alone: what calling it from Python needs takes long to compile.
+device_function: Any = _jit(no_cpython_wrapper=True)
 inlined: Any = numba.njit(inline="always")  # for what returns a view, which it can not without the runtime
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function at its first call for each set of types, and keep the machine code on disk.
+    """Compile a function that Python calls, at its first call for each set of types, and keep it on disk.
 
     Where numba finds no folder to keep it in, it is compiled in each process.
     """
-    compiled = device_function(function)
+    compiled: Any = _jit()(function)
     with suppress(RuntimeError):  # "cannot cache function: no locator available"
         compiled._cache = _KernelCache(function)
     return compiled
 
 
 class _KernelCache(FunctionCache):
-    """Cache whose entries are good for exactly these sources.
+    """Cache whose entries are good for exactly these sources, and each in files of its own.
 
     By itself, numba looks at the file of the function alone. A change in a file of what it calls, which is
-    compiled into it, would go unnoticed, and the old mathematics be used.
+    compiled into it, would go unnoticed, and the old mathematics be used. And it keeps an index of a
+    function's entries in one file, where of two processes that compile at once the later loses what the
+    earlier wrote, or finds the earlier's machine code under its own types.
     """
 
     sources = hashlib.sha256(
         b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     )
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        locator = self._impl.locator
+        self._cache_file = _Entries(
+            locator.get_cache_path(), self._impl.filename_base, locator.get_source_stamp()
+        )
+
     def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
         return (*super()._index_key(*arguments), self.sources.hexdigest())
+
+
+class _Entries:
+    """A function's cache entries, each two of numba's files: an index of one entry, and the machine code."""
+
+    def __init__(self, folder: str, name: str, source_stamp: object) -> None:
+        self.folder, self.name, self.source_stamp = folder, name, source_stamp
+
+    def load(self, key: tuple[Any, ...]) -> Any:
+        """Read an entry. One that is damaged is none: then it is compiled again."""
+        with suppress(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, UnpicklingError):
+            return self._files(key).load(key)
+
+    def save(self, key: tuple[Any, ...], data: Any) -> None:
+        """Write an entry, where it can be written: no program is to fail for a cache."""
+        with suppress(OSError):
+            files = self._files(key)
+            files.flush()  # saving reads the index, which may be a damaged one
+            files.save(key, data)
+
+    def _files(self, key: tuple[Any, ...]) -> IndexDataCacheFile:
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        return IndexDataCacheFile(self.folder, f"{self.name}.{digest}", self.source_stamp)
 
 
 class _Announcement(event.Listener):
@@ -66,4 +103,5 @@ class _Announcement(event.Listener):
         """Nothing: only the start is worth a word."""
 
 
-event.register("numba:compile", _Announcement())
+announcement = _Announcement()
+event.register("numba:compile", announcement)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from varflow.architecture import Architecture
-from varflow.kernels.compile import inlined, kernel
+from varflow.kernels.compile import device_function, inlined, kernel
 from varflow.kernels.counter import take
 from varflow.kernels.layout import aligned_zeros
 from varflow.kernels.network import layer_weights, network_backward, network_forward, transpose_weights
@@ -76,7 +76,7 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
     )
 
 
-@kernel
+@device_function
 def add_biases(logits, biases):
     """logits: (P, m), added to. biases: (P, n_transformed), m being n_transformed * T."""
     n_logits, n_transformed = biases.shape
@@ -88,7 +88,7 @@ def add_biases(logits, biases):
                 logits[j, i] += bias
 
 
-@kernel
+@device_function
 def copy(target, source):
     """target: (m,), set to source (m,), without asking whether they overlap, as slice assignment does."""
     for i in range(target.shape[0]):
@@ -101,7 +101,7 @@ def slot_of(c, work):
     return min(c, work.hidden.shape[0] - 1)
 
 
-@kernel
+@device_function
 def conditioner(c, params, layout, work):
     """Values (P, n_transformed * T) that cell c gives for the coordinates that stand before it.
 
@@ -134,7 +134,7 @@ def conditioner(c, params, layout, work):
     cell_activate(layout.cell, values, work.network[1])
 
 
-@kernel
+@device_function
 def add_log_slopes(log_det, slope):
     """log_det: (T,), added to. slope: (n_transformed * T,)."""
     n_rows = log_det.shape[0]
@@ -147,7 +147,7 @@ def add_log_slopes(log_det, slope):
             log_det[r] += math.log(product)
 
 
-@kernel
+@device_function
 def scatter(coordinates, values, transformed):
     """Put transformed coordinates back. coordinates: (d, T). values: (n_transformed * T,)."""
     n_rows = coordinates.shape[1]
@@ -239,7 +239,7 @@ def flow_inverse(params, layout, work):
         coupling_inverse(c, params, layout, work)
 
 
-@kernel
+@device_function
 def from_box(coordinates, layout):
     """Map coordinates (d, T) from the box to the unit cube, in place."""
     for k in range(coordinates.shape[0]):
@@ -248,7 +248,7 @@ def from_box(coordinates, layout):
             coordinates[k, r] = min(max((coordinates[k, r] - lower) / width, 0.0), 1.0)
 
 
-@kernel
+@device_function
 def to_box(coordinates, layout):
     """Map coordinates (d, T) from the unit cube to the box, in place."""
     for k in range(coordinates.shape[0]):
@@ -284,7 +284,7 @@ def transform(out, log_det, points, is_inverse, next_tile, params, layout, work)
             log_det[first + r] = work.log_det[r]
 
 
-@kernel
+@device_function
 def variance_loss(dlog_q, log_q, log_weights, rows, first):
     """Sum of l = f^2 / (p q) over a tile; its derivative in log q is -l.
 
@@ -301,7 +301,7 @@ def variance_loss(dlog_q, log_q, log_weights, rows, first):
     return total
 
 
-@kernel
+@device_function
 def linear_loss(dlog_q, log_q, weights, rows, first):
     """Sum of l = -weight log q over a tile; its derivative in log q is -weight.
 

@@ -5,7 +5,7 @@ Hidden activations are (T, H), logits and what comes in are (..., T), for a tile
 and one transposition of activations a tile, each product has its operands as it wants them.
 """
 
-from varflow.kernels.compile import inlined, kernel
+from varflow.kernels.compile import device_function, inlined
 from varflow.kernels.product import product, transpose
 
 NEGATIVE_SLOPE = 0.01  # of the leaky ReLU
@@ -25,7 +25,7 @@ def transposed_weights(params, layer):
     return params[weights : weights + n_in * n_out].reshape(n_out, n_in)
 
 
-@kernel
+@device_function
 def transpose_weights(transposed, params, layout):
     """Copy the weights between hidden layers, transposed, to the places where they stand in params."""
     for c in range(layout.layers.shape[0]):
@@ -35,7 +35,7 @@ def transpose_weights(transposed, params, layout):
             transpose(transposed_weights(transposed, layer), weights)
 
 
-@kernel
+@device_function
 def activation_forward(hidden):
     """Leaky ReLU. hidden: (T, H), set to the activations."""
     slope = hidden.dtype.type(NEGATIVE_SLOPE)
@@ -44,7 +44,7 @@ def activation_forward(hidden):
             hidden[r, i] = max(hidden[r, i], slope * hidden[r, i])
 
 
-@kernel
+@device_function
 def activation_backward(dhidden, dbiases, hidden):
     """dhidden: (T, H), in the activations on entry, set to that before them. dbiases: (H,), added to."""
     slope = hidden.dtype.type(NEGATIVE_SLOPE)
@@ -55,7 +55,7 @@ def activation_backward(dhidden, dbiases, hidden):
             dbiases[i] += dhidden[r, i]
 
 
-@kernel
+@device_function
 def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
     """Logits of a cell, still without biases, from the coordinates that it is conditioned on.
 
@@ -75,7 +75,7 @@ def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
     product(logits, zeros, transposed_weights(params, layers[n_hidden]), last)
 
 
-@kernel
+@device_function
 def network_backward(
     dinputs, dparams, dlogits, inputs, hidden, params, transposed, layers, scratch, zeros, wants_dinputs
 ):

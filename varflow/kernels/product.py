@@ -139,7 +139,7 @@ _narrow = _strip(1, lambda itemsize: VECTOR_BYTES // itemsize)
 _single = _strip(1, lambda itemsize: 1)
 
 
-@kernel
+@device_function
 def _product(c, start, a, b):
     m = c.shape[1]
     n_lanes = VECTOR_BYTES // c.itemsize
@@ -219,7 +219,7 @@ def _interleaved(builder: Any, a: Any, b: Any, first: int) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, n), order))
 
 
-@kernel
+@device_function
 def transpose(out, matrix):
     """Set out (m, n) to the transpose of matrix (n, m); the last axes of both are contiguous."""
     n, m = matrix.shape
