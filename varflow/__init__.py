@@ -8,11 +8,15 @@ from varflow._version import __version__
 from varflow.adam import Adam
 from varflow.architecture import Architecture
 from varflow.dataset import Dataset
+from varflow.domain import Domain
 from varflow.errors import FileFormatError, InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.evaluation import Evaluation, evaluate
 from varflow.flow import Flow
+from varflow.integrand import Integrand, InvalidIntegrandError
+from varflow.integrator import Integrator, integrate
 from varflow.losses import Loss, weighted_dkl_loss, weighted_variance_loss
 from varflow.record import TrainingRecord
+from varflow.result import Iteration, Result
 from varflow.trainers import (
     BasicDKLTrainer,
     BasicStatefulDKLTrainer,
@@ -33,17 +37,24 @@ __all__ = [
     "BasicTrainer",
     "BasicVarTrainer",
     "Dataset",
+    "Domain",
     "Evaluation",
     "FileFormatError",
     "Flow",
+    "Integrand",
+    "Integrator",
+    "InvalidIntegrandError",
     "InvalidLossError",
+    "Iteration",
     "Loss",
     "NoCheckpoint",
+    "Result",
     "StatefulTrainer",
     "TrainingInterruption",
     "TrainingRecord",
     "__version__",
     "evaluate",
+    "integrate",
     "weighted_dkl_loss",
     "weighted_variance_loss",
 ]

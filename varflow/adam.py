@@ -128,7 +128,13 @@ class Adam:
         self.m, self.v, self.averaged, self.t = _copy(state.m), _copy(state.v), _copy(state.averaged), state.t
 
     def step(
-        self, params: np.ndarray, dparams: np.ndarray, progress: float, scale: float, threads: int
+        self,
+        params: np.ndarray,
+        dparams: np.ndarray,
+        progress: float,
+        scale: float,
+        threads: int,
+        unit: float = 1.0,
     ) -> None:
         """Update the parameters.
 
@@ -144,6 +150,8 @@ class Adam:
             Factor of the learning rate besides.
         threads : int
             Threads to be used.
+        unit : float
+            What the gradient is divided by first.
 
         Raises
         ------
@@ -154,7 +162,7 @@ class Adam:
         """
         if self.m is not None and self.m.shape != params.shape:
             raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
-        norm = math.sqrt(_fold(dparams, threads))
+        norm = math.sqrt(_fold(dparams, threads)) / unit
         if not math.isfinite(norm):
             raise InvalidLossError("the gradient is not finite")
         shortened = min(1.0, self.clip_norm / norm) if self.clip_norm and norm > 0 else 1.0
@@ -166,7 +174,7 @@ class Adam:
         root = math.sqrt(1 - self.betas[1] ** self.t)
         lr = self.lr * scale * SCHEDULES[self.schedule](progress)
         step_size = lr * root / (1 - self.betas[0] ** self.t)
-        settings = (step_size, *self.betas, self.eps * root, lr * self.weight_decay, shortened)
+        settings = (step_size, *self.betas, self.eps * root, lr * self.weight_decay, shortened / unit)
 
         def update(begin: int, end: int) -> None:
             kernels.adam_step(params, self.m, self.v, dparams[0], begin, end, *settings)

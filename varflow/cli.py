@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,10 +22,13 @@ from varflow.errors import TrainingInterruption, unknown_name
 from varflow.evaluation import evaluate
 from varflow.files import SampleWriter, atomic_path, read_points
 from varflow.flow import Flow
+from varflow.integrator import integrate
 from varflow.kernels.splines import CELLS
+from varflow.loading import FunctionError, function_error, load_function
 from varflow.losses import LOSSES
 from varflow.masks import MASKS
 from varflow.record import TrainingRecord
+from varflow.result import Result
 from varflow.trainers import BasicStatefulTrainer
 from varflow.warmup import warmup
 
@@ -48,20 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
-        return _fail(error, USAGE_ERROR)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError, FunctionError) as error:
+        return _fail(error, USAGE_ERROR, error)
     except TrainingInterruption as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; no file was written", 130)
+    except KeyboardInterrupt as interrupt:
+        return _fail("interrupted; no file was written", 130, interrupt)
     return 0
 
 
-def _fail(message: object, status: int) -> int:
+def _fail(message: object, status: int, error: BaseException | None = None) -> int:
+    """Print a line; and another where an error came with the estimate so far."""
     if isinstance(message, OSError) and message.strerror:
         message = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
-    text = str(message) or type(message).__name__
-    print(f"varflow: {' '.join(text.split())}", file=sys.stderr)
+    lines = [str(message) or type(message).__name__]
+    partial = getattr(error, "partial", None)
+    if partial is not None:
+        lines.append(f"after {partial.n_calls:,} calls the estimate was {_estimate(partial)}")
+    for line in lines:
+        print(f"varflow: {' '.join(line.split())}", file=sys.stderr)
     return status
 
 
@@ -94,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_sample(commands)
+    _add_integrate(commands)
     _add_bench(commands)
     _add_warmup(commands)
     return parser
@@ -210,7 +222,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _bounds(text: str) -> list[list[float]] | list[float]:
     """Parse --bounds: LOWER,UPPER or LOWER,UPPER,LOWER,UPPER,..."""
-    numbers = [float(number) for number in text.split(",")]
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs numbers between commas, got {text!r}") from None
     if len(numbers) % 2:
         raise argparse.ArgumentTypeError(f"needs pairs LOWER,UPPER, got {len(numbers)} numbers")
     pairs = [numbers[k : k + 2] for k in range(0, len(numbers), 2)]
@@ -322,6 +337,120 @@ def _sample(options: argparse.Namespace) -> None:
         for x, logqx in blocks:
             writer.write(x, np.exp(logqx))
     print(f"wrote {options.n:,} points to {options.output}")
+
+
+# integrate
+
+
+def _add_integrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parser = _command(
+        commands, "integrate", _integrate, "integrate a Python function over a box, with a flow made for it",
+        "varflow integrate my_module:f --dim 4 --bounds=-inf,inf --rtol 1e-3 -o result.npz",
+    )  # fmt: skip
+    parser.add_argument(
+        "function",
+        metavar="FUNCTION",
+        help="module:function or path/to/file.py:function; takes points (n, d)",
+    )
+    parser.add_argument("--dim", type=int, metavar="N", help="dimensions; those of the bounds if not given")
+    parser.add_argument(
+        "--bounds", type=_bounds, metavar="LOWER,UPPER",
+        help="box, one pair for all coordinates or one for each; 0,1 if not given; may be inf; "
+        "where it begins with a minus sign, write it as --bounds=-inf,inf",
+    )  # fmt: skip
+    parser.add_argument("--calls", type=int, default=400_000, metavar="N", help="points at most")
+    parser.add_argument(
+        "--rtol", type=float, default=0.0, metavar="TOL", help="relative error that is enough"
+    )
+    parser.add_argument(
+        "--atol", type=float, default=0.0, metavar="TOL", help="absolute error that is enough"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that call the function; -1: all cores"
+    )
+    _add_threads(parser)
+    parser.add_argument("--scalar", action="store_true", help="the function takes one point, (d,)")
+    _add_name(parser, "--cell", CELLS, "pwquad", "kind of spline")
+    _add_name(
+        parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-o", "--output", metavar="RESULT", help="file for the result: .npz")
+    parser.add_argument("--flow-out", metavar="FLOW", help="file for the flow alone, on the unit cube")
+
+
+def _integrate(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    bounds = _box(options.dim, options.bounds)
+    f = load_function(options.function)
+    outputs = [path for path in (options.output, options.flow_out) if path is not None]
+    if len({Path(path).resolve() for path in outputs}) < len(outputs):
+        raise ValueError("--output and --flow-out must be different files")
+    with ExitStack() as stack:  # opened first, as for training
+        files = {path: stack.enter_context(atomic_path(path)) for path in outputs}
+        try:
+            result = integrate(
+                f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, flow=options.cell,
+                vectorized=not options.scalar, workers=options.workers, on_invalid=options.on_invalid,
+                seed=options.seed, threads=options.threads,
+            )  # fmt: skip
+        except Exception as error:
+            if told := function_error(error):
+                raise told from error
+            raise
+        if options.output is not None:
+            result.save(files[options.output])
+        if options.flow_out is not None:
+            result.flow.save(files[options.flow_out])
+    seconds = time.perf_counter() - begin
+    if options.json:
+        print(json.dumps({**_figures(result), "seconds": seconds}))
+        return
+    print(result.summary())
+    print(f"result = {_estimate(result)}", flush=True)
+    for warning in result.warnings:
+        print(f"varflow: warning: {warning}", file=sys.stderr, flush=True)
+    print(f"{'seconds':<24}{seconds:>40.1f}")
+    for path in outputs:
+        print(f"wrote {path}")
+
+
+def _box(dim: int | None, bounds: list[Any] | None) -> int | list[list[float]]:
+    """Bounds as the integrator takes them, from --dim and --bounds."""
+    if bounds is None:
+        if dim is None:
+            raise ValueError("needs --dim N, or --bounds LOWER,UPPER,... with a pair for each dimension")
+        return dim
+    pairs: list[list[float]] = np.reshape(bounds, (-1, 2)).tolist()
+    if dim is None:
+        return pairs
+    if len(pairs) not in (1, dim):
+        raise ValueError(
+            f"--bounds must have one pair, or one for each of {dim} dimensions, got {len(pairs)}"
+        )
+    return pairs * dim if len(pairs) == 1 else pairs
+
+
+def _estimate(result: Result) -> str:
+    """Write the estimate without the warnings that may follow it."""
+    return str(result).partition("\nwarning: ")[0]
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    names = ("mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid", "warnings")
+    return {name: _for_json(getattr(result, name)) for name in names}
+
+
+def _for_json(value: Any) -> Any:
+    """Convert to what JSON can hold; it has no word for what is not finite but null."""
+    if isinstance(value, dict):
+        return {key: _for_json(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_for_json(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # bench

@@ -1,13 +1,25 @@
-"""Published test integrands on the unit cube: (n, d) -> (n,)."""
+"""Published test integrands on the unit cube: (n, d) -> (n,), with their integrals and what others needed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import erf
+
+WIDTH = 0.2  # of the Gaussians of arXiv 2001.05486, sqrt(2) standard deviations
+RADII = 0.2, 0.45  # of the annulus
 
 
-def camel4(x: np.ndarray) -> np.ndarray:
-    """Two Gaussians on the diagonal in four dimensions (Gao et al., arXiv 2001.05486)."""
-    a = 0.2
-    peaks = (np.exp(-np.sum((x - center) ** 2, axis=1) / a**2) for center in (1 / 3, 2 / 3))
-    return 0.5 * sum(peaks) / (a * np.sqrt(np.pi)) ** 4
+def gauss(x: np.ndarray) -> np.ndarray:
+    """A Gaussian in the middle (Gao et al., arXiv 2001.05486)."""
+    return np.exp(-np.sum((x - 0.5) ** 2, axis=1) / WIDTH**2) / (WIDTH * np.sqrt(np.pi)) ** x.shape[1]
+
+
+def camel(x: np.ndarray) -> np.ndarray:
+    """Two Gaussians on the diagonal (arXiv 2001.05486)."""
+    peaks = (np.exp(-np.sum((x - center) ** 2, axis=1) / WIDTH**2) for center in (1 / 3, 2 / 3))
+    return 0.5 * sum(peaks) / (WIDTH * np.sqrt(np.pi)) ** x.shape[1]
 
 
 def circles(x: np.ndarray) -> np.ndarray:
@@ -20,10 +32,11 @@ def circles(x: np.ndarray) -> np.ndarray:
     return v**3 * ring(0.4, 0.6) + (1 - v) ** 3 * ring(0.6, 0.4)
 
 
-def gauss4(x: np.ndarray) -> np.ndarray:
-    """A Gaussian in the middle of four dimensions (arXiv 2001.05486)."""
-    a = 0.2
-    return np.exp(-np.sum((x - 0.5) ** 2, axis=1) / a**2) / (a * np.sqrt(np.pi)) ** 4
+def annulus(x: np.ndarray) -> np.ndarray:
+    """1 between two circles around the middle of two dimensions, 0 elsewhere (arXiv 2001.05486)."""
+    squared = np.sum((x - 0.5) ** 2, axis=1)
+    inner, outer = RADII
+    return ((squared > inner**2) & (squared < outer**2)).astype(float)
 
 
 def box(x: np.ndarray) -> np.ndarray:
@@ -43,6 +56,117 @@ def box(x: np.ndarray) -> np.ndarray:
     return total
 
 
-def poly18(x: np.ndarray) -> np.ndarray:
-    """Sum of x (1 - x) over eighteen dimensions (arXiv 2001.05486)."""
+def polynomial(x: np.ndarray) -> np.ndarray:
+    """Sum of x (1 - x) over the dimensions (arXiv 2001.05486)."""
     return np.sum(x * (1 - x), axis=1)
+
+
+def zunis_camel(x: np.ndarray, sigma: float) -> np.ndarray:
+    """Two normal densities on the diagonal (Deutschmann and Götz, arXiv 2401.09069)."""
+    peaks = (np.exp(-np.sum((x - center) ** 2, axis=1) / (2 * sigma**2)) for center in (0.25, 0.75))
+    return sum(peaks) / (sigma * np.sqrt(2 * np.pi)) ** x.shape[1]
+
+
+# What the other benchmarks take, each for the number of dimensions in its name.
+gauss4, camel4, poly18 = gauss, camel, polynomial
+
+
+class Case(NamedTuple):
+    """An integrand and its integral.
+
+    Attributes
+    ----------
+    d : int
+        Number of dimensions.
+    f : callable
+        (n, d) -> (n,).
+    exact : float
+        The integral.
+    millions : dict
+        Millions of calls of f that i-flow, VEGAS and Foam needed to reach rtol, without those that did not
+        within 50 million calls or the memory they had.
+    rtol : float
+        A relative uncertainty.
+    zunis_gain : float or None
+        Variance a point of VEGAS (unstratified) over that of ZüNIS, after 10 iterations of 100 000 points.
+    """
+
+    d: int
+    f: Callable[[np.ndarray], np.ndarray]
+    exact: float
+    millions: dict[str, float]
+    rtol: float = 1e-4
+    zunis_gain: float | None = None
+
+    @property
+    def best_peer(self) -> float:
+        """Least number of calls, in millions."""
+        return min(self.millions.values())
+
+
+def _share(center: float, width: float) -> float:
+    """Integral from 0 to 1 of a Gaussian, of which that over the line is 1; width is sqrt(2) deviations."""
+    return 0.5 * (erf(center / width) + erf((1 - center) / width))
+
+
+def _gauss(d: int, **millions: float) -> Case:
+    return Case(d, gauss, _share(0.5, WIDTH) ** d, millions)
+
+
+def _camel(d: int, **millions: float) -> Case:
+    return Case(d, camel, _share(1 / 3, WIDTH) ** d, millions)
+
+
+def _polynomial(d: int, **millions: float) -> Case:
+    return Case(d, polynomial, d / 6, millions, rtol=1e-5)
+
+
+def _zunis_camel(d: int, sigma: float, gain: float) -> Case:
+    exact = 2 * _share(0.25, np.sqrt(2) * sigma) ** d
+    return Case(d, partial(zunis_camel, sigma=sigma), exact, {}, zunis_gain=gain)
+
+
+IFLOW = {  # arXiv 2001.05486; the calls are from the log `runs.log` of its code
+    "gauss2": _gauss(2, iflow=2.310, vegas=0.164, foam=6.26),
+    "gauss4": _gauss(4, iflow=2.285, vegas=0.632, foam=24.1),
+    "gauss8": _gauss(8, iflow=3.095, vegas=1.300),
+    "gauss16": _gauss(16, iflow=7.230, vegas=2.772),
+    "camel2": _camel(2, iflow=2.225, vegas=0.421, foam=5.62),
+    "camel4": _camel(4, iflow=8.220, vegas=24.14, foam=21.8),
+    "camel8": _camel(8, iflow=19.46),
+    "camel16": _camel(16, iflow=32.15),  # VEGAS lost a peak
+    # Integrated in polar coordinates around each ring; what the square cuts off is less than 1e-11 of it.
+    "circles": Case(2, circles, 0.01368477672, {"iflow": 23.1, "vegas": 43.4, "foam": 17.5}),
+    "annulus": Case(
+        2,
+        annulus,
+        np.pi * (RADII[1] ** 2 - RADII[0] ** 2),
+        {"iflow": 17.4, "vegas": 4.98, "foam": 11.2},
+    ),
+    "box": Case(3, box, 1.93696402386819321e-10, {"iflow": 0.685, "vegas": 0.153, "foam": 5.29}),
+    "poly18": _polynomial(18, iflow=0.585, vegas=42.8),
+    "poly54": _polynomial(54, iflow=0.685),
+    "poly96": _polynomial(96, iflow=1.145),
+}
+
+CAMEL = {  # arXiv 2401.09069, whose table is `benchmarks_03` of its code
+    f"zcamel{d}_{sigma:g}": _zunis_camel(d, sigma, gain)
+    for d, sigma, gain in [
+        (2, 0.0200, 76),
+        (4, 0.0893, 600),
+        (8, 0.2039, 4300),
+        (16, 0.3613, 900),
+        (2, 0.0632, 200),
+        (4, 0.1635, 580),
+        (8, 0.3145, 510),
+        (16, 0.4639, 280),
+        (2, 0.2208, 340),
+        (4, 0.3784, 100),
+        (8, 0.5225, 35),
+        (16, 0.6672, 19),
+        (2, 0.4510, 63),
+        (4, 0.5933, 20),
+        (8, 0.7434, 7.2),
+        (16, 0.9112, 2.8),
+    ]
+}

@@ -1,0 +1,156 @@
+"""What integration needs on published integrands, one line of JSON a case.
+
+    python tests/benchmarks/integrate.py published [case ...] [--seeds 5]
+    python tests/benchmarks/integrate.py accuracy [case ...] [--seeds 1] [--cell CELL]
+    python tests/benchmarks/integrate.py pulls [case ...] [--seeds 100]
+    python tests/benchmarks/integrate.py overhead
+
+`published` integrates to the tolerance of the literature and compares the calls of f with the fewest that
+i-flow, VEGAS or Foam needed; its last line has medians. `accuracy` trains with 300 000 calls and gives the
+standard deviation a point, in units of the integral, over 100 000 fresh ones. `pulls` gives mean and standard
+deviation of (mean - exact)/sdev over seeds. `overhead` times a call of an f that costs nothing.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from statistics import fmean, median, stdev
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from integrands import CAMEL, IFLOW, Case
+
+import varflow as vf
+
+Line = dict[str, Any]
+
+LIMIT = 50_000_000  # calls, as in the literature
+N_TRAINING, N_FRESH, N_PULLS, N_OVERHEAD = 300_000, 100_000, 60_000, 1_000_000
+MEDIANS = ("calls", "pull", "rel", "seconds", "ratio")
+
+
+def pull(result: Any, exact: float) -> float:
+    """Error in units of the standard deviation."""
+    return (result.mean - exact) / result.sdev
+
+
+def integrated(case: Case, seed: int) -> Line:
+    """Integrate to the tolerance of the case."""
+    begin = perf_counter()
+    result = vf.integrate(case.f, case.d, rtol=case.rtol, n_calls=LIMIT, seed=seed)
+    seconds = perf_counter() - begin
+    relative = result.sdev / abs(result.mean)
+    return {
+        "calls": result.n_calls,
+        "mean": result.mean,
+        "sdev": result.sdev,
+        "pull": pull(result, case.exact),
+        "rel": relative,
+        "seconds": seconds,
+        "best_peer": case.best_peer,
+        "ratio": result.n_calls / (1e6 * case.best_peer),
+        "reached": relative <= case.rtol,
+    }
+
+
+def published(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Compare calls with the best of the literature; the last line has the medians of each case."""
+    medians = {}
+    for name, case in cases.items():
+        lines = []
+        for seed in range(n_seeds):
+            lines.append(integrated(case, seed))
+            yield {"case": name, "seed": seed, **lines[-1]}
+        medians[name] = {key: median(line[key] for line in lines) for key in MEDIANS}
+    yield {"medians": medians}
+
+
+def accuracy(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Give the standard deviation a point after training."""
+    options = {} if cell is None else {"flow": cell}
+    for name, case in cases.items():
+        for seed in range(n_seeds):
+            integrator = vf.Integrator(
+                case.f, case.d, n_iter_survey=1, n_points_survey=N_TRAINING, n_iter_refine=2,
+                n_points_refine=N_FRESH // 2, seed=seed, **options,
+            )  # fmt: skip
+            begin = perf_counter()
+            integrator.survey()
+            trained = perf_counter()
+            integrator.refine()
+            sampled = perf_counter()
+            result = integrator.integrate()
+            yield {
+                "case": name,
+                "seed": seed,
+                "sigma": result.sdev / abs(result.mean) * math.sqrt(N_FRESH),
+                "ess": result.ess,
+                "pull": pull(result, case.exact),
+                "train_s": trained - begin,
+                "sample_s": sampled - trained,
+                "zunis_gain": case.zunis_gain,
+            }
+
+
+def pulls(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Give mean and standard deviation of the pulls of short integrations."""
+    for name, case in cases.items():
+        found = [
+            pull(vf.integrate(case.f, case.d, n_calls=N_PULLS, seed=seed), case.exact)
+            for seed in range(n_seeds)
+        ]
+        yield {"case": name, "seeds": n_seeds, "mean": fmean(found), "sdev": stdev(found)}
+
+
+def first_coordinate(x: np.ndarray) -> np.ndarray:
+    """Cost nothing, whatever the number of points."""
+    return x[:, 0]
+
+
+def overhead(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Time a call in a refinement with the default flow in eight dimensions."""
+    times = []
+    for seed in range(n_seeds):
+        integrator = vf.Integrator(
+            first_coordinate, 8, n_iter_survey=1, n_points_survey=10_000, n_iter_refine=1,
+            n_points_refine=N_OVERHEAD, seed=seed,
+        )  # fmt: skip
+        integrator.survey()  # compiles the kernels besides
+        begin = perf_counter()
+        integrator.refine()
+        times.append(perf_counter() - begin)
+    yield {"d": 8, "us_per_call": median(times) / N_OVERHEAD * 1e6}
+
+
+MODES = {  # with the cases of each, and how many seeds
+    "published": (published, IFLOW, 5),
+    "accuracy": (accuracy, IFLOW | CAMEL, 1),
+    "pulls": (pulls, {name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box")}, 100),
+    "overhead": (overhead, {}, 3),
+}
+
+
+def main() -> None:
+    """Parse arguments and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("cases", nargs="*", metavar="case")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--cell")
+    arguments = parser.parse_args()
+    run, cases, n_seeds = MODES[arguments.mode]
+    if unknown := [name for name in arguments.cases if name not in cases]:
+        parser.error(f"{arguments.mode} has no {', '.join(unknown)}; its cases: {', '.join(cases) or 'none'}")
+    if arguments.cell is not None and run is not accuracy:
+        parser.error("--cell goes with accuracy")
+    chosen = {name: cases[name] for name in arguments.cases or cases}
+    for line in run(chosen, arguments.seeds or n_seeds, arguments.cell):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

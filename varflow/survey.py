@@ -1,0 +1,208 @@
+"""The survey by replay: many small rounds of new points, each training on them and on earlier ones.
+
+A round draws points from the flow as it is, with a uniform share, and takes some steps: one on the new
+points, the others on points chosen from the later half of all so far, each with its density. The DKL loss
+comes first, which is robust while the flow is far off; then the logarithm of the variance loss, which is what
+is to be small at the end. The learning rate falls to zero in each stage.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from varflow.adam import Adam
+from varflow.errors import InvalidLossError
+from varflow.flow import Flow
+from varflow.losses import LOSSES
+from varflow.objective import GradientBuffers, Objective
+from varflow.proposal import Draw, draw
+
+__all__ = ["FEWEST_ROUNDS", "STRATEGIES", "Memory", "Replay", "Round", "choose_points", "magnitudes"]
+
+STRATEGIES = (
+    "replay",
+    "flat",
+    "forward",
+    "forward_flat_init",
+    "adaptive_dkl",
+    "adaptive_variance",
+    "fixed_sample",
+)
+LEARNING_RATE = 5e-3
+FEWEST_ROUNDS = 8  # of a stage
+ROUND = 1024  # new points a round, and points a step
+STEPS = 6  # a round
+UNIFORM_SHARE = 0.03  # of the new points
+WARM_UP = 20  # rounds in which the learning rate rises
+RECENT = 0.5  # share of all points, the latest, that earlier ones are chosen from
+
+
+class Memory:
+    """Points of the survey, with log |f| and the log of the density that they were drawn from.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions.
+    """
+
+    def __init__(self, d: int) -> None:
+        self.n = 0
+        self._u, self._log_f, self._log_q = np.empty((ROUND, d)), np.empty(ROUND), np.empty(ROUND)
+
+    def add(self, u: np.ndarray, magnitude: np.ndarray, log_q: np.ndarray) -> None:
+        """Add points (n, d) with |f| (n,) and log q (n,)."""
+        end = self.n + len(u)
+        while end > len(self._u):
+            self._u, self._log_f, self._log_q = (
+                np.concatenate([array, np.empty_like(array)]) for array in (self._u, self._log_f, self._log_q)
+            )
+        rows = slice(self.n, end)
+        with np.errstate(divide="ignore"):
+            self._u[rows], self._log_f[rows], self._log_q[rows] = u, np.log(magnitude), log_q
+        self.n = end
+
+    def log_mean(self, first: int) -> float:
+        """Log of the mean of |f|/q over the points from `first` on; -inf where f is zero at all of them."""
+        log_weights = self._log_f[first : self.n] - self._log_q[first : self.n]
+        top = float(log_weights.max(initial=-np.inf))
+        if top == -np.inf:
+            return top
+        with np.errstate(under="ignore"):
+            return top + float(np.log(np.mean(np.exp(log_weights - top))))
+
+    def objective(self, flow: Flow, rows: np.ndarray, loss: str, log_mean: float) -> Objective:
+        """Make the loss on some of the points, of |f| in units of its integral, exp(log_mean)."""
+        log_weights = self._log_f[rows] - self._log_q[rows] - log_mean
+        with np.errstate(under="ignore"):
+            weights = np.exp(log_weights) if loss == "dkl" else log_weights + (self._log_f[rows] - log_mean)
+        return Objective.of_weights(flow, self._u[rows], weights, LOSSES[loss])
+
+    def is_uniform_better(self, flow: Flow, n: int, loss: str) -> bool:
+        """Tell whether the uniform density has a smaller loss than the flow on the last n points."""
+        rows = np.arange(max(0, self.n - n), self.n)
+        log_mean = self.log_mean(int(rows[0]))
+        if log_mean == -np.inf:
+            return True
+        uniform = Flow(flow.d, seed=0, n_bins=1, d_hidden=1, n_hidden=1)
+        every = np.arange(len(rows))
+        of_flow, of_uniform = (
+            self.objective(one, rows, loss, log_mean).value(every) for one in (flow, uniform)
+        )
+        return not of_flow < of_uniform
+
+
+class Round(NamedTuple):
+    """Points of a round, and the integrand (n, m) at them."""
+
+    points: Draw
+    values: np.ndarray
+
+
+class Replay:
+    """A survey by replay, which may go through several stages.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow on the unit cube, trained in place.
+    evaluate : callable
+        (n, d) -> (n, m), the integrand on the unit cube.
+    memory : Memory
+        Where the points go; those that are in it already are used.
+    generator : Generator
+        Source of all random numbers.
+    loss : {"variance", "dkl"}
+        What the second part of a stage makes small.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        evaluate: Callable[[np.ndarray], np.ndarray],
+        memory: Memory,
+        generator: np.random.Generator,
+        loss: str,
+    ) -> None:
+        self.flow, self.evaluate, self.memory, self.generator = flow, evaluate, memory, generator
+        self.loss = loss
+        self.n_skipped = 0  # steps without a finite gradient
+        self.buffers = GradientBuffers(flow, ROUND)
+
+    def stage(self, n_rounds: int, share_of_dkl: float) -> Iterator[Round]:
+        """Go through rounds; yields each after its steps.
+
+        Parameters
+        ----------
+        n_rounds : int
+            How many.
+        share_of_dkl : float
+            Share of the rounds that have the DKL loss.
+
+        Yields
+        ------
+        Round
+            The points of the round and the integrand at them.
+        """
+        optim = Adam(lr=LEARNING_RATE, schedule="cosine")
+        n_uniform = round(UNIFORM_SHARE * ROUND)
+        for k in range(n_rounds):
+            latent = self.generator.random((ROUND - n_uniform, self.flow.d))
+            points = draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))
+            values = self.evaluate(points.u)
+            self.memory.add(points.u, magnitudes(values), points.log_q)
+            loss = "dkl" if k < share_of_dkl * n_rounds else self.loss
+            self._train(optim, loss, k, n_rounds)
+            yield Round(points, values)
+
+    def _train(self, optim: Adam, loss: str, k: int, n_rounds: int) -> None:
+        n = self.memory.n
+        first_recent = int((1 - RECENT) * n)
+        log_mean = self.memory.log_mean(first_recent)
+        if log_mean == -np.inf:
+            return  # f was zero everywhere: there is nothing to learn yet
+        warmth = min(1.0, (k + 1) / WARM_UP)
+        for step in range(STEPS):
+            is_first = step == 0
+            rows = np.arange(n - ROUND, n) if is_first else self.generator.integers(first_recent, n, ROUND)
+            objective = self.memory.objective(self.flow, rows, loss, log_mean)
+            self._step(objective, optim, (k + step / STEPS) / n_rounds, warmth)
+
+    def _step(self, objective: Objective, optim: Adam, progress: float, warmth: float) -> None:
+        """Take a step, or none where the gradient is not finite or f is zero at all points."""
+        value, dparams = objective.gradient(np.arange(ROUND), self.buffers)
+        is_variance = objective.loss.power == 2
+        if is_variance and value == 0:
+            return
+        unit = value if is_variance else 1.0  # the derivative of the logarithm of the loss
+        try:
+            if not np.isfinite(value):
+                raise InvalidLossError(f"the loss is {value}")
+            optim.step(self.flow.params, dparams, progress, warmth, self.flow.threads, unit)
+        except InvalidLossError:
+            self.n_skipped += 1
+
+
+def magnitudes(values: np.ndarray) -> np.ndarray:
+    """What a flow learns, (n,), of values (n, m): |f|, or the root of the sum of squares of components."""
+    if values.shape[1] == 1:
+        return np.abs(values[:, 0])
+    return np.sqrt(np.sum(np.square(values), axis=1))
+
+
+def choose_points(
+    strategy: str, k: int, flow: Flow, n: int, generator: np.random.Generator, memory: Memory
+) -> Draw:
+    """Draw the points of iteration k, from 0, of a strategy other than "replay" and "fixed_sample"."""
+    is_flat = {
+        "flat": True,
+        "forward": False,
+        "forward_flat_init": k == 0,
+        "adaptive_dkl": k == 0 or memory.is_uniform_better(flow, n, "dkl"),
+        "adaptive_variance": k == 0 or memory.is_uniform_better(flow, n, "variance"),
+    }[strategy]
+    points = generator.random((n, flow.d))
+    if is_flat:
+        return Draw(points, flow.log_prob(points), np.zeros(n), 0)
+    return draw(flow, points, np.empty((0, flow.d)))
