@@ -245,8 +245,6 @@ class TestAverage:
         ("options", "match"),
         [
             ({"bounds": [0, 1]}, r"bounds must have shape \(2, 2\), found \(2,\)"),
-            ({"grid": [0, 1]}, r"grid must have shape \(2, n_edges\), found \(2,\)"),
-            ({"grid": [[0, 1]]}, r"grid must have shape \(2, n_edges\), found \(1, 2\)"),
             ({"components": MIXED}, r"of iteration 1 must have shapes \(8,\) and \(8, 8\), found \(1,\)"),
         ],
     )
@@ -495,12 +493,10 @@ def assert_same(found, expected):
     assert found.n_invalid == expected.n_invalid
     assert found.defensive_share == expected.defensive_share
     assert found.flow.architecture == expected.flow.architecture
-    assert (found.grid is None) == (expected.grid is None)
     pairs = [
         (found.bounds, expected.bounds),
         (found.flow.bounds, expected.flow.bounds),
         (found.flow.params, expected.flow.params),
-        *([] if found.grid is None else [(found.grid, expected.grid)]),
     ]
     for one, other in zip(found.history, expected.history, strict=True):
         assert one.stage == other.stage
@@ -512,9 +508,8 @@ def assert_same(found, expected):
 
 
 def rich_result(**options):
-    grid = np.sort(np.random.default_rng(3).random((2, 11)))
     texts = ["zwölf ± 1", 'a "quoted"\nline']
-    return random_result(grid=grid, defensive_share=0.1, n_invalid=3, warnings=texts, **options)
+    return random_result(defensive_share=0.1, n_invalid=3, warnings=texts, **options)
 
 
 def rewrite(path, change):
@@ -635,7 +630,7 @@ class TestFiles:
         path, found = tmp_path / "r.npz", rich_result()
         found.save(path)
         whole = path.read_bytes()
-        for name in [*HISTORY, "params", "bounds", "grid", "header"]:
+        for name in [*HISTORY, "params", "bounds", "header"]:
             path.write_bytes(whole)
             rewrite(path, lambda members, name=name: members.pop(f"{name}.npy"))
             with pytest.raises(FileFormatError, match=r"r\.npz is not a.* result"):

@@ -370,7 +370,9 @@ def _add_integrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--workers", type=int, default=1, metavar="N", help="processes that call the function; -1: all cores"
     )
     _add_threads(parser)
-    parser.add_argument("--scalar", action="store_true", help="the function takes one point, (d,)")
+    parser.add_argument(
+        "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
+    )
     _add_name(parser, "--cell", CELLS, "pwquad", "kind of spline")
     _add_name(
         parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite"

@@ -47,7 +47,7 @@ SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has 
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
 UNLIKELY = 1e-3  # probability of chi2 that is warned of
-INVALID_MAGNITUDES = (1e-140, 1e140)  # their squares leave the range of float64
+SMALLEST, LARGEST = 1e-140, 1e140  # beyond which squares leave the range of float64
 
 
 class Integrator:
@@ -366,8 +366,8 @@ class Integrator:
     def _evaluate(self, u: np.ndarray) -> np.ndarray:
         values = self.integrand(u)
         largest = float(np.abs(values).max())
-        if largest > 0 and not INVALID_MAGNITUDES[0] < largest < INVALID_MAGNITUDES[1]:
-            raise ValueError(f"f is {largest:.3g}, whose square float64 cannot hold: use other units for f")
+        if largest > LARGEST:
+            raise ValueError(f"|f| is up to {largest:.3g}, whose square overflows: use other units for f")
         return values
 
     @contextmanager
@@ -578,6 +578,8 @@ class Integrator:
                 f"one point carries {self._heaviest:.0%} of the sum of the weights of its iteration: "
                 "the flow is too small there, and the error cannot be relied upon"
             )
+        if any(0 < np.abs(iteration.mean).max() < SMALLEST for iteration in used):
+            yield "f is so small that the square of its error is 0 in float64: use other units for f"
         if result.Q < UNLIKELY:
             yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
         if result.n_invalid:

@@ -20,6 +20,7 @@ __all__ = ["FunctionError", "function_error", "load_function"]
 
 _LONGEST = 600  # characters of a message: compilers write pages
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(  .*\n)*")
 
 
 class FunctionError(RuntimeError):
@@ -142,7 +143,7 @@ def _attribute(owner: object, name: str, source: str) -> Any:
 
 
 def _told(what: str, error: BaseException) -> FunctionError:
-    message = " ".join(str(error).split())
+    message = " ".join(_TRACEBACK.sub("", str(error)).split())
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
     text = f"{what} raised {type(error).__name__}{': ' if message else ''}{message}{_place(error)}"
@@ -152,17 +153,24 @@ def _told(what: str, error: BaseException) -> FunctionError:
 
 
 def _place(error: BaseException) -> str:
-    """Find the last line of the user's own that an exception passed; if there is none, of any other code.
+    """Find the last line of the user's own that an exception passed; else that of an installed package.
 
     It is looked for in the text of the traceback: from worker processes, this text alone comes back.
     """
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    here = os.path.dirname(os.path.abspath(__file__))
+    folders = sysconfig.get_paths()
+    packages = [folders["purelib"], folders["platlib"]]
+    library = [folders["stdlib"], folders["platstdlib"]]
+    here = str(Path(__file__).absolute().parent)
     frames = [
         (file, line)
         for file, line in _FRAME.findall(text)
-        if os.path.isfile(file) and not os.path.abspath(file).startswith(here + os.sep)
+        if os.path.isfile(file) and not _is_within(file, [here])
     ]
-    installed = tuple(path + os.sep for path in sysconfig.get_paths().values())
-    own = [(file, line) for file, line in frames if not os.path.abspath(file).startswith(installed)]
-    return " at {}:{}".format(*(own or frames)[-1]) if frames else ""
+    own = [frame for frame in frames if not _is_within(frame[0], [*packages, *library])]
+    installed = [frame for frame in frames if _is_within(frame[0], packages)]
+    return " at {}:{}".format(*(own or installed)[-1]) if own or installed else ""
+
+
+def _is_within(file: str, folders: list[str]) -> bool:
+    return os.path.realpath(file).startswith(tuple(os.path.realpath(folder) + os.sep for folder in folders))

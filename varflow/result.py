@@ -42,7 +42,7 @@ _HISTORY = {  # members of a file that have a row an iteration, besides the stag
     "is_used": np.dtype(np.bool_),
     "weight": np.dtype(np.float64),
 }
-_MEMBERS = ("header", "params", "bounds", "grid", *_HISTORY)
+_MEMBERS = ("header", "params", "bounds", *_HISTORY)
 
 _ROUNDING = 1e-12  # relative error that the sums behind a mean may have even where f is constant
 _RESOLVED = 1e-10  # relative variance below which a combination of components counts as constant
@@ -112,8 +112,6 @@ class Result:
         What the integrand returns.
     bounds : array_like, (d, 2)
         Lower and upper bound of each dimension of the integral; may be infinite.
-    grid : array_like, (d, n_edges), optional
-        Edges of the map that stands between the flow and the bounds, if there is one.
     defensive_share : float
         Share of the points that were drawn without the flow.
     n_invalid : int
@@ -129,7 +127,6 @@ class Result:
     flow : Flow
     components : Components
     bounds : ndarray, (d, 2)
-    grid : ndarray, (d, n_edges), or None
     defensive_share : float
     n_invalid : int
     warnings : tuple of str
@@ -149,7 +146,6 @@ class Result:
         *,
         components: Components,
         bounds: npt.ArrayLike,
-        grid: npt.ArrayLike | None = None,
         defensive_share: float = 0.0,
         n_invalid: int = 0,
         warnings: Iterable[str] = (),
@@ -159,7 +155,6 @@ class Result:
         self.flow = flow
         self.components = components
         self.bounds = np.array(bounds, np.float64)
-        self.grid = None if grid is None else np.array(grid, np.float64)
         self.defensive_share = float(defensive_share)
         self.n_invalid = int(n_invalid)
         self.warnings = tuple(warnings)
@@ -167,8 +162,6 @@ class Result:
         _check_history(self.history, components.size)
         if self.bounds.shape != (flow.d, 2):
             raise ValueError(f"bounds must have shape ({flow.d}, 2), found {self.bounds.shape}")
-        if self.grid is not None and (self.grid.ndim != 2 or len(self.grid) != flow.d):
-            raise ValueError(f"grid must have shape ({flow.d}, n_edges), found {self.grid.shape}")
 
     @property
     def mean(self) -> Any:
@@ -385,7 +378,7 @@ class Result:
         return self.source
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to a file: history, warnings, flow, grid and bounds, but not the integrand.
+        """Write the result to a file: history, warnings, flow and bounds, but not the integrand.
 
         Parameters
         ----------
@@ -406,8 +399,6 @@ class Result:
             "params": self.flow.params,
             "bounds": self.bounds,
         }
-        if self.grid is not None:
-            arrays["grid"] = self.grid
         for name, dtype in _HISTORY.items():
             arrays[name] = np.array([getattr(iteration, name) for iteration in self.history], dtype)
         with atomic_path(path) as temporary:
@@ -421,7 +412,6 @@ class Result:
             "keys": self.components.keys,
             "shapes": self.components.shapes,
             "stages": [iteration.stage for iteration in self.history],
-            "has_grid": self.grid is not None,
             "defensive_share": self.defensive_share,
             "n_invalid": self.n_invalid,
             "warnings": self.warnings,
@@ -460,7 +450,6 @@ class Result:
                 flow,
                 components=components,
                 bounds=arrays["bounds"],
-                grid=arrays["grid"] if header["has_grid"] else None,
                 defensive_share=header["defensive_share"],
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
