@@ -28,11 +28,11 @@ class TestMixture:
     def test_density_integrates_to_one(self, d, n_a_side, ratio):
         side = (np.arange(n_a_side) + 0.5) / n_a_side
         grid = np.stack(np.meshgrid(*[side] * d), axis=-1).reshape(-1, d)
-        flow = make_flow(d)
+        flow = make_flow(d, spread=2)
         latent = np.random.default_rng(1).random((int(ratio * len(grid)), d))
         points = draw(flow, latent, grid)  # the grid in place of random points, to have the density there
         density = np.exp(points.log_q[-len(grid) :])
-        assert density.max() > 1.5 > 0.8 > density.min()
+        assert density.max() > 1.2 > 0.9 > density.min()
         np.testing.assert_allclose(density.mean(), 1, rtol=2e-3)
 
     @pytest.mark.parametrize(("n_flow", "n_uniform"), [(900, 100), (1, 1), (10, 990)])
@@ -46,15 +46,19 @@ class TestMixture:
         np.testing.assert_allclose(np.exp(points.log_flow), of_flow, rtol=1e-4)
         np.testing.assert_allclose(np.exp(points.log_q), (1 - share) * of_flow + share, rtol=1e-4)
 
-    def test_points_have_the_density(self):
+    @pytest.mark.parametrize(
+        ("contains", "volume"),
+        [
+            (lambda u: np.full(len(u), True), 1),
+            (lambda u: u[:, 0] < 0.2, 0.2),
+            (lambda u: u.sum(axis=1) > 1.5, 0.125),
+        ],
+        ids=["cube", "slab", "corner"],
+    )
+    def test_points_have_the_density(self, contains, volume):
         points = drawn(make_flow(2), 36_000, 4_000)
-        weights = np.exp(-points.log_q)
-        for is_inside in (points.u[:, 0] > -1, points.u[:, 0] < 0.2, points.u.sum(axis=1) > 1.5):
-            in_terms = weights * is_inside
-            expected = {True: 1.0}.get(
-                bool(is_inside.all()), 0.2 if is_inside[points.u[:, 0] < 0.1].all() else 0.125
-            )
-            assert abs(in_terms.mean() - expected) < 4 * in_terms.std() / np.sqrt(len(weights))
+        terms = contains(points.u) * np.exp(-points.log_q)
+        assert abs(terms.mean() - volume) < 4 * terms.std() / np.sqrt(len(terms))
 
     def test_without_uniform_points_the_density_is_the_flow(self):
         flow = make_flow(2)
@@ -112,7 +116,9 @@ class TestLatentPoints:
     def test_other_numbers_of_sobol_points_are_nearly_as_even(self, n):
         points = sobol_points(n, 3, np.random.default_rng(7))
         for column in points.T:
-            assert stats.kstest(column, "uniform").statistic < 0.4 * stats.kstwo.mean(n)
+            assert stats.kstest(column, "uniform").statistic < 0.3 / np.sqrt(
+                n
+            )  # of random points it is 0.9 over the root on average
 
     @pytest.mark.parametrize("n", [1, 6])
     def test_each_point_is_uniform_over_the_scrambles(self, n):

@@ -16,6 +16,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     shutil.copy(ROOT / "examples" / "dalitz.csv", tmp_path / "events.csv")
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "camel.py", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -28,7 +28,7 @@ class Batches:
 
     def __init__(self, expected: np.ndarray) -> None:
         self.expected = expected
-        self.n = 0
+        self.n = self.n_batches = 0
         self._means: list[np.ndarray] = []
         self._whole: list[np.ndarray] = []
         self._quarters: list[np.ndarray] = []
@@ -53,6 +53,7 @@ class Batches:
         self._quarters.append(by_batch[:, : max(1, by_batch.shape[1] // 4)].mean(axis=1))
         sizes = np.abs(weights).sum(axis=1)
         self.n += len(sizes)
+        self.n_batches += n_batches
         self._sum += float(sizes.sum())
         self._squares += float(np.square(sizes).sum())
         self._largest = max(self._largest, float(sizes.max()))

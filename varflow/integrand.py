@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import signal
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -481,6 +482,7 @@ _sent: tuple[bytes, bool] = (b"", True)
 
 def _receive(pickled: bytes, vectorized: bool) -> None:
     global _sent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     _sent = pickled, vectorized
 
 

@@ -1,11 +1,11 @@
 """The integrator: a survey that trains a flow, and a refinement that estimates the integral with it."""
 
-import logging
 import math
-import time
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from numbers import Integral, Real
 from types import TracebackType
 from typing import Any
 
@@ -16,38 +16,29 @@ from varflow.architecture import positive_int
 from varflow.dataset import Dataset
 from varflow.domain import Domain
 from varflow.errors import unknown_name
-from varflow.estimates import Batches, weights_of
 from varflow.flow import Flow
 from varflow.integrand import Integrand
+from varflow.iterations import FEWEST_POINTS, LOOK, MANY_BATCHES, SCOUT_SHARE, UNIFORM_SHARE, Iterations
 from varflow.losses import LOSSES
 from varflow.progress import Progress
-from varflow.proposal import LATENT_POINTS, Draw, draw
-from varflow.result import Iteration, Result, format_estimate
-from varflow.scout import MOST_STEPS, N_WALKERS, wander
-from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES, Memory, Replay, choose_points, magnitudes
+from varflow.proposal import LATENT_POINTS
+from varflow.result import Iteration, Result
+from varflow.sampling import unweighted_points, weighted_points
+from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
 from varflow.trainers import BasicStatefulTrainer
 
 __all__ = ["Integrator", "integrate"]
 
-logger = logging.getLogger(__name__)
-
-# Scrambles of an iteration: their scatter gives the error, good to a fifth or an eighth.
-FEW_BATCHES, MANY_BATCHES = 16, 32
-FEW_CALLS = 32_768  # below which an iteration has few batches
-FEWEST_POINTS = 2 * FEW_BATCHES
-UNIFORM_SHARE = 0.01  # of the points of a refinement
-LOOK = 4096  # calls of an iteration that looks how good the flow is
 FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
-USUAL_RATE = 0.65  # power of n with which errors of Sobol points fall
-MOST_CALLS = 1 << 21  # an iteration, for the sake of memory
-GROUP = 32_768  # points evaluated together, at least
 SURVEY_SHARE = 0.75  # of the calls, at most
-TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
-SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
-UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
+MOST_ROUNDS = 4096  # of a stage: more points are not kept in memory
+MOST_CALLS = 1 << 21  # an iteration, for the sake of memory
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
+TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
+UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 UNLIKELY = 1e-3  # probability of chi2 that is warned of
-SMALLEST, LARGEST = 1e-140, 1e140  # beyond which squares leave the range of float64
+FARTHEST = 1e300  # coordinate of a given point where the bounds are infinite
+SMALLEST = 1e-140  # integral below which the square of an error underflows
 
 
 class Integrator:
@@ -133,12 +124,17 @@ class Integrator:
         threads: int | None = None,
         progress: bool | None = None,
     ) -> None:
+        for name, given in (("flow_options", flow_options), ("trainer_options", trainer_options)):
+            if not isinstance(given, dict | None):
+                raise TypeError(f"{name} must be a dict, got {given!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
+            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         for name, found, valid in (
             ("survey_strategy", survey_strategy, STRATEGIES),
             ("loss", loss, LOSSES),
             ("latent_points", latent_points, LATENT_POINTS),
         ):
-            if found not in valid:
+            if not isinstance(found, str) or found not in valid:
                 raise unknown_name(name, found, valid)
         if (sample is not None) != (survey_strategy == "fixed_sample"):
             raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
@@ -146,29 +142,32 @@ class Integrator:
         self.integrand = Integrand(
             f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid
         )
-        self.survey_strategy, self.loss, self.use_survey = survey_strategy, loss, use_survey
-        self.n_iter_survey = positive_int("n_iter_survey", n_iter_survey or n_iter)
-        self.n_points_survey = positive_int("n_points_survey", n_points_survey or n_points)
-        self.n_iter_refine = positive_int("n_iter_refine", n_iter_refine or n_iter)
-        self.n_points_refine = positive_int("n_points_refine", n_points_refine or n_points)
-        if self.n_points_refine < FEWEST_POINTS:
-            raise ValueError(f"n_points_refine must be at least {FEWEST_POINTS}, got {self.n_points_refine}")
+        self.survey_strategy = survey_strategy
+        self.n_iter_survey = _own_or_common("n_iter_survey", n_iter_survey, n_iter)
+        self.n_points_survey = _own_or_common("n_points_survey", n_points_survey, n_points)
+        self.n_iter_refine = _own_or_common("n_iter_refine", n_iter_refine, n_iter)
+        self.n_points_refine = _own_or_common("n_points_refine", n_points_refine, n_points)
+        for name in ("n_points_survey", "n_points_refine"):
+            if getattr(self, name) < FEWEST_POINTS:
+                raise ValueError(f"{name} must be at least {FEWEST_POINTS}, got {getattr(self, name)}")
         self.progress = progress
-        self.history: list[Iteration] = []
-        self._make_points = LATENT_POINTS[latent_points]
         self._sample = None if sample is None else _on_cube(sample, self.domain)
-        self._generator = np.random.Generator(np.random.Philox(seed))
-        self.flow = _make_flow(self.domain.d, flow, flow_options, self._generator, threads)
+        generator = np.random.Generator(np.random.Philox(seed))
+        self.flow = _make_flow(self.domain.d, flow, flow_options, generator, threads)
         self._trainer = BasicStatefulTrainer(
             self.flow, loss=loss, **{"n_epochs": 10, "minibatch_size": 1000, **(trainer_options or {})}
         )
-        self._memory = Memory(self.domain.d)
-        self._replay = Replay(self.flow, self._evaluate, self._memory, self._generator, loss)
-        self._expected: np.ndarray | None = None  # the integrals, as known so far
-        self._heaviest = 0.0  # largest share of a point in the sum of the weights of an iteration in use
-        self._scouts = np.empty(0)  # log of f/q in units of the integral, where walkers ended
+        self._iterations = Iterations(
+            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey
+        )
         self._is_surveyed = False
+        self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
         self._warnings: list[str] = []
+
+    @property
+    def history(self) -> list[Iteration]:
+        """All iterations so far."""
+        return self._iterations.history
 
     def survey(self) -> None:
         """Train the flow, with `n_iter_survey` times `n_points_survey` points.
@@ -182,12 +181,15 @@ class Integrator:
         with self._running(n_calls) as progress:
             if self.survey_strategy == "replay":
                 self._replay_survey(n_calls, progress)
+            elif self._sample is not None:
+                for _ in range(self.n_iter_survey):
+                    self._trainer.train_on_dataset(self._sample)
             else:
                 for k in range(self.n_iter_survey):
-                    self._survey_iteration(k)
-                    if self.history:
-                        self._show(progress)
-                self._scout(n_calls)
+                    self._iterations.survey(
+                        self.survey_strategy, k, self.n_points_survey, self._trainer, progress
+                    )
+                self._iterations.scout(n_calls)
         self._is_surveyed = True
 
     def refine(self) -> None:
@@ -203,12 +205,11 @@ class Integrator:
         """
         n_calls = self.n_iter_refine * self.n_points_refine
         with self._running(n_calls) as progress:
-            if self._memory.n == 0 and n_calls >= 10 * LOOK:
-                self._look(progress)
-                self._scout(n_calls)
+            if self._iterations.memory.n == 0 and n_calls >= 10 * LOOK:
+                self._iterations.look(progress)
+                self._iterations.scout(n_calls)
             for _ in range(self.n_iter_refine):
-                self._refine(self.n_points_refine, "refine")
-                self._show(progress)
+                self._iterations.refine(self.n_points_refine, progress)
 
     def integrate(self) -> Result:
         """Do the survey and the refinement, unless they were done already.
@@ -247,16 +248,18 @@ class Integrator:
         if n_calls < FEWEST_CALLS:
             raise ValueError(f"n_calls must be at least {FEWEST_CALLS}, got {n_calls}")
         for name, tolerance in (("rtol", rtol), ("atol", atol)):
-            if not 0 <= tolerance < math.inf:
+            if not isinstance(tolerance, Real) or not 0 <= float(tolerance) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {tolerance!r}")
         if self.survey_strategy != "replay":
-            raise ValueError("integrate_to is for survey_strategy='replay'; call integrate() instead")
+            raise ValueError(
+                "a number of calls or a tolerance needs survey_strategy='replay'; "
+                f"for {self.survey_strategy!r} call Integrator(...).integrate()"
+            )
+        self._tolerance = rtol, atol
         with self._running(n_calls) as progress:
             if rtol == 0 and atol == 0:
                 self._replay_survey(int(SURVEY_SHARE * n_calls), progress)
-                for share in (2, 1):  # two iterations, which can be compared
-                    self._refine((n_calls - self.integrand.n_calls) // share, "refine")
-                    self._show(progress)
+                self._refine_in_parts(n_calls - self.integrand.n_calls, 2, progress)  # to be compared
             else:
                 self._survey_to(n_calls, rtol, atol, progress)
                 self._refine_to(n_calls, rtol, atol, progress)
@@ -279,10 +282,7 @@ class Integrator:
         if n_calls < FEWEST_POINTS:
             raise ValueError(f"n_calls must be at least {FEWEST_POINTS}, got {n_calls}")
         with self._running(n_calls) as progress:
-            while n_calls >= FEWEST_POINTS:
-                self._refine(min(n_calls, MOST_CALLS), "refine")
-                self._show(progress)
-                n_calls -= MOST_CALLS
+            self._refine_in_parts(n_calls, 1, progress)
         return self.result()
 
     def result(self) -> Result:
@@ -343,9 +343,11 @@ class Integrator:
         """
         n = positive_int("n", n)
         generator = np.random.Generator(np.random.Philox(seed))
-        u, weights = self._weighted_points(n, generator)
-        if unweight:
-            u, weights = self._unweighted_points(n, u, weights, generator)
+        points = unweighted_points if unweight else weighted_points
+        try:
+            u, weights = points(n, self.flow, UNIFORM_SHARE, self._iterations.evaluate, generator)
+        finally:
+            self.close()
         x, _ = self.domain.from_cube(u)
         return x, weights[:, 0] if weights.shape[1] == 1 else weights
 
@@ -363,13 +365,6 @@ class Integrator:
 
     # What the methods above share
 
-    def _evaluate(self, u: np.ndarray) -> np.ndarray:
-        values = self.integrand(u)
-        largest = float(np.abs(values).max())
-        if largest > LARGEST:
-            raise ValueError(f"|f| is up to {largest:.3g}, whose square overflows: use other units for f")
-        return values
-
     @contextmanager
     def _running(self, n_calls: int) -> Iterator[Progress]:
         """Show the progress; whatever is raised takes along what has been reached."""
@@ -383,120 +378,50 @@ class Integrator:
         finally:
             self.close()
 
-    def _show(self, progress: Progress) -> None:
-        last = self.history[-1]
-        text = format_estimate(float(last.mean[0]), math.sqrt(last.covariance[0, 0]))
-        logger.info("%s: %s, %d calls", last.stage, text, self.integrand.n_calls)
-        progress.update(self.integrand.n_calls, last.stage, text)
-
-    def _batches(self) -> Batches:
-        return Batches(np.zeros(1) if self._expected is None else self._expected)
-
     # The survey
 
     def _replay_survey(self, n_calls: int, progress: Progress) -> None:
         """Look, go through one stage, and look again: whichever flow is better is kept."""
-        n_rounds = (int((1 - SCOUT_SHARE) * n_calls) - 2 * LOOK) // ROUND
-        if n_rounds < FEWEST_ROUNDS:
-            fewest = 2 * LOOK + FEWEST_ROUNDS * ROUND
+        n_rounds = min((int((1 - SCOUT_SHARE) * n_calls) - 2 * LOOK) // ROUND, MOST_ROUNDS)
+        if n_rounds < 2:  # one has no scatter
+            fewest = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))
             raise ValueError(f"a survey by replay needs {fewest} calls at least, got {n_calls}")
-        before, params = self._look(progress), self.flow.params.copy()
-        self._stage(n_rounds, 0.5, progress)
-        if _is_better(before, self._look(progress)):
+        before, params = self._iterations.look(progress), self.flow.params.copy()
+        self._iterations.stage(n_rounds, 0.5, progress)
+        if _is_better(before, self._iterations.look(progress)):
             self.flow.params = params
             self._warnings.append("training made the flow no better: the first one is used")
-        self._scout(n_calls)
+        self._iterations.scout(n_calls)
 
     def _survey_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
         """Go through stages as long as they pay."""
-        best = self._look(progress)
+        best = self._iterations.look(progress)
         params, n_failures = self.flow.params.copy(), 0
-        missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._rate)
+        missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         while True:
             used = self.integrand.n_calls
             # Another stage costs as much as all before and saves about half of what is missing.
-            n_rounds = max(FEWEST_ROUNDS, used // ROUND)
+            n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
             is_affordable = used + n_rounds * ROUND + LOOK <= SURVEY_SHARE * n_calls
             if missing <= 2 * used or n_failures == 2 or not is_affordable:
                 break
-            self._stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
-            look = self._look(progress)
+            self._iterations.stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
+            look = self._iterations.look(progress)
             if _is_better(best, look):
                 n_failures += 1
                 continue
             best, params, n_failures = look, self.flow.params.copy(), 0
-            missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._rate)
+            missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         self.flow.params = params
-        self._scout(self.integrand.n_calls)
-
-    def _look(self, progress: Progress) -> Iteration:
-        """Estimate the integral with the flow as it is, to see how good that is.
-
-        The estimate is not part of the result, as it decides which flow is kept; its points are trained on.
-        """
-        self._refine(LOOK, "survey", self._memory)
-        self._show(progress)
-        return self.history[-1]
-
-    def _stage(self, n_rounds: int, share_of_dkl: float, progress: Progress) -> None:
-        """Train in rounds; a tenth of them at a time is an iteration."""
-        n_iterations = min(10, n_rounds // FEWEST_ROUNDS)
-        ends = [k * n_rounds // n_iterations for k in range(1, n_iterations + 1)]
-        batches, begin = self._batches(), time.perf_counter()
-        for k, (points, values) in enumerate(self._replay.stage(n_rounds, share_of_dkl), 1):
-            batches.add(points, values)
-            if k in ends:
-                # Later flows are better: the square-root rule of Owen and Zhou, arXiv 1901.02976.
-                weight = batches.n * math.sqrt(k / n_rounds)
-                self._append("survey", batches, begin, self.use_survey, weight)
-                self._show(progress)
-                batches, begin = self._batches(), time.perf_counter()
-        if self._replay.n_skipped:
-            self._warnings.append(f"{self._replay.n_skipped} training steps had no finite gradient")
-
-    def _scout(self, n_calls: int) -> None:
-        """Look for regions that the flow has lost, and note how large f/q is in them.
-
-        That takes a small share of n_calls.
-        """
-        begin, n_before = time.perf_counter(), self.integrand.n_calls
-        n_steps = min(MOST_STEPS, int(SCOUT_SHARE * n_calls) // N_WALKERS - 1)
-        log_mean = self._memory.log_mean(self._memory.n // 2)
-        if n_steps < 1 or log_mean == -math.inf:
-            return
-        u, log_f = wander(self._log_magnitude, self.domain.d, n_steps, self._generator)
-        log_q = np.logaddexp(self.flow.log_prob(u), math.log(UNIFORM_SHARE))
-        self._scouts = log_f - log_q - log_mean
-        m = len(self.history[-1].mean)
-        n_spent, seconds = self.integrand.n_calls - n_before, time.perf_counter() - begin
-        nothing = np.full(m, math.nan), np.full((m, m), math.nan)
-        self.history.append(Iteration("scouts", n_spent, *nothing, math.nan, seconds, False, 0.0))
-
-    def _log_magnitude(self, u: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            log_magnitude: np.ndarray = np.log(magnitudes(self._evaluate(u)))
-        return log_magnitude
-
-    def _survey_iteration(self, k: int) -> None:
-        """Train on points of one of the strategies that look at each point in one iteration only."""
-        begin = time.perf_counter()
-        if self._sample is not None:
-            self._trainer.train_on_dataset(self._sample)
-            return
-        points = choose_points(
-            self.survey_strategy, k, self.flow, self.n_points_survey, self._generator, self._memory
-        )
-        values = self._evaluate(points.u)
-        size = magnitudes(values)
-        self._memory.add(points.u, size, points.log_q)
-        if size.any():
-            self._trainer.train_on_dataset(Dataset(points.u, logpx=points.log_q, fx=size))
-        batches = self._batches()
-        n_batches = math.gcd(len(points.u), FEW_BATCHES)
-        batches.add(points, values, n_batches if n_batches > 1 else len(points.u))
-        self._append("survey", batches, begin, False, 0.0)
+        self._iterations.scout(self.integrand.n_calls)
 
     # The refinement
+
+    def _refine_in_parts(self, n_calls: int, n_parts: int, progress: Progress) -> None:
+        """Refine in at least so many iterations, none of them too large."""
+        n_parts = max(n_parts, -(-n_calls // MOST_CALLS))
+        for k in range(n_parts):
+            self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
 
     def _refine_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
         n, mean, covariance = 0, np.zeros(1), np.full((1, 1), math.inf)
@@ -504,15 +429,11 @@ class Integrator:
             more = self._next_size(n, _shortfall(mean, covariance, rtol, atol))
             more = min(more, n_calls - self.integrand.n_calls)
             if more < FEWEST_POINTS:
-                self._warnings.append(f"the tolerance was not reached within {n_calls} calls")
                 return
-            self._refine(more, "refine")
-            self._show(progress)
+            self._iterations.refine(more, progress)
             used = [one for one in self.history if one.is_used]
-            weights = np.array([one.weight for one in used]) / sum(one.weight for one in used)
             n = sum(one.n_calls for one in used)
-            mean = np.sum([w * one.mean for w, one in zip(weights, used, strict=True)], axis=0)
-            covariance = np.sum([w**2 * one.covariance for w, one in zip(weights, used, strict=True)], axis=0)
+            mean, covariance = _combined(used)
             if _shortfall(mean, covariance, rtol, atol) <= 1:
                 return
 
@@ -520,63 +441,31 @@ class Integrator:
         """Points of the next iteration: what seems to be missing, but not much more than there are."""
         if n == 0:
             return 2 * LOOK
-        missing = n * (1.05 * shortfall) ** (1 / self._rate)
+        missing = n * (1.05 * shortfall) ** (1 / self._iterations.rate)
         return int(min(max(missing, n / 4, LOOK), 8 * n, MOST_CALLS)) // MANY_BATCHES * MANY_BATCHES
-
-    def _refine(self, n_calls: int, stage: str, memory: Memory | None = None) -> None:
-        """Estimate the integral from fresh points of the flow as it is."""
-        begin = time.perf_counter()
-        n_batches = FEW_BATCHES if n_calls < FEW_CALLS else MANY_BATCHES
-        n_each = n_calls // n_batches
-        n_uniform = max(1, round(UNIFORM_SHARE * n_each))
-        at_once = max(1, GROUP // n_each)
-        batches = self._batches()
-        try:
-            for first in range(0, n_batches, at_once):
-                n = min(at_once, n_batches - first)
-                points = draw(self.flow, self._latent(n, n_each - n_uniform), self._latent(n, n_uniform))
-                values = self._evaluate(points.u)
-                if memory is not None:
-                    memory.add(points.u, magnitudes(values), points.log_q)
-                batches.add(points, values, n)
-        finally:  # where f raises, the scrambles that are complete count
-            if len(batches.means) > 1:
-                # Errors of Sobol points fall faster than the root of n, so larger iterations count more.
-                self._append(stage, batches, begin, stage == "refine", float(batches.n) ** 1.5)
-
-    def _latent(self, n: int, size: int) -> np.ndarray:
-        """Latent points of n scrambles, (n * size, d)."""
-        return np.concatenate([self._make_points(size, self.domain.d, self._generator) for _ in range(n)])
-
-    def _append(self, stage: str, batches: Batches, begin: float, is_used: bool, weight: float) -> None:
-        seconds = time.perf_counter() - begin
-        self.history.append(
-            Iteration(
-                stage, batches.n, batches.mean, batches.covariance, batches.ess, seconds, is_used, weight
-            )
-        )
-        self._rate = (batches.rate + USUAL_RATE) / 2  # 16 scrambles leave much noise in it
-        self._expected = batches.mean
-        if is_used:
-            self._heaviest = max(self._heaviest, batches.largest_share)
 
     def _doubts(self, result: Result) -> Iterator[str]:
         """What the user ought to know about the result."""
         used = [iteration for iteration in result.history if iteration.is_used]
         if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
             yield f"f was zero at all {result.n_calls} points"
+        if any(self._tolerance) and _shortfall(*_combined(used), *self._tolerance) > 1:
+            yield f"the tolerance was not reached in {result.n_calls} calls"
         n_used = sum(iteration.n_calls for iteration in used)
-        is_lost = self._scouts > math.log(n_used / UNSEEN)
-        if is_lost.any():
+        log_lost, heaviest = self._iterations.log_lost, self._iterations.heaviest
+        n_lost = np.count_nonzero(log_lost > math.log(n_used / UNSEEN))
+        if n_lost:
             yield (
-                f"{np.count_nonzero(is_lost)} of {len(is_lost)} walkers that climb from uniform points ended "
-                f"where f/q is up to {math.exp(min(self._scouts.max(), 700)):.1g} times the integral: with "
-                f"{n_used} points the flow has lost a region there, and integral and error miss it"
+                f"{n_lost} of {len(log_lost)} walkers that climb from uniform points ended where f/q is up "
+                f"to {math.exp(min(log_lost.max(), 700)):.1g} times the integral: with {n_used} points the "
+                "flow has lost a region there, and integral and error miss it"
             )
-        if self._heaviest > TOO_HEAVY:
+        if n_skipped := self._iterations.n_skipped:
+            yield f"{n_skipped} training steps were left out, as their gradients were not finite"
+        if heaviest > TOO_HEAVY:
             yield (
-                f"one point carries {self._heaviest:.0%} of the sum of the weights of its iteration: "
-                "the flow is too small there, and the error cannot be relied upon"
+                f"one point carries {heaviest:.0%} of the sum of the weights of its iteration: the flow is "
+                "too small there, and the error cannot be relied upon"
             )
         if any(0 < np.abs(iteration.mean).max() < SMALLEST for iteration in used):
             yield "f is so small that the square of its error is 0 in float64: use other units for f"
@@ -584,42 +473,6 @@ class Integrator:
             yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
         if result.n_invalid:
             yield f"f was not finite at {result.n_invalid} points, and taken as 0 there"
-
-    # Points for the user
-
-    def _weighted_points(self, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw points u (n, d) with weights f/q (n, m), in random order."""
-        n_uniform = generator.binomial(n, UNIFORM_SHARE) if n > 1 else 0
-        latent = generator.random((n - n_uniform, self.domain.d))
-        points = draw(self.flow, latent, generator.random((n_uniform, self.domain.d)))
-        order = generator.permutation(n)
-        values = self._evaluate(points.u[order])
-        shuffled = Draw(points.u[order], points.log_flow[order], points.log_q[order], points.n_uniform)
-        return shuffled.u, weights_of(shuffled, values)
-
-    def _unweighted_points(
-        self, n: int, u: np.ndarray, weights: np.ndarray, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Accept points with probability |w| / reference, until there are n."""
-        reference = float(np.quantile(magnitudes(weights), 0.999))
-        if reference == 0:
-            raise ValueError("f is zero at nearly all points: there is nothing to be unweighted")
-        kept_u: list[np.ndarray] = []
-        kept_w: list[np.ndarray] = []
-        while True:
-            ratio = magnitudes(weights) / reference
-            is_kept = generator.random(len(u)) < ratio
-            kept_u.append(u[is_kept])
-            kept_w.append((np.sign(weights[:, 0]) * np.maximum(ratio, 1.0))[is_kept])
-            n_missing = n - sum(map(len, kept_u))
-            if n_missing <= 0:
-                break
-            u, weights = self._weighted_points(max(n_missing * 2, 1000), generator)
-        unit = np.concatenate(kept_w)[:n]
-        n_over = int(np.count_nonzero(np.abs(unit) > 1))
-        if n_over:
-            logger.warning("%d of %d unweighted points keep a weight above 1", n_over, n)
-        return np.concatenate(kept_u)[:n], unit[:, None]
 
 
 def integrate(
@@ -689,12 +542,23 @@ def _make_flow(
     return flow.copy()
 
 
+def _own_or_common(name: str, own: int | None, common: int) -> int:
+    """Find the number for one of survey and refinement: its own where given, else that for both."""
+    return positive_int(name, common if own is None else own)
+
+
 def _on_cube(sample: Any, domain: Domain) -> Dataset:
     """Weighted points in the coordinates of f, moved to the unit cube."""
-    if isinstance(sample, tuple):
-        sample = Dataset(*sample, bounds=domain.bounds)
+    bounds = np.clip(domain.bounds, -FARTHEST, FARTHEST)
+    if isinstance(sample, tuple | list):
+        try:
+            sample = Dataset(*sample, bounds=bounds)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sample: {error}") from error
+    elif isinstance(sample, str | os.PathLike):
+        sample = Dataset.read(sample, bounds=bounds)
     elif not isinstance(sample, Dataset):
-        sample = Dataset.read(sample, bounds=domain.bounds)
+        raise TypeError(f"sample must be a Dataset, a path or (x, px, fx), got {sample!r}")
     u, log_jacobian = domain.to_cube(sample.x)
     return Dataset(u, logpx=sample.logpx + log_jacobian, logfx=sample.logfx + log_jacobian)
 
@@ -705,10 +569,18 @@ def _is_better(before: Iteration, after: Iteration) -> bool:
     Its error alone does not tell: a flow that has lost a peak has a small one. Where the estimates disagree,
     the flow that was trained on more points is believed.
     """
-    variances = np.diag(before.covariance) + np.diag(after.covariance)
-    agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(variances)
-    errors = [_shortfall(one.mean, one.covariance, 1.0, 0.0) for one in (before, after)]
-    return bool(agree.all()) and errors[0] <= errors[1]
+    variances = np.diag(before.covariance), np.diag(after.covariance)
+    agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(sum(variances))
+    return bool(agree.all() and (variances[0] <= variances[1]).all())
+
+
+def _combined(used: list[Iteration]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the iterations that count, as `Result` has them."""
+    weights = np.array([one.weight for one in used])
+    shares = weights / weights.sum()
+    mean = sum(share * one.mean for share, one in zip(shares, used, strict=True))
+    covariance = sum(share**2 * one.covariance for share, one in zip(shares, used, strict=True))
+    return np.asarray(mean), np.asarray(covariance)
 
 
 def _shortfall(mean: np.ndarray, covariance: np.ndarray, rtol: float, atol: float) -> float:

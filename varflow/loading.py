@@ -173,4 +173,4 @@ def _place(error: BaseException) -> str:
 
 
 def _is_within(file: str, folders: list[str]) -> bool:
-    return os.path.realpath(file).startswith(tuple(os.path.realpath(folder) + os.sep for folder in folders))
+    return os.path.abspath(file).startswith(tuple(folder + os.sep for folder in folders))

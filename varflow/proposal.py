@@ -57,14 +57,14 @@ def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
     Draw
         n_flow + n_uniform points.
     """
-    u, log_flow = flow.from_latent(z)
+    u, log_flow = flow.from_latent(z) if len(z) else (np.empty((0, flow.d)), np.empty(0))
     if len(uniform) == 0:
         return Draw(u, log_flow, log_flow, 0)
     u = np.concatenate([u, uniform])
     log_flow = np.concatenate([log_flow, flow.log_prob(uniform)])
     share = len(uniform) / len(u)
     with np.errstate(under="ignore"):
-        log_q = np.logaddexp(log_flow + np.log1p(-share), np.log(share))
+        log_q = np.logaddexp(log_flow + np.log1p(-share), np.log(share)) if share < 1 else np.zeros(len(u))
     return Draw(u, log_flow, log_q, len(uniform))
 
 

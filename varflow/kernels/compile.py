@@ -93,7 +93,7 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: event.Event) -> None:
         module = event.data["dispatcher"].py_func.__module__ or ""  # what exec made has None
-        if self.is_due and module.startswith("varflow."):
+        if self.is_due and module.startswith("varflow.kernels."):
             self.is_due = False
             print(
                 "varflow: compiling kernels; later starts find them in the cache", file=sys.stderr, flush=True

@@ -1,0 +1,845 @@
+"""Integration: the right integral with an honest error, whatever f is, and whatever happens on the way."""
+
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import pytest
+from scipy import stats
+
+import varflow as vf
+from varflow import Dataset, Flow, Integrator, InvalidIntegrandError, Result
+from varflow.kernels.splines import CELLS
+from varflow.losses import LOSSES
+from varflow.proposal import LATENT_POINTS
+from varflow.survey import STRATEGIES
+
+# Python 3.12 warns of a fork beside threads, which other tests may have left waiting.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+INF = math.inf
+N_CALLS = 32_768
+LONGER = 65_536  # calls in which a flow learns much of the peak
+FEWEST = 16_384  # calls that `integrate` takes
+SMALL = {"n_bins": 8, "d_hidden": 16, "n_hidden": 1, "repetitions": 1}
+
+
+def one_side(width=30, center=0.4):
+    """Integral of exp(-width (x - center)^2) over [0, 1]."""
+    root = math.sqrt(width)
+    return math.sqrt(math.pi) / 2 / root * (math.erf(root * (1 - center)) + math.erf(root * center))
+
+
+EXACT = one_side() ** 2
+
+
+def peak(x):
+    return np.exp(-30 * ((x - 0.4) ** 2).sum(axis=1))
+
+
+def peak_at(point):
+    return math.exp(-30 * ((point[0] - 0.4) ** 2 + (point[1] - 0.4) ** 2))
+
+
+@numba.njit
+def compiled_peak_at(point):
+    return math.exp(-30 * ((point[0] - 0.4) ** 2 + (point[1] - 0.4) ** 2))
+
+
+def normal(x):
+    return np.exp(-(x**2).sum(axis=1) / 2) / (2 * math.pi)
+
+
+def wave(x):
+    return np.sin(4 * x[:, 0] + x[:, 1])
+
+
+OF_WAVE = float(((np.exp(4j) - 1) / 4j * (np.exp(1j) - 1) / 1j).imag)
+
+
+def vector(x):
+    return np.column_stack([peak(x), 2 * x[:, 0], peak(x)])
+
+
+def mixed(x):
+    return {"peak": peak(x), "means": np.column_stack([x.sum(axis=1), wave(x)])}
+
+
+class Counting:
+    """A function that counts the points it is called with, and raises at the calls numbered in `bad`."""
+
+    def __init__(self, f=peak, bad=(), error=None):
+        self.f, self.bad, self.error = f, bad, error
+        self.n_points = self.n_calls = 0
+
+    def __call__(self, x):
+        self.n_calls += 1
+        if self.n_calls in self.bad:
+            raise self.error
+        self.n_points += len(x)
+        return self.f(x)
+
+
+def integrated(f=peak, bounds=2, n_calls=N_CALLS, seed=1, rtol=0.0, atol=0.0, **options):
+    options = {"flow_options": SMALL, **options}
+    return vf.integrate(f, bounds, n_calls=n_calls, rtol=rtol, atol=atol, seed=seed, **options)
+
+
+def make(f=peak, bounds=2, **options):
+    small = {"n_iter": 2, "n_points": 16_384, "seed": 1, "flow_options": SMALL}
+    return Integrator(f, bounds, **(small | options))
+
+
+def assert_right(result, exact=EXACT, largest=0.05):
+    """Within 5 errors, and these are no larger than they need be."""
+    mean, sdev = np.asarray(result.mean), np.asarray(result.sdev)
+    assert (np.abs(mean - exact) < 5 * sdev).all(), str(result)
+    assert (sdev < largest).all()
+
+
+def assert_same(one, other):
+    """The same bits."""
+    for name in ("mean", "covariance", "n_calls", "ess"):
+        np.testing.assert_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_array_equal(one.flow.params, other.flow.params)
+
+
+class TestEstimate:
+    @pytest.mark.parametrize(
+        ("f", "bounds", "exact"),
+        [
+            (peak, 2, EXACT),
+            (lambda x: 3 * x[:, 0] ** 2, 1, 1),
+            (lambda x: np.prod(2 * x, axis=1), 5, 1),
+            (lambda x: x[:, 0] ** 2 * x[:, 1], [(-1, 2), (0, 3)], 13.5),
+            (lambda x: np.exp(-x[:, 0] - x[:, 1]), [(0, INF)] * 2, 1),
+            (lambda x: np.exp(x[:, 0] + 1 - x[:, 1]), [(-INF, 0), (1, INF)], 1),
+            (normal, [(-INF, INF)] * 2, 1),
+            (wave, 2, OF_WAVE),
+            (lambda x: wave(x) - OF_WAVE, 2, 0),
+            (lambda x: x[:, 0] ** 2 + x[:, 1] ** 2 < 1, 2, math.pi / 4),
+            (lambda x: np.where(x.sum(axis=1) > 1.7, x[:, 0] ** -0.5, 0), 2, None),
+        ],
+        ids=["cube", "line", "5 dim", "box", "half", "halves", "plane", "signed", "zero", "disc", "corner"],
+    )
+    def test_is_right(self, f, bounds, exact):
+        if exact is None:  # integral over x of (x - 0.7) / sqrt(x), from 0.7 on
+            exact = 2 / 3 * (1 - 0.7**1.5) - 1.4 * (1 - 0.7**0.5)
+        result = integrated(f, bounds)
+        assert_right(result, exact)
+        assert isinstance(result.mean, float)
+        assert isinstance(result.sdev, float)
+
+    def test_gains_from_the_flow(self):
+        plain = np.std(peak(np.random.default_rng(1).random((10_000, 2)))) / math.sqrt(LONGER)
+        result = integrated(n_calls=LONGER)
+        assert result.sdev < 0.3 * plain
+        assert result.ess > 0.6
+        assert result.history[0].ess < 0.3
+
+    def test_vector(self):
+        result = integrated(vector)
+        assert_right(result, [EXACT, 1, EXACT])
+        assert result.mean.shape == result.sdev.shape == (3,)
+        covariance = result.covariance
+        np.testing.assert_array_equal(covariance, covariance.T)
+        np.testing.assert_allclose(covariance[0, [0, 2]], covariance[2, [2, 0]], rtol=1e-9)
+        np.testing.assert_allclose(covariance[0, 0], covariance[0, 2], rtol=1e-9)  # fully correlated
+        assert abs(covariance[0, 1]) < math.sqrt(covariance[0, 0] * covariance[1, 1])
+        np.testing.assert_allclose(result.sdev, np.sqrt(np.diag(covariance)))
+
+    def test_dict(self):
+        result = integrated(mixed)
+        assert list(result.mean) == list(result.sdev) == ["peak", "means"]
+        assert isinstance(result.mean["peak"], float)
+        assert abs(result.mean["peak"] - EXACT) < 5 * result.sdev["peak"]
+        assert (np.abs(result.mean["means"] - [1, OF_WAVE]) < 5 * result.sdev["means"]).all()
+        assert result.covariance.shape == (3, 3)
+
+    @pytest.mark.parametrize("f", [peak_at, compiled_peak_at])
+    def test_functions_of_one_point_give_what_arrays_give(self, f):
+        result = integrated(f, vectorized=False)
+        assert_right(result)
+        np.testing.assert_allclose(result.mean, integrated().mean, rtol=1e-6)
+
+    def test_workers_give_the_same_bits(self):
+        alone = integrated()
+        assert_same(integrated(workers=2), alone)
+        with ThreadPoolExecutor(2) as pool:
+            assert_same(integrated(workers=pool.map), alone)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_losses_and_cells(self, loss, cell):
+        result = integrated(n_calls=LONGER, loss=loss, flow=cell)
+        assert_right(result)
+        assert result.flow.architecture.cell == cell
+        assert result.ess > 0.5
+
+    @pytest.mark.parametrize("latent_points", LATENT_POINTS)
+    def test_latent_points(self, latent_points):
+        assert_right(integrated(latent_points=latent_points))
+
+    def test_sobol_points_have_smaller_errors(self):
+        sobol, random = (integrated(latent_points=name).sdev for name in ("sobol", "random"))
+        assert sobol < 0.7 * random
+
+    def test_of_zero_is_zero_with_a_warning(self):
+        for rtol in (0, 1e-3):
+            result = integrated(lambda x: np.zeros(len(x)), rtol=rtol)
+            assert result.mean == result.sdev == 0
+            assert any("zero at all" in warning for warning in result.warnings)
+            assert str(result).startswith("0(0)\nwarning: ")
+
+    def test_of_a_constant_is_exact(self):
+        result = integrated(lambda x: np.full(len(x), 2.5), [(0, 2), (-1, 3)])
+        assert result.mean == pytest.approx(20, rel=1e-2)
+        assert abs(result.mean - 20) < 5 * result.sdev + 1e-10
+
+    @pytest.mark.parametrize("unit", [1e-100, -1e100])
+    def test_units_of_f(self, unit):
+        result, expected = integrated(lambda x: unit * peak(x)), integrated()
+        assert_right(result, unit * EXACT, abs(unit))
+        assert result.sdev / abs(unit) < 3 * expected.sdev
+
+    def test_narrow_peaks_may_be_tiny_where_points_are(self):
+        # The first points are so far from the peak that f is below 1e-140 at all of them.
+        exact = (2 * math.pi) ** 2 * 0.005**4
+        result = integrated(lambda x: np.exp(-((x - 0.5) ** 2).sum(axis=1) / 2 / 0.005**2), 4)
+        assert result.warnings or abs(result.mean - exact) < 5 * result.sdev
+
+    def test_errors_are_honest(self):
+        results = [integrated(n_calls=FEWEST, seed=seed) for seed in range(40)]
+        pulls = np.array([(result.mean - EXACT) / result.sdev for result in results])
+        assert abs(pulls.mean()) < 0.5
+        assert 0.7 < pulls.std(ddof=1) < 1.4
+
+
+def sample_of_peak(n=4000, bounds=((0, 1), (0, 1)), f=peak):
+    lower, upper = np.array(bounds, float).T
+    x = lower + (upper - lower) * np.random.default_rng(1).random((n, len(lower)))
+    return x, np.full(n, 1 / np.prod(upper - lower)), f(x)
+
+
+class TestStrategies:
+    @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "fixed_sample"])
+    def test_each_gives_the_integral(self, strategy):
+        options = {"survey_strategy": strategy, "trainer_options": {"n_epochs": 5}}
+        result = make(**options).integrate()
+        assert_right(result)
+        assert result.ess > 0.5
+        assert {iteration.stage for iteration in result.history} >= {"survey", "refine"}
+        assert_same(make(**options).integrate(), result)
+
+    @pytest.mark.parametrize("form", ["arrays", "dataset", "npz", "csv", "path"])
+    def test_fixed_sample(self, form, tmp_path):
+        data = Dataset(*sample_of_peak())
+        path = tmp_path / ("sample.csv" if form == "csv" else "sample.npz")
+        data.save(path)
+        sample = {"arrays": sample_of_peak(), "dataset": data, "path": path}.get(form, str(path))
+        result = make(survey_strategy="fixed_sample", sample=sample, n_iter_survey=3).integrate()
+        assert_right(result)
+        assert result.ess > 0.5
+        assert_same(make(survey_strategy="fixed_sample", sample=data, n_iter_survey=3).integrate(), result)
+
+    def test_fixed_sample_of_a_box(self, tmp_path):
+        bounds = [(-2, 3), (1, 1.5)]
+
+        def f(x):
+            return peak((x - [-2, 1]) / [5, 0.5])
+
+        data = Dataset(*sample_of_peak(bounds=bounds, f=f), bounds=bounds)
+        data.save(tmp_path / "sample.csv")
+        options = {"survey_strategy": "fixed_sample", "n_iter_survey": 3}
+        result = make(f, bounds, sample=data, **options).integrate()
+        assert_right(result, 2.5 * EXACT)
+        assert result.ess > 0.5
+        for sample in (sample_of_peak(bounds=bounds, f=f), tmp_path / "sample.csv"):
+            assert make(f, bounds, sample=sample, **options).integrate().mean == pytest.approx(result.mean)
+
+    @pytest.mark.parametrize("in_dataset", [False, True])
+    def test_fixed_sample_of_the_plane(self, in_dataset):
+        x = 1.5 * np.random.default_rng(1).normal(size=(4000, 2))
+        sample = x, normal(x / 1.5) / 1.5**2, normal(x)
+        if in_dataset:
+            sample = Dataset(*sample, bounds=[-100, 100])
+        bounds = [(-INF, INF)] * 2
+        result = make(normal, bounds, survey_strategy="fixed_sample", sample=sample).integrate()
+        assert_right(result, 1)
+        assert result.ess > 0.5
+
+    def test_survey_in_use(self):
+        without, with_survey = (make(use_survey=use).integrate() for use in (False, True))
+        assert_right(with_survey)
+        assert all(not one.is_used for one in without.history if one.stage != "refine")
+        used = [one.stage for one in with_survey.history if one.is_used]
+        assert used.count("survey") >= 2
+        assert not with_survey.history[0].is_used  # which decided on the flow
+        assert with_survey.mean != without.mean
+        np.testing.assert_array_equal(with_survey.flow.params, without.flow.params)
+
+    @pytest.mark.parametrize("strategy", ["replay", "flat"])
+    def test_points_of_each_part(self, strategy):
+        f = Counting()
+        integrator = make(
+            f, survey_strategy=strategy, n_iter_survey=3, n_points_survey=7000,
+            n_iter_refine=2, n_points_refine=3200,
+        )  # fmt: skip
+        result = integrator.integrate()
+        refined = [one.n_calls for one in result.history if one.stage == "refine"]
+        assert refined == [3200, 3200]
+        assert f.n_points == result.n_calls
+        assert 0.9 * 21_000 <= result.n_calls - 6400 <= 1.1 * 21_000
+
+    def test_survey_and_refine_by_hand(self):
+        integrator = make()
+        with pytest.raises(RuntimeError, match="no estimate yet"):
+            integrator.result()
+        integrator.survey()
+        surveyed = integrator.result()
+        assert_right(surveyed)
+        integrator.refine()
+        assert_right(integrator.result())
+        assert integrator.result().sdev < surveyed.sdev
+        assert_same(integrator.integrate(), integrator.result())
+        assert_same(integrator.result(), make().integrate())
+
+    def test_refinement_alone(self):
+        integrator = make()
+        integrator.refine()
+        assert_right(integrator.result())
+        np.testing.assert_array_equal(integrator.flow.params, make().flow.params)
+
+
+class TestReproducibility:
+    def test_same_seed_same_bits_on_any_number_of_threads(self):
+        one = integrated(threads=1)
+        assert_same(integrated(threads=1), one)
+        assert_same(integrated(threads=2), one)
+        assert_same(integrated(threads=None), one)
+        assert integrated(seed=2).mean != one.mean
+
+    def test_without_a_seed_each_is_another(self):
+        one, other = (integrated(seed=None) for _ in range(2))
+        assert one.mean != other.mean
+        assert_right(one)
+
+    def test_global_random_state_does_not_matter(self):
+        np.random.seed(1)  # noqa: NPY002
+        state = np.random.get_state()[1].copy()  # noqa: NPY002
+        integrated()
+        np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+class TestStart:
+    @pytest.mark.parametrize("strategy", ["replay", "forward"])
+    def test_flow_that_was_trained_is_copied(self, strategy):
+        first = integrated(n_calls=LONGER)
+        before = first.flow.params.copy()
+        integrator = make(flow=first.flow, flow_options=None, survey_strategy=strategy)
+        result = integrator.integrate()
+        np.testing.assert_array_equal(first.flow.params, before)
+        assert integrator.flow is not first.flow
+        if strategy == "forward":  # the other may find that the first flow was better
+            assert not np.array_equal(result.flow.params, before)
+        assert_right(result)
+        assert result.history[0].ess > 0.6
+        assert result.ess > 0.6
+
+    def test_flow_of_a_result_stays_as_it_was(self):
+        integrator = make()
+        integrator.refine()
+        result = integrator.result()
+        before = result.flow.params.copy()
+        integrator.survey()
+        np.testing.assert_array_equal(result.flow.params, before)
+        assert not np.array_equal(integrator.flow.params, before)
+
+    def test_flow_that_knows_f_needs_no_survey(self):
+        flow = integrated(n_calls=LONGER).flow
+        integrator = make(flow=flow, flow_options=None)
+        integrator.refine()
+        np.testing.assert_array_equal(integrator.flow.params, flow.params)
+        assert integrator.result().ess > 0.6
+
+
+class TestExtend:
+    def test_adds_points(self):
+        result = integrated()
+        before = result.mean, result.n_calls, len(result.history)
+        more = result.extend(40_000)
+        assert_right(more)
+        assert more.n_calls - result.n_calls == pytest.approx(40_000, abs=40)
+        assert more.sdev < 0.7 * result.sdev
+        assert before == (result.mean, result.n_calls, len(result.history))
+        assert len(more.history) == len(result.history) + 1
+        assert_same(integrated().extend(40_000), more)
+
+    def test_before_anything_else(self):
+        assert_right(make().extend(8192))
+
+    @pytest.mark.parametrize("n_calls", [32, 33, 1000])
+    def test_calls_are_not_exceeded(self, n_calls):
+        f = Counting()
+        make(f).extend(n_calls)
+        assert 0.5 * n_calls < f.n_points <= n_calls
+
+    def test_reaches_a_tolerance_that_was_missed(self):
+        result = integrated(n_calls=N_CALLS, rtol=1e-4)
+        assert result.warnings
+        more = result.extend(600_000)
+        assert more.sdev < 1e-4 * more.mean
+        assert not any("tolerance" in warning for warning in more.warnings)
+
+
+class TestTolerance:
+    @pytest.mark.parametrize(("rtol", "atol"), [(1e-2, 0), (1e-3, 0), (0, 1e-4), (1e-3, 1e-4)])
+    def test_is_reached(self, rtol, atol):
+        result = integrated(n_calls=300_000, rtol=rtol, atol=atol)
+        assert_right(result)
+        assert result.sdev <= max(atol, rtol * result.mean)
+        assert result.n_calls < 150_000
+        assert not result.warnings
+
+    @pytest.mark.parametrize("n_calls", [FEWEST, 50_000])
+    def test_that_is_not_reached_is_told(self, n_calls):
+        result = integrated(n_calls=n_calls, rtol=1e-7)
+        assert_right(result)
+        assert result.sdev > 1e-7 * result.mean
+        assert any("tolerance was not reached" in warning for warning in result.warnings)
+
+    def test_holds_for_all_components(self):
+        result = integrated(vector, n_calls=300_000, rtol=2e-3)
+        assert (result.sdev <= 2e-3 * np.abs(result.mean)).all()
+
+    @pytest.mark.parametrize("tolerance", [{}, {"rtol": 1e-2}, {"rtol": 1e-9}, {"atol": 1e-12}])
+    @pytest.mark.parametrize("n_calls", [FEWEST, FEWEST + 1, 21_847, 40_001])
+    def test_calls_are_never_exceeded(self, n_calls, tolerance):
+        f = Counting()
+        result = integrated(f, n_calls=n_calls, **tolerance)
+        assert f.n_points == result.n_calls <= n_calls
+        if tolerance != {"rtol": 1e-2}:
+            assert result.n_calls > n_calls - 100
+
+    def test_second_integration_has_calls_of_its_own(self):
+        f = Counting()
+        integrator = make(f)
+        for k in (1, 2):
+            result = integrator.integrate_to(N_CALLS)
+            assert f.n_points <= k * N_CALLS
+            assert f.n_points > k * N_CALLS - 200
+            assert_right(result)
+
+    @pytest.mark.parametrize("tolerance", [{}, {"rtol": 1e-3}])
+    def test_signed_integral_of_zero_keeps_the_better_flow(self, tolerance):
+        # Training helps here by far, and that the mean is zero does not hide it.
+        def f(x):
+            return np.sign(x[:, 0] - 0.5) * np.exp(-300 * ((np.abs(x - 0.5) - 0.25) ** 2).sum(axis=1))
+
+        for seed in range(3):
+            result = integrated(f, n_calls=LONGER, seed=seed, **tolerance)
+            *_, last_look = (one for one in result.history if one.stage == "survey")
+            assert result.ess > 0.8 * last_look.ess > 1.5 * 0.8 * result.history[0].ess
+
+
+class TestWarnings:
+    def test_a_good_result_has_none(self):
+        assert integrated().warnings == ()
+
+    def test_one_point_that_outweighs_all(self):
+        def f(x):
+            values = np.ones(len(x))
+            values[17] = 1e6
+            return values
+
+        integrator = make(f)
+        integrator.refine()
+        assert any(warning.startswith("one point carries") for warning in integrator.result().warnings)
+
+    def test_values_that_are_not_finite_are_counted(self):
+        n_bad = []
+
+        def f(x):
+            is_bad = x[:, 0] > 0.9
+            n_bad.append(np.count_nonzero(is_bad))
+            return np.where(is_bad, np.nan, peak(x))
+
+        result = integrated(f, on_invalid="zero")
+        assert result.n_invalid == sum(n_bad) > 0
+        assert any(f"not finite at {sum(n_bad)} points" in warning for warning in result.warnings)
+        assert abs(result.mean - EXACT) < 5 * result.sdev + 1e-4
+
+    def test_iterations_that_disagree(self):
+        f = Counting(lambda x: np.full(len(x), 1.0))
+        integrator = make(lambda x: f(x) * (1 + f.n_calls) + 0.01 * x[:, 0])
+        integrator.refine()
+        assert any("disagree" in warning for warning in integrator.result().warnings)
+
+
+def n_calls_in_all():
+    """How often f is called by `make(f).integrate()`."""
+    f = Counting()
+    make(f).integrate()
+    return f.n_calls
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("k", [1, 2, 3, 12, 30, -1])
+    @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt])
+    def test_what_f_raises_comes_with_what_was_reached(self, k, kind):
+        k, error = (n_calls_in_all() if k == -1 else k), kind("mine")
+        f = Counting(bad=[k], error=error)
+        integrator = make(f)
+        with pytest.raises(kind) as caught:
+            integrator.integrate()
+        assert caught.value is error
+        partial = error.partial
+        if isinstance(error, Exception):
+            assert error.x.shape[1] == 2
+        if k == 1:
+            assert partial is None
+        else:
+            assert isinstance(partial, Result)
+            assert_right(partial)
+            assert partial.n_calls <= f.n_points
+            assert partial.history
+        assert_right(integrator.integrate())
+        assert_right(integrator.extend(4096))
+
+    @pytest.mark.parametrize("k", [1, 2, 12, 25])
+    @pytest.mark.parametrize("rtol", [0, 1e-6])
+    def test_integration_can_be_begun_again(self, k, rtol):
+        f = Counting(bad=[k], error=KeyError("mine"))
+        integrator = make(f)
+        with pytest.raises(KeyError):
+            integrator.integrate_to(N_CALLS, rtol)
+        result = integrator.integrate_to(N_CALLS, rtol)
+        assert_right(result)
+        assert f.n_points <= 2 * N_CALLS
+
+    @pytest.mark.parametrize("strategy", ["flat", "forward"])
+    @pytest.mark.parametrize("k", [1, 2])
+    def test_other_strategies(self, strategy, k):
+        f = Counting(bad=[k], error=KeyError("mine"))
+        integrator = make(f, survey_strategy=strategy, trainer_options={"n_epochs": 2})
+        with pytest.raises(KeyError) as caught:
+            integrator.integrate()
+        assert (caught.value.partial is None) == (k == 1)
+        assert_right(integrator.integrate())
+
+    def test_extension_that_fails_keeps_what_there_was(self):
+        f = Counting()
+        integrator = make(f)
+        result = integrator.integrate()
+        f.bad, f.error = [f.n_calls + 1], KeyError("mine")
+        with pytest.raises(KeyError) as caught:
+            result.extend(10_000)
+        assert_same(caught.value.partial, result)
+
+    @pytest.mark.parametrize("k", [1, 2, 12])
+    def test_nan(self, k):
+        f = Counting()
+        with pytest.raises(InvalidIntegrandError, match="f is nan at x") as caught:
+            integrated(lambda x: np.where((f.n_calls >= k - 1) & (x[:, 0] > 0.7), np.nan, f(x)))
+        assert caught.value.x.shape == (2,)
+        assert caught.value.x[0] > 0.7
+        if k == 1:
+            assert caught.value.partial is None
+        else:
+            assert_right(caught.value.partial)
+
+    def test_wrong_shape(self):
+        with pytest.raises(ValueError, match="must return an array of shape") as caught:
+            integrated(lambda x: x[:5, 0])
+        assert caught.value.partial is None
+
+    def test_huge_values(self):
+        with pytest.raises(ValueError, match="other units for f"):
+            integrated(lambda x: 1e200 * peak(x))
+
+    def test_exceptions_of_workers(self):
+        with ThreadPoolExecutor(2) as pool, pytest.raises(KeyError) as caught:
+            integrated(Counting(bad=[30], error=KeyError("mine")), workers=pool.map)
+        assert_right(caught.value.partial)
+
+
+class TestSample:
+    @pytest.mark.parametrize(
+        ("f", "bounds", "exact"),
+        [
+            (peak, 2, EXACT),
+            (wave, 2, OF_WAVE),
+            (normal, [(-INF, INF)] * 2, 1),
+            (vector, 2, [EXACT, 1, EXACT]),
+        ],
+        ids=["cube", "signed", "plane", "vector"],
+    )
+    def test_mean_of_the_weights_is_the_integral(self, f, bounds, exact):
+        x, weights = integrated(f, bounds).sample(20_000, seed=3)
+        assert x.shape == (20_000, 2)
+        assert np.isfinite(x).all()
+        assert weights.shape == (20_000, *np.shape(exact))
+        assert (np.abs(weights.mean(axis=0) - exact) < 5 * weights.std(axis=0) / math.sqrt(20_000)).all()
+        np.testing.assert_array_equal(np.sign(weights), np.sign(f(x)))
+
+    def test_points_are_in_the_box(self):
+        bounds = np.array([(-1, 2), (5, 5.5)])
+        x, _ = integrated(lambda x: x[:, 0] ** 2, bounds).sample(5000, seed=3)
+        assert ((x >= bounds[:, 0]) & (x <= bounds[:, 1])).all()
+
+    def test_order_is_random(self):
+        x, _ = integrated().sample(40_000, seed=3)
+        is_far = np.abs(x - 0.4).max(axis=1) > 0.5  # where only the uniform share has points
+        assert is_far.sum() > 50
+        assert stats.ks_2samp(np.flatnonzero(is_far), np.flatnonzero(~is_far)).pvalue > 1e-3
+
+    def test_seed(self):
+        result = integrated()
+        for unweight in (False, True):
+            one, same, other = (result.sample(500, unweight=unweight, seed=seed) for seed in (3, 3, 4))
+            np.testing.assert_array_equal(one[0], same[0])
+            np.testing.assert_array_equal(one[1], same[1])
+            assert not np.array_equal(one[0], other[0])
+
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_few(self, n):
+        x, weights = integrated().sample(n, seed=3)
+        assert (x.shape, weights.shape) == ((n, 2), (n,))
+
+    def test_does_not_change_the_result(self):
+        integrator = make()
+        result = integrator.integrate()
+        integrator.sample(1000, seed=3)
+        assert_same(integrator.result(), result)
+
+    @pytest.mark.parametrize("strategy", ["replay", "none"])
+    def test_unweighted_points_follow_f(self, strategy):
+        integrator = make()
+        if strategy == "replay":
+            integrator.survey()
+        x, weights = integrator.sample(20_000, unweight=True, seed=3)
+        assert x.shape == (20_000, 2)
+        assert weights.min() == 1
+        assert np.mean(weights > 1) < 0.02
+        edges = np.linspace(0, 1, 11)
+        cumulative = [one_side() - one_side_above(edge) for edge in edges]
+        expected = np.diff(cumulative) / one_side()
+        for column in x.T:
+            counts, _ = np.histogram(column, edges, weights=weights)
+            deviations = (counts - weights.sum() * expected) ** 2 / (weights.sum() * expected)
+            assert stats.chi2.sf(deviations.sum(), 9) > 1e-3
+
+    def test_unweighted_points_have_the_sign_of_f(self):
+        x, weights = integrated(wave).sample(20_000, unweight=True, seed=3)
+        np.testing.assert_array_equal(np.sign(weights), np.sign(wave(x)))
+        of_size = np.abs(wave(np.random.default_rng(1).random((400_000, 2)))).mean()
+        assert weights.mean() == pytest.approx(OF_WAVE / of_size, abs=5 / math.sqrt(20_000))
+
+    def test_single_unweighted_points_follow_f_as_well(self):
+        integrator = make(lambda x: 2 * x[:, 0])
+        x = np.array([integrator.sample(1, unweight=True, seed=seed)[0][0, 0] for seed in range(400)])
+        assert abs(x.mean() - 2 / 3) < 5 * x.std() / 20
+
+    def test_nothing_to_unweight(self):
+        with pytest.raises(ValueError, match="zero at nearly all"):
+            make(lambda x: np.zeros(len(x))).sample(100, unweight=True)
+
+    @pytest.mark.parametrize("n", [0, -1, 1.5, True])
+    def test_wrong_number(self, n):
+        with pytest.raises((TypeError, ValueError), match=r"\bn must"):
+            make().sample(n)
+
+
+def one_side_above(edge, width=30, center=0.4):
+    """Integral of the peak's factor from the edge to 1."""
+    root = math.sqrt(width)
+    return math.sqrt(math.pi) / 2 / root * (math.erf(root * (1 - center)) - math.erf(root * (edge - center)))
+
+
+class TestTalking:
+    def test_bar(self, capsys):
+        integrated(progress=True)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "call" in err
+        assert "%" in err
+
+    def test_bar_is_ended_by_an_exception(self, capsys):
+        with pytest.raises(KeyError):
+            integrated(Counting(bad=[3], error=KeyError()), progress=True)
+        assert capsys.readouterr().err.endswith(("\r", "\n"))
+
+    @pytest.mark.parametrize("progress", [False, None])  # stderr is no terminal here
+    def test_no_bar(self, capsys, progress):
+        integrated(progress=progress)
+        assert capsys.readouterr() == ("", "")
+
+    def test_log(self, caplog):
+        with caplog.at_level(logging.INFO, "varflow"):
+            result = integrated()
+        lines = [record.getMessage() for record in caplog.records]
+        assert sum(line.startswith("survey: ") for line in lines) >= 3
+        assert sum(line.startswith("refine: ") for line in lines) == 2
+        assert f"{result.n_calls} calls" in lines[-1]
+
+    def test_log_of_other_strategies(self, caplog):
+        with caplog.at_level(logging.INFO, "varflow"):
+            make(survey_strategy="flat", n_points=2000).integrate()
+        assert sum(record.getMessage().startswith("survey: ") for record in caplog.records) == 2
+
+    def test_nothing_is_logged_above_info(self, caplog):
+        integrated()
+        assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+class TestResult:
+    @pytest.mark.parametrize("f", [peak, vector, mixed])
+    def test_files(self, f, tmp_path):
+        bounds = [(0, 1), (0, INF)] if f is peak else [(0, 1), (-1, 2)]
+        result = integrated(f, bounds)
+        result.save(tmp_path / "result.npz")
+        loaded = Result.load(tmp_path / "result.npz")
+        assert_same(loaded, result)
+        for name in ("sdev", "chi2", "dof", "Q", "warnings", "bounds", "n_invalid", "defensive_share"):
+            np.testing.assert_equal(getattr(loaded, name), getattr(result, name))
+        assert str(loaded) == str(result)
+        assert loaded.summary() == result.summary()
+        with pytest.raises(RuntimeError, match="loaded from a file"):
+            loaded.extend(1000)
+        again = make(f, loaded.bounds, flow=loaded.flow, flow_options=None)
+        again.refine()
+        assert again.result().ess > 0.8 * result.ess
+
+    def test_text(self):
+        result = integrated()
+        assert str(result).startswith("0.10")
+        lines = result.summary().splitlines()
+        assert len(lines) == len(result.history) + 2
+        assert lines[0].split()[:3] == ["itn", "stage", "integral"]
+        assert lines[-1].startswith("total") or lines[-1].split()[0] == "total"
+        assert f"{result.n_calls:,}" in lines[-1]
+        html = result._repr_html_()
+        assert str(result) in html
+        assert html.count("<tr>") == len(lines)
+
+    def test_history_adds_up(self):
+        integrator = make()
+        result = integrator.integrate()
+        assert result.n_calls == integrator.integrand.n_calls
+        assert all(iteration.seconds >= 0 for iteration in result.history)
+        assert result.dof == 1
+        assert 1e-4 < result.Q <= 1
+
+    def test_context_manager_ends_the_workers(self):
+        with make(workers=2) as integrator:
+            assert_right(integrator.extend(4096))
+            integrator.sample(100)
+        assert_right(integrator.extend(4096))
+        integrator.close()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"survey_strategy": "repaly"}, "survey_strategy .*'repaly'; did you mean 'replay'"),
+            ({"loss": "varience"}, "loss .*did you mean 'variance'"),
+            ({"loss": []}, "loss"),
+            ({"latent_points": "sobel"}, "latent_points .*did you mean 'sobol'"),
+            ({"latent_points": None}, "latent_points"),
+            ({"on_invalid": "zeros"}, "on_invalid .*did you mean 'zero'"),
+            ({"flow": "pwqaud"}, "did you mean 'pwquad'"),
+            ({"flow": 3}, "^flow must be"),
+            ({"flow": None}, "^flow must be"),
+            (
+                {"flow": Flow(3, seed=1), "flow_options": None},
+                "bounds have 2 dimensions, but the flow has d = 3",
+            ),
+            ({"flow": Flow(2, seed=1)}, "^flow_options are for"),
+            ({"flow": Flow(2, bounds=(0, 2)), "flow_options": None}, "unit cube"),
+            ({"flow_options": {"n_bin": 3}}, "'n_bin'"),
+            ({"flow_options": {"n_bins": 0}}, "n_bins"),
+            ({"flow_options": 3}, "flow_options"),
+            ({"trainer_options": {"n_epoch": 3}}, "'n_epoch'; did you mean 'n_epochs'"),
+            ({"trainer_options": 3}, "trainer_options"),
+            ({"n_iter": 0}, "n_iter"),
+            ({"n_points": 0}, "n_points"),
+            ({"n_points": 1.5}, "n_points"),
+            ({"n_iter_survey": -1}, "n_iter_survey"),
+            ({"n_points_survey": 0.5}, "n_points_survey"),
+            ({"n_iter_refine": True}, "n_iter_refine"),
+            ({"n_iter_survey": 0}, "n_iter_survey"),
+            ({"n_points_refine": 0}, "n_points_refine"),
+            ({"n_points_refine": 31}, "n_points_refine must be at least 32, got 31"),
+            ({"survey_strategy": "fixed_sample"}, "^sample is for"),
+            ({"sample": sample_of_peak()}, "^sample is for"),
+            ({"survey_strategy": "fixed_sample", "sample": 3}, "sample"),
+            ({"survey_strategy": "fixed_sample", "sample": [1, 2, 3]}, "sample"),
+            ({"survey_strategy": "fixed_sample", "sample": sample_of_peak()[:2]}, "fx"),
+            (
+                {"survey_strategy": "fixed_sample", "sample": sample_of_peak(bounds=[(0, 2)] * 2)},
+                "x must lie",
+            ),
+            ({"seed": -1}, "seed"),
+            ({"seed": 1.5}, "seed"),
+            ({"threads": 0}, "threads"),
+            ({"workers": 0}, "workers"),
+            ({"workers": "two"}, "workers"),
+            ({"n_pionts": 3}, "n_pionts"),
+        ],
+        ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    )
+    def test_options(self, options, match):
+        with pytest.raises((TypeError, ValueError), match=match):
+            make(**options)
+
+    @pytest.mark.parametrize(
+        ("f", "bounds", "match"),
+        [
+            (3, 2, "^f must be callable"),
+            (peak, 0, "bounds"),
+            (peak, "two", "bounds"),
+            (peak, [(1, 0)], "lower must be below upper"),
+            (peak, [(0, math.nan)], "NaN"),
+            (peak, (0, 1), "bounds"),
+        ],
+    )
+    def test_function_and_bounds(self, f, bounds, match):
+        with pytest.raises((TypeError, ValueError), match=match):
+            make(f, bounds)
+
+    @pytest.mark.parametrize(
+        ("arguments", "match"),
+        [
+            ({"n_calls": FEWEST - 1}, "n_calls must be at least 16384, got 16383"),
+            ({"n_calls": 0}, "n_calls"),
+            ({"n_calls": 1e5}, "n_calls"),
+            ({"n_calls": N_CALLS, "rtol": -1e-3}, "rtol must be at least 0"),
+            ({"n_calls": N_CALLS, "atol": math.nan}, "atol must be at least 0"),
+            ({"n_calls": N_CALLS, "rtol": INF}, "rtol"),
+            ({"n_calls": N_CALLS, "rtol": "small"}, "rtol"),
+            ({"n_calls": N_CALLS, "atol": None}, "atol"),
+        ],
+    )
+    def test_tolerances(self, arguments, match):
+        f = Counting()
+        with pytest.raises((TypeError, ValueError), match=match):
+            make(f).integrate_to(**arguments)
+        with pytest.raises((TypeError, ValueError), match=match):
+            integrated(f, **arguments)
+        assert f.n_calls == 0
+
+    @pytest.mark.parametrize("n_calls", [0, 31, 1e3, True])
+    def test_extension(self, n_calls):
+        with pytest.raises((TypeError, ValueError), match="n_calls"):
+            make().extend(n_calls)
+
+    def test_survey_that_is_too_short(self):
+        with pytest.raises(ValueError, match=r"needs \d+ calls at least"):
+            make(n_points_survey=100).survey()
+
+    def test_strategy_that_has_no_tolerance(self):
+        with pytest.raises(ValueError, match="survey_strategy"):
+            integrated(survey_strategy="flat")

@@ -1,0 +1,290 @@
+"""The survey: points are kept, flows learn from them, and the units of f do not matter."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from strategies import normal_params
+
+from varflow import Flow
+from varflow.objective import Objective
+from varflow.survey import ROUND, STEPS, STRATEGIES, Memory, Replay, choose_points, magnitudes
+
+CHOOSING = [name for name in STRATEGIES if name not in ("replay", "fixed_sample")]
+
+
+def gaussian(u):
+    return np.exp(-50 * ((u - 0.4) ** 2).sum(axis=1))[:, None]
+
+
+def make_flow(d=2, **options):
+    return Flow(d, **{"cell": "pwquad", "n_bins": 8, "d_hidden": 8, "n_hidden": 1, "seed": 1} | options)
+
+
+def random_flow(spread=1.0, seed=1):
+    flow = make_flow(n_bins=4)
+    flow.params = normal_params(flow.architecture, spread, np.random.default_rng(seed))
+    return flow
+
+
+def make_replay(f=gaussian, seed=1, loss="variance", flow=None):
+    flow = make_flow() if flow is None else flow
+    return Replay(flow, f, Memory(flow.d), np.random.Generator(np.random.Philox(seed)), loss)
+
+
+def staged(f=gaussian, n_rounds=10, seed=1, loss="variance", **flow_options):
+    """The replay after one stage."""
+    replay = make_replay(f, seed, loss, make_flow(**flow_options))
+    for _ in replay.stage(n_rounds, 0.5):
+        pass
+    return replay
+
+
+def relative_variance(flow, f=gaussian):
+    u, log_q = flow.sample(20_000, seed=3)
+    weights = f(u)[:, 0] / np.exp(log_q)
+    return weights.var() / weights.mean() ** 2
+
+
+def parts(*sizes, seed=1):
+    """Points of several calls of `Memory.add`: u, |f| and log q of each."""
+    rng = np.random.default_rng(seed)
+    return [(rng.random((n, 2)), rng.uniform(0.5, 2, n), rng.normal(size=n)) for n in sizes]
+
+
+def remembered(*several):
+    memory = Memory(2)
+    for part in several:
+        memory.add(*part)
+    return memory
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        "sizes", [(5,), (ROUND,), (1, ROUND), (700, 700, 3), (10, 9 * ROUND, 1), (3, 0, 4)]
+    )
+    def test_grows_and_keeps_all_points(self, sizes):
+        several = parts(*sizes)
+        memory = remembered(*several)
+        assert memory.n == sum(sizes)
+        u, f, log_q = (np.concatenate(arrays) for arrays in zip(*several, strict=True))
+        for first in (0, 2, memory.n - 1):
+            expected = np.log(np.mean(f[first:] / np.exp(log_q[first:])))
+            assert memory.log_mean(first) == pytest.approx(expected, abs=1e-12)
+        flow, rows = random_flow(), np.arange(memory.n)
+        of_flow = flow.log_prob(u)
+        dkl, variance = (memory.objective(flow, rows, loss, 0.3).value(rows) for loss in ("dkl", "variance"))
+        unit = math.exp(0.3)
+        assert dkl == pytest.approx(np.mean(-f / unit / np.exp(log_q) * of_flow), rel=1e-5, abs=1e-5)
+        assert variance == pytest.approx(np.mean((f / unit) ** 2 / np.exp(log_q + of_flow)), rel=1e-5)
+
+    @pytest.mark.parametrize("shift", [-600, 600])
+    def test_log_mean_is_finite_where_weights_are_not(self, shift):
+        ((u, f, log_q),) = parts(50)
+        found = remembered((u, f, log_q + 2 * shift)).log_mean(0)
+        assert found == pytest.approx(np.log(np.mean(f / np.exp(log_q))) - 2 * shift, abs=1e-9)
+
+    def test_points_where_f_is_zero_count(self):
+        ((u, f, log_q),) = parts(50)
+        f[::2] = 0
+        assert remembered((u, f, log_q)).log_mean(0) == pytest.approx(np.log(np.mean(f / np.exp(log_q))))
+
+    def test_log_mean_where_f_is_zero_everywhere(self):
+        ((u, f, log_q),) = parts(50)
+        assert remembered((u, 0 * f, log_q)).log_mean(0) == -math.inf
+        assert Memory(2).log_mean(0) == -math.inf
+
+    @pytest.mark.parametrize("loss", ["variance", "dkl"])
+    def test_tells_which_density_is_better(self, loss):
+        u = np.random.default_rng(1).random((4000, 2))
+        flow = random_flow()
+        of_flow = np.exp(flow.log_prob(u))
+        for f, is_uniform_better in ((of_flow, False), (np.ones(4000), True), (np.zeros(4000), True)):
+            memory = remembered((u, f, np.zeros(4000)))
+            assert memory.is_uniform_better(flow, 4000, loss) == is_uniform_better
+
+    def test_looks_at_the_last_points_only(self):
+        u = np.random.default_rng(1).random((4000, 2))
+        flow = random_flow()
+        memory = remembered((u, np.ones(4000), np.zeros(4000)), (u, np.exp(flow.log_prob(u)), np.zeros(4000)))
+        assert not memory.is_uniform_better(flow, 4000, "dkl")
+        memory.add(u, np.ones(4000), np.zeros(4000))
+        assert memory.is_uniform_better(flow, 4000, "dkl")
+
+
+class TestMagnitudes:
+    def test_are_the_norm_of_the_components(self):
+        np.testing.assert_array_equal(magnitudes(np.array([[-2.0], [0.0], [3.0]])), [2, 0, 3])
+        np.testing.assert_allclose(magnitudes(np.array([[3.0, -4.0], [0.0, 0.0]])), [5, 0])
+
+
+class TestStage:
+    def test_reduces_the_variance_of_a_gaussian(self):
+        for loss in ("variance", "dkl"):
+            assert relative_variance(staged(n_rounds=30, loss=loss).flow) < 0.1 * relative_variance(
+                make_flow()
+            )
+
+    def test_next_stage_goes_on(self):
+        replay = staged(n_rounds=15)
+        before = relative_variance(replay.flow)
+        for _ in replay.stage(30, 0.25):
+            pass
+        assert replay.memory.n == 45 * ROUND
+        assert relative_variance(replay.flow) < before
+
+    def test_yields_the_points_as_they_were_drawn(self):
+        calls = []
+
+        def f(u):
+            calls.append(u.copy())
+            return gaussian(u)
+
+        replay = make_replay(f)
+        estimates = []
+        for k, (points, values) in enumerate(replay.stage(10, 0.5)):
+            np.testing.assert_array_equal(points.u, calls[k])
+            np.testing.assert_array_equal(values, gaussian(points.u))
+            assert points.u.shape == (ROUND, 2)
+            assert 0.01 < points.uniform_share < 0.05
+            estimates.append(values[:, 0] / np.exp(points.log_q))
+        assert len(calls) == 10
+        assert replay.memory.n == 10 * ROUND
+        # Each round's flow is older than its points: all of them are unbiased.
+        means, errors = np.mean(estimates, axis=1), np.std(estimates, axis=1) / math.sqrt(ROUND)
+        assert (np.abs(means - math.pi / 50 * 0.99997) < 4.5 * errors).all()
+
+    def test_same_seed_same_bits_on_any_number_of_threads(self):
+        one, again, two = (staged(threads=threads).flow.params for threads in (1, 1, 2))
+        np.testing.assert_array_equal(again, one)
+        np.testing.assert_array_equal(two, one)
+        assert not np.array_equal(staged(seed=2).flow.params, one)
+
+    @pytest.mark.parametrize("loss", ["variance", "dkl"])
+    @pytest.mark.parametrize("unit", [1e-100, 1e100, -1.0, 2.0**300])
+    def test_units_of_f_change_rounding_only(self, loss, unit):
+        found, expected = (
+            staged(lambda u, unit=unit: unit * gaussian(u), loss=loss, dtype="float64").flow.params
+            for unit in (unit, 1.0)
+        )
+        assert np.abs(expected - make_flow(dtype="float64").params).max() > 0.01
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("loss", ["variance", "dkl"])
+    def test_zeros_of_f_are_no_trouble(self, loss):
+        def half(u):
+            return (u[:, :1] > 0.5) * 1.0
+
+        replay = staged(half, n_rounds=30, loss=loss)
+        assert replay.n_skipped == 0
+        assert np.isfinite(replay.flow.params).all()
+        assert relative_variance(replay.flow, half) < 0.6 * relative_variance(make_flow(), half)
+
+    def test_where_f_is_zero_nothing_is_learnt(self):
+        replay = staged(lambda u: np.zeros((len(u), 1)))
+        np.testing.assert_array_equal(replay.flow.params, make_flow().params)
+        assert replay.n_skipped == 0
+        assert replay.memory.n == 10 * ROUND
+
+    def test_learning_starts_with_the_first_point_where_f_is_not_zero(self):
+        calls = []
+
+        def f(u):
+            calls.append(u)
+            return gaussian(u) * (len(calls) > 5)
+
+        replay = staged(f)
+        assert replay.n_skipped == 0
+        assert not np.array_equal(replay.flow.params, make_flow().params)
+        assert np.isfinite(replay.flow.params).all()
+
+    @pytest.mark.parametrize("fails_in", ["value", "gradient"])
+    def test_steps_without_a_finite_gradient_are_left_out_and_counted(self, monkeypatch, fails_in):
+        compute, calls = Objective.gradient, []
+
+        def gradient(self, rows, buffers):
+            value, dparams = compute(self, rows, buffers)
+            calls.append(value)
+            if len(calls) in (3, 20, 21):
+                if fails_in == "value":
+                    return math.nan, dparams
+                dparams[0, 0] = math.inf
+            return value, dparams
+
+        monkeypatch.setattr(Objective, "gradient", gradient)
+        replay = staged()
+        assert len(calls) == 10 * STEPS
+        assert replay.n_skipped == 3
+        assert np.isfinite(replay.flow.params).all()
+        assert relative_variance(replay.flow) < relative_variance(make_flow())
+
+
+def memory_of(f):
+    """The last 2000 points of which all are uniform."""
+    u = np.random.default_rng(1).random((2000, 2))
+    return remembered((u, f(u), np.zeros(2000)))
+
+
+def chosen(strategy, k, flow, f=lambda u: np.ones(len(u)), n=2000):
+    return choose_points(strategy, k, flow, n, np.random.default_rng(2), memory_of(f))
+
+
+def is_flat(points):
+    return not points.log_q.any()
+
+
+class TestChoosePoints:
+    @pytest.mark.parametrize("strategy", CHOOSING)
+    @pytest.mark.parametrize("k", [0, 1])
+    def test_points_have_the_density_that_is_told(self, strategy, k):
+        flow = random_flow()
+        points = chosen(strategy, k, flow, n=20_000)
+        assert points.u.shape == (20_000, 2)
+        assert points.n_uniform == 0
+        np.testing.assert_allclose(points.log_flow, flow.log_prob(points.u), atol=1e-4)
+        if not is_flat(points):
+            np.testing.assert_array_equal(points.log_q, points.log_flow)
+        for column in points.u.T:
+            counts, _ = np.histogram(column, 20, (0, 1), weights=np.exp(-points.log_q))
+            squares, _ = np.histogram(column, 20, (0, 1), weights=np.exp(-2 * points.log_q))
+            assert stats.chi2.sf(((counts - 1000) ** 2 / squares).sum(), 20) > 1e-3
+
+    @pytest.mark.parametrize(
+        ("strategy", "expected"),
+        [
+            ("flat", [True, True, True]),
+            ("forward", [False, False, False]),
+            ("forward_flat_init", [True, False, False]),
+        ],
+    )
+    def test_without_a_choice(self, strategy, expected):
+        flow = random_flow()
+        for k in range(3):
+            for f in (lambda u: np.ones(len(u)), lambda u: np.exp(flow.log_prob(u))):
+                assert is_flat(chosen(strategy, k, flow, f)) == expected[k]
+
+    @pytest.mark.parametrize("strategy", ["adaptive_variance", "adaptive_dkl"])
+    def test_adaptive_ones_take_what_is_better(self, strategy):
+        flow = random_flow()
+        for k in (1, 5):
+            assert is_flat(chosen(strategy, k, flow, lambda u: np.ones(len(u))))
+            assert is_flat(chosen(strategy, k, flow, lambda u: np.zeros(len(u))))
+            assert not is_flat(chosen(strategy, k, flow, lambda u: np.exp(flow.log_prob(u))))
+        assert is_flat(chosen(strategy, 0, flow, lambda u: np.exp(flow.log_prob(u))))
+
+    def test_losses_can_disagree(self):
+        # Where the flow is nearly zero the variance is large, for which the DKL loss has a logarithm only.
+        flow = random_flow(spread=2.0)
+
+        def f(u):
+            of_flow = np.exp(flow.log_prob(u))
+            return np.where(of_flow < np.quantile(of_flow, 0.01), 6.0, of_flow)
+
+        assert is_flat(chosen("adaptive_variance", 1, flow, f))
+        assert not is_flat(chosen("adaptive_dkl", 1, flow, f))
+
+    @pytest.mark.parametrize("strategy", CHOOSING)
+    def test_same_generator_state_same_points(self, strategy):
+        one, two = (chosen(strategy, 1, random_flow()) for _ in range(2))
+        np.testing.assert_array_equal(one.u, two.u)
