@@ -4,11 +4,13 @@
     python tests/benchmarks/integrate.py accuracy [case ...] [--seeds 1] [--cell CELL]
     python tests/benchmarks/integrate.py pulls [case ...] [--seeds 100]
     python tests/benchmarks/integrate.py overhead
+    python tests/benchmarks/integrate.py defaults [case ...]
 
 `published` integrates to the tolerance of the literature and compares the calls of f with the fewest that
 i-flow, VEGAS or Foam needed; its last line has medians. `accuracy` trains with 300 000 calls and gives the
 standard deviation a point, in units of the integral, over 100 000 fresh ones. `pulls` gives mean and standard
-deviation of (mean - exact)/sdev over seeds. `overhead` times a call of an f that costs nothing.
+deviation of (mean - exact)/sdev over seeds. `overhead` times a call of an f that costs nothing. `defaults` is
+`accuracy` for flows that differ from the default in one setting each.
 """
 
 import argparse
@@ -28,6 +30,19 @@ Line = dict[str, Any]
 
 LIMIT = 50_000_000  # calls, as in the literature
 N_TRAINING, N_FRESH, N_PULLS, N_OVERHEAD = 300_000, 100_000, 60_000, 1_000_000
+VARIANTS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "8 bins": {"flow_options": {"n_bins": 8}},
+    "32 bins": {"flow_options": {"n_bins": 32}},
+    "width 32": {"flow_options": {"d_hidden": 32}},
+    "width 128": {"flow_options": {"d_hidden": 128}},
+    "1 hidden layer": {"flow_options": {"n_hidden": 1}},
+    "3 hidden layers": {"flow_options": {"n_hidden": 3}},
+    "checkerboard": {"flow_options": {"masking": "checkerboard"}},
+    "twice the cells": {"flow_options": {"repetitions": 2}},
+    "rqs, 10 bins": {"flow": "rqs", "flow_options": {"n_bins": 10}},
+    "pwlinear, 32 bins": {"flow": "pwlinear", "flow_options": {"n_bins": 32}},
+}
 MEDIANS = ("calls", "pull", "rel", "seconds", "ratio")
 
 
@@ -67,31 +82,48 @@ def published(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterato
     yield {"medians": medians}
 
 
+def trained_and_sampled(case: Case, seed: int, **options: Any) -> Line:
+    """Train, and give the standard deviation a point of fresh ones."""
+    integrator = vf.Integrator(
+        case.f, case.d, n_iter_survey=1, n_points_survey=N_TRAINING, n_iter_refine=2,
+        n_points_refine=N_FRESH // 2, seed=seed, **options,
+    )  # fmt: skip
+    begin = perf_counter()
+    integrator.survey()
+    trained = perf_counter()
+    integrator.refine()
+    sampled = perf_counter()
+    result = integrator.integrate()
+    return {
+        "sigma": result.sdev / abs(result.mean) * math.sqrt(N_FRESH),
+        "ess": result.ess,
+        "pull": pull(result, case.exact),
+        "train_s": trained - begin,
+        "sample_s": sampled - trained,
+    }
+
+
 def accuracy(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
     """Give the standard deviation a point after training."""
     options = {} if cell is None else {"flow": cell}
     for name, case in cases.items():
         for seed in range(n_seeds):
-            integrator = vf.Integrator(
-                case.f, case.d, n_iter_survey=1, n_points_survey=N_TRAINING, n_iter_refine=2,
-                n_points_refine=N_FRESH // 2, seed=seed, **options,
-            )  # fmt: skip
-            begin = perf_counter()
-            integrator.survey()
-            trained = perf_counter()
-            integrator.refine()
-            sampled = perf_counter()
-            result = integrator.integrate()
-            yield {
-                "case": name,
-                "seed": seed,
-                "sigma": result.sdev / abs(result.mean) * math.sqrt(N_FRESH),
-                "ess": result.ess,
-                "pull": pull(result, case.exact),
-                "train_s": trained - begin,
-                "sample_s": sampled - trained,
-                "zunis_gain": case.zunis_gain,
-            }
+            line = trained_and_sampled(case, seed, **options)
+            yield {"case": name, "seed": seed, **line, "zunis_gain": case.zunis_gain}
+
+
+def defaults(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Give the same for flows that differ from the default in one setting."""
+    for changed, options in VARIANTS.items():
+        lines = [
+            trained_and_sampled(case, seed, **options) for case in cases.values() for seed in range(n_seeds)
+        ]
+        yield {
+            "changed": changed,
+            **{f"sigma_{name}": line["sigma"] for name, line in zip(cases, lines[::n_seeds], strict=True)},
+            "sigma": math.exp(fmean(math.log(line["sigma"]) for line in lines)),
+            "train_s": sum(line["train_s"] for line in lines),
+        }
 
 
 def pulls(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
@@ -114,7 +146,7 @@ def overhead(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
     times = []
     for seed in range(n_seeds):
         integrator = vf.Integrator(
-            first_coordinate, 8, n_iter_survey=1, n_points_survey=10_000, n_iter_refine=1,
+            first_coordinate, 8, n_iter_survey=1, n_points_survey=20_000, n_iter_refine=1,
             n_points_refine=N_OVERHEAD, seed=seed,
         )  # fmt: skip
         integrator.survey()  # compiles the kernels besides
@@ -128,6 +160,11 @@ MODES = {  # with the cases of each, and how many seeds
     "published": (published, IFLOW, 5),
     "accuracy": (accuracy, IFLOW | CAMEL, 1),
     "pulls": (pulls, {name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box")}, 100),
+    "defaults": (
+        defaults,
+        {name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box", "gauss8")},
+        1,
+    ),
     "overhead": (overhead, {}, 3),
 }
 
