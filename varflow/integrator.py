@@ -47,7 +47,8 @@ class Integrator:
     Parameters
     ----------
     f : callable
-        The integrand, (n, d) -> (n,); see `Integrand` for all that it may be and return.
+        The integrand, (n, d) -> (n,); see `Integrand` for all that it may be and return. The flow learns |f|,
+        or where f has several components the root of the sum of their squares.
     bounds : int or sequence of (lower, upper)
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     survey_strategy : str
