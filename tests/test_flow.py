@@ -50,20 +50,22 @@ def widths(flow):
     return flow.bounds[:, 1] - flow.bounds[:, 0]
 
 
-def assert_close(found, expected, flow, scale=1.0):
+def assert_close(found, expected, flow, scale=1.0, slack=0.0):
     """Points or log densities that differ by rounding before the networks; see above."""
     error = np.abs(found - expected) / scale
     assert np.median(error) <= 1e-11
-    assert error.max() <= (1e-10 if flow.architecture.dtype == "float64" else 1e-4)
+    assert (error <= (1e-10 if flow.architecture.dtype == "float64" else 1e-4) + slack).all()
 
 
-def log_q_tolerance(transform, points, width):
-    """What rounding may change in log q, (n,): 1e-12, and as much again where it changes a hundredfold as
-    fast as the points do. The slopes of smooth cells change by factors within narrow bins."""
-    h = 1e-9 * width
+def log_q_changes(transform, points, width):
+    """How fast log q changes with the points, (n,), in widths: by rounding of theirs, it changes as much.
+
+    The slopes of smooth cells change by factors within narrow bins: a thousandfold is common.
+    """
+    h = 1e-9
     _, log_q = transform(points)
-    changes = [transform(points + h * axis)[1] - log_q for axis in np.eye(points.shape[1])]
-    return 1e-12 + 1e-14 * np.abs(changes).sum(axis=0) / 1e-9
+    changes = [transform(points + h * width * axis)[1] - log_q for axis in np.eye(points.shape[1])]
+    return np.abs(changes).sum(axis=0) / h
 
 
 def log_det_by_differences(flow, x, h):
@@ -87,7 +89,9 @@ class TestMap:
         z, log_q = flow.to_latent(x)
         again, log_q_again = flow.from_latent(z)
         assert_close(again, x, flow, scale=widths(flow))
-        assert_close(log_q_again[:100], log_q[:100], flow)  # at the edges it jumps
+        # At the edges it jumps. Where the map is flat, x comes back less exactly, by a thousand roundings.
+        slack = 1e-12 * log_q_changes(flow.to_latent, x[:100] - 1e-9 * widths(flow) * inner, widths(flow))
+        assert_close(log_q_again[:100], log_q[:100], flow, slack=slack)
 
     @given(st.data(), flows())
     def test_latent_round_trip(self, data, flow):
@@ -95,7 +99,8 @@ class TestMap:
         x, log_q = flow.from_latent(z)
         again, log_q_again = flow.to_latent(x)
         assert_close(again, z, flow)
-        assert_close(log_q_again, log_q, flow)
+        slack = 1e-14 * log_q_changes(flow.from_latent, z * (1 - 1e-9), 1.0)
+        assert_close(log_q_again, log_q, flow, slack=slack)
         np.testing.assert_array_equal(flow.log_prob(x), log_q_again)
 
     @given(st.data(), flows(dtype=double))
@@ -104,12 +109,14 @@ class TestMap:
         z, log_q = flow.to_latent(x)
         expected = naive.forward(flow.architecture, flow.params, flow.bounds, x)
         np.testing.assert_allclose(z, expected.z, rtol=0, atol=1e-12)
-        assert (np.abs(log_q - expected.log_q) <= log_q_tolerance(flow.to_latent, x, widths(flow))).all()
+        tolerance = 1e-12 + 1e-14 * log_q_changes(flow.to_latent, x, widths(flow))
+        assert (np.abs(log_q - expected.log_q) <= tolerance).all()
         latent = data.draw(uniform_points(flow.d, 100))
         x, log_q = flow.from_latent(latent)
         expected_x, expected_log_q = naive.inverse(flow.architecture, flow.params, flow.bounds, latent)
         assert (np.abs(x - expected_x) <= 1e-12 * widths(flow)).all()
-        assert (np.abs(log_q - expected_log_q) <= log_q_tolerance(flow.from_latent, latent, 1.0)).all()
+        tolerance = 1e-12 + 1e-14 * log_q_changes(flow.from_latent, latent, 1.0)
+        assert (np.abs(log_q - expected_log_q) <= tolerance).all()
 
     @given(st.data(), flows(dtype=double))
     def test_agrees_with_the_oracle_at_bin_edges(self, data, flow):
