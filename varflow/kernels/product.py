@@ -16,7 +16,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from varflow.kernels.compile import device_function, inlined, kernel
 
@@ -164,6 +163,8 @@ def _matrix(typing_context: Any, array: Any, n_rows: Any) -> Any:
     kind = types.Array(array.dtype, 2, "A")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from numba.np.arrayobj import populate_array  # which takes long, and only compiling needs
+
         source = _Operand(context, builder, array, arguments[0])
         rows = [arguments[1]] if array.ndim == 1 else []
         view = context.make_array(kind)(context, builder)
