@@ -343,22 +343,32 @@ def _flow_keys(path: FilePath, found: Iterable[str]) -> list[str]:
 
 def _parse_header(path: FilePath, data: Array) -> dict[str, Any]:
     """Give the header back as `write_flow` got it."""
+    header = _decode_header(path, data)
+    if not isinstance(header, dict):
+        raise FileFormatError(f"{path}: header must be a JSON object, found {type(header).__name__}")
+    _check_format(path, header, _FLOW_FORMAT, _FLOW_VERSION)
+    return {key: value for key, value in header.items() if key not in ("format", "version")}
+
+
+def _decode_header(path: FilePath, data: Array) -> Any:
+    """Read JSON text that is kept as bytes."""
     if data.dtype != np.uint8 or data.ndim != 1:
         raise FileFormatError(f"{path}: header must be bytes, found {data.dtype} of shape {data.shape}")
     try:
-        header = json.loads(data.tobytes())
+        return json.loads(data.tobytes())
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: header is not JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise FileFormatError(f"{path}: header must be a JSON object, found {type(header).__name__}")
-    form, version = header.pop("format", None), header.pop("version", None)
-    if form != _FLOW_FORMAT:
-        raise FileFormatError(f"{path}: format must be {_FLOW_FORMAT!r}, found {form!r}")
-    if version != _FLOW_VERSION:
+
+
+def _check_format(path: FilePath, header: Mapping[str, Any], form: str, version: int) -> None:
+    """Refuse the header of another kind of file, or of another version of it."""
+    if header.get("format") != form:
+        raise FileFormatError(f"{path}: format must be {form!r}, found {header.get('format')!r}")
+    if header.get("version") != version:
         raise FileFormatError(
-            f"{path} has version {version!r}, but this varflow understands version {_FLOW_VERSION} only"
+            f"{path} has version {header.get('version')!r}, "
+            f"but this varflow understands version {version} only"
         )
-    return header
 
 
 def _fault_of_params(params: Array) -> str:

@@ -22,7 +22,7 @@ from varflow.iterations import FEWEST_POINTS, LOOK, MANY_BATCHES, SCOUT_SHARE, U
 from varflow.losses import LOSSES
 from varflow.progress import Progress
 from varflow.proposal import LATENT_POINTS
-from varflow.result import Iteration, Result
+from varflow.result import Iteration, Result, average, standard_deviations
 from varflow.sampling import unweighted_points, weighted_points
 from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
 from varflow.trainers import BasicStatefulTrainer
@@ -434,7 +434,7 @@ class Integrator:
             self._iterations.refine(more, progress)
             used = [one for one in self.history if one.is_used]
             n = sum(one.n_calls for one in used)
-            mean, covariance = _combined(used)
+            mean, covariance = average(used)
             if _shortfall(mean, covariance, rtol, atol) <= 1:
                 return
 
@@ -450,7 +450,7 @@ class Integrator:
         used = [iteration for iteration in result.history if iteration.is_used]
         if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
             yield f"f was zero at all {result.n_calls} points"
-        if any(self._tolerance) and _shortfall(*_combined(used), *self._tolerance) > 1:
+        if any(self._tolerance) and _shortfall(*average(used), *self._tolerance) > 1:
             yield f"the tolerance was not reached in {result.n_calls} calls"
         n_used = sum(iteration.n_calls for iteration in used)
         log_lost, heaviest = self._iterations.log_lost, self._iterations.heaviest
@@ -575,18 +575,9 @@ def _is_better(before: Iteration, after: Iteration) -> bool:
     return bool(agree.all() and (variances[0] <= variances[1]).all())
 
 
-def _combined(used: list[Iteration]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of the iterations that count, as `Result` has them."""
-    weights = np.array([one.weight for one in used])
-    shares = weights / weights.sum()
-    mean = sum(share * one.mean for share, one in zip(shares, used, strict=True))
-    covariance = sum(share**2 * one.covariance for share, one in zip(shares, used, strict=True))
-    return np.asarray(mean), np.asarray(covariance)
-
-
 def _shortfall(mean: np.ndarray, covariance: np.ndarray, rtol: float, atol: float) -> float:
     """Find how many times too large the error is, for the component where it is most so."""
-    sdev = np.sqrt(np.maximum(np.diag(covariance), 0))
+    sdev = standard_deviations(covariance)
     target = np.maximum(atol, rtol * np.abs(mean))
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(sdev == 0, 0.0, sdev / target).max())

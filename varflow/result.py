@@ -18,6 +18,8 @@ import numpy.typing as npt
 from varflow.errors import FileFormatError
 from varflow.files import (
     _check_filled,
+    _check_format,
+    _decode_header,
     _fault_of_params,
     _read_npz,
     _refused_as,
@@ -27,7 +29,7 @@ from varflow.files import (
 from varflow.flow import Flow
 from varflow.integrand import Components
 
-__all__ = ["Iteration", "Result", "format_estimate"]
+__all__ = ["Iteration", "Result", "average", "format_estimate", "standard_deviations"]
 
 Array = npt.NDArray[Any]
 
@@ -171,7 +173,7 @@ class Result:
     @property
     def sdev(self) -> Any:
         """Its standard deviation, in the same form."""
-        return self.components.unpack(_sdev(self._average[1]))
+        return self.components.unpack(standard_deviations(self._average[1]))
 
     @property
     def covariance(self) -> Array:
@@ -216,7 +218,7 @@ class Result:
 
     @cached_property
     def _average(self) -> tuple[Array, Array]:
-        return _average(self._used)
+        return average(self._used)
 
     @cached_property
     def _consistency(self) -> tuple[float, int]:
@@ -225,7 +227,7 @@ class Result:
     def __str__(self) -> str:
         """Return the estimate, and the warnings in lines that follow."""
         mean, covariance = self._average
-        texts = np.array([*map(format_estimate, mean, _sdev(covariance))], object)
+        texts = np.array([*map(format_estimate, mean, standard_deviations(covariance))], object)
         estimate = self.components.unpack(texts)
         if isinstance(estimate, dict):
             parts = [f"{key!r}: {_format_array(part)}" for key, part in estimate.items()]
@@ -281,7 +283,7 @@ class Result:
         for iteration in self.history:
             if iteration.is_used:
                 used.append(iteration)
-                rows.append((iteration, (*_average(used), *_consistency(used))))
+                rows.append((iteration, (*average(used), *_consistency(used))))
             else:
                 rows.append((iteration, None))
         return rows
@@ -473,7 +475,7 @@ def _check_history(history: list[Iteration], m: int) -> None:
 # Statistics
 
 
-def _average(used: list[Iteration]) -> tuple[Array, Array]:
+def average(used: list[Iteration]) -> tuple[Array, Array]:
     """Average iterations with their weights. Returns the mean, (m,), and its covariance, (m, m)."""
     weights = np.array([iteration.weight for iteration in used])
     shares = weights / weights.max()  # first, so that the sum cannot overflow
@@ -486,7 +488,7 @@ def _average(used: list[Iteration]) -> tuple[Array, Array]:
     return np.asarray(mean), np.asarray(covariance)
 
 
-def _sdev(covariance: Array) -> Array:
+def standard_deviations(covariance: Array) -> Array:
     """Standard deviations, (m,); rounding may have left variances below zero where they are zero."""
     variances = np.diag(covariance)
     return np.sqrt(np.where(variances < 0, 0.0, variances))
@@ -511,7 +513,7 @@ def _consistency(used: list[Iteration]) -> tuple[float, int]:
     unit = np.maximum(abs(means), np.sqrt(abs(variances))).max(axis=0)
     means, covariances = _in_units(unit, means, covariances)
     covariances += _ROUNDING**2 * np.eye(m)
-    means, covariances = _in_units(_sdev(covariances.mean(axis=0)), means, covariances)
+    means, covariances = _in_units(standard_deviations(covariances.mean(axis=0)), means, covariances)
     values, basis = np.linalg.eigh(covariances.mean(axis=0))
     basis = basis[:, values > _RESOLVED * values[-1]]
     chi2 = _chi2((means - means[0]) @ basis, basis.T @ covariances @ basis)
@@ -596,7 +598,7 @@ def _format_array(part: Any) -> str:
 def _first_component(mean: Array, covariance: Array) -> str:
     if math.isnan(mean[0]):
         return "-"
-    return format_estimate(float(mean[0]), float(_sdev(covariance)[0]))
+    return format_estimate(float(mean[0]), float(standard_deviations(covariance)[0]))
 
 
 def _accumulated_cells(mean: Array, covariance: Array, chi2: float, dof: int) -> tuple[str, str, str]:
@@ -637,9 +639,9 @@ def _frame_row(
         "itn": number,
         "stage": iteration.stage,
         "mean": float(iteration.mean[0]),
-        "sdev": float(_sdev(iteration.covariance)[0]),
+        "sdev": float(standard_deviations(iteration.covariance)[0]),
         "accumulated_mean": float(mean[0]),
-        "accumulated_sdev": float(_sdev(covariance)[0]),
+        "accumulated_sdev": float(standard_deviations(covariance)[0]),
         "chi2": chi2,
         "dof": dof,
         "Q": _probability(chi2, dof),
@@ -662,21 +664,10 @@ def _members(path: str | os.PathLike[str], found: Iterable[str]) -> list[str]:
 
 
 def _parse_header(path: str | os.PathLike[str], data: Array) -> dict[str, Any]:
-    if data.dtype != np.uint8 or data.ndim != 1:
-        raise FileFormatError(f"{path}: header must be bytes, found {data.dtype} of shape {data.shape}")
-    try:
-        header = json.loads(data.tobytes())
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: header is not JSON: {error}") from error
-    found = header.get("format") if isinstance(header, dict) else None
-    if found != _FORMAT:
-        raise FileFormatError(f"{path}: format must be {_FORMAT!r}, found {found!r}")
-    if header.get("version") != _VERSION:
-        raise FileFormatError(
-            f"{path} has version {header.get('version')!r}, "
-            f"but this varflow understands version {_VERSION} only"
-        )
-    return header
+    header = _decode_header(path, data)
+    fields: dict[str, Any] = header if isinstance(header, dict) else {}
+    _check_format(path, fields, _FORMAT, _VERSION)
+    return fields
 
 
 def _parse_components(keys: list[str] | None, shapes: list[list[int]]) -> Components:
