@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from varflow.kernels import product as products
 from varflow.kernels.compile import kernel
-from varflow.kernels.product import product
+from varflow.kernels.product import gated_product, product
 
 sizes = st.one_of(st.integers(1, 10), st.integers(1, 150))
 dtypes = st.sampled_from(["float32", "float64"])
@@ -34,6 +34,20 @@ def test_product(n, k, m, dtype, seed, is_transposed, start_kind):
     terms = np.abs(a) @ np.abs(b) + np.abs(start)
     assert (np.abs(c - (start + a @ b)) <= (k + 2) * np.finfo(dtype).eps * terms).all()
     assert np.isnan(around).sum() == around.size - c.size  # nothing else was written
+
+
+@given(sizes, sizes, sizes, dtypes, seeds, st.booleans())
+def test_gated_product(n, k, m, dtype, seed, gates_itself):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(n, k)).astype(dtype), rng.normal(size=(k, m)).astype(dtype)
+    gate = rng.normal(size=(n, m)).astype(dtype)
+    plain, closed = np.empty((n, m), dtype), np.dtype(dtype).type(0.01)
+    product(plain, np.zeros(m, dtype), a, b)
+    around, c = guarded((n, m), dtype)
+    gated_product(c, np.zeros(m, dtype), a, b, c if gates_itself else gate, closed)
+    is_open = (plain if gates_itself else gate) > 0
+    np.testing.assert_array_equal(c, np.where(is_open, plain, closed * plain))
+    assert np.isnan(around).sum() == around.size - c.size
 
 
 @given(sizes, dtypes, seeds, st.integers(0, 149))

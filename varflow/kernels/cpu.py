@@ -31,6 +31,7 @@ class Workspace(NamedTuple):
 
     coordinates: np.ndarray  # (d, T) float64, before or behind the cell at hand
     log_det: np.ndarray  # (T,) float64
+    slopes: np.ndarray  # (T,) float64, products of slopes that log_det is without so far
     inputs: np.ndarray  # (n_kept, d * T)
     hidden: np.ndarray  # (n_kept, n_hidden, T, H)
     values: np.ndarray  # (n_kept, P * d * T), of the cells
@@ -46,6 +47,7 @@ class Workspace(NamedTuple):
     transposed: np.ndarray  # (n_params,) or (0,): each weight matrix between hidden layers, transposed
     network: np.ndarray  # (2, T * max(H, d)) scratch
     zeros: np.ndarray  # (max(T, H, d),) zeros, which stay
+    ones: np.ndarray  # (T,), which stay
 
 
 def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
@@ -58,6 +60,7 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
     return Workspace(
         coordinates=aligned_zeros((d, n_rows), float),
         log_det=aligned_zeros((n_rows,), float),
+        slopes=aligned_zeros((n_rows,), float),
         inputs=aligned_zeros((n_kept, m), dtype),
         hidden=aligned_zeros((n_kept, n_hidden, n_rows, d_hidden), dtype),
         values=aligned_zeros((n_kept, m * n_logits), dtype),
@@ -73,19 +76,28 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
         transposed=aligned_zeros((architecture.n_params if keeps_all else 0,), dtype),
         network=aligned_zeros((2, n_rows * max(d_hidden, d)), dtype),
         zeros=aligned_zeros((max(n_rows, d_hidden, d),), dtype),
+        ones=np.ones(n_rows, dtype),
     )
 
 
 @device_function
-def add_biases(logits, biases):
-    """logits: (P, m), added to. biases: (P, n_transformed), m being n_transformed * T."""
-    n_logits, n_transformed = biases.shape
-    n_rows = logits.shape[1] // n_transformed
-    for j in range(n_logits):
-        for t in range(n_transformed):
-            bias = biases[j, t]  # read once: the loop is vectorised only where nothing in it may change
-            for i in range(t * n_rows, (t + 1) * n_rows):
-                logits[j, i] += bias
+def add_number(values, number):
+    """values: (m,), added to."""
+    for i in range(values.shape[0]):
+        values[i] += number
+
+
+@device_function
+def add_row_sums(total, terms):
+    """total: (n,), added to. terms: (n, T), T a power of two: halves are added up until a column is left."""
+    width = terms.shape[1]
+    while width > 1:
+        width //= 2
+        for i in range(terms.shape[0]):
+            for r in range(width):
+                terms[i, r] += terms[i, width + r]
+    for i in range(terms.shape[0]):
+        total[i] += terms[i, 0]
 
 
 @device_function
@@ -129,22 +141,40 @@ def conditioner(c, params, layout, work):
     else:
         logits[:] = 0
     _, biases = layer_weights(params, layout.layers[c, -1])
-    values = logits.reshape(layout.n_logits, n_transformed * n_rows)
-    add_biases(values, biases.reshape(layout.n_logits, n_transformed))
-    cell_activate(layout.cell, values, work.network[1])
+    for i in range(n_out):
+        add_number(logits[i * n_rows : (i + 1) * n_rows], biases[i])
+    cell_activate(layout.cell, logits.reshape(layout.n_logits, n_transformed * n_rows), work.network[1])
 
 
 @device_function
-def add_log_slopes(log_det, slope):
-    """log_det: (T,), added to. slope: (n_transformed * T,)."""
-    n_rows = log_det.shape[0]
-    n_transformed = slope.shape[0] // n_rows
-    for begin in range(0, n_transformed, SLOPES_PER_LOG):
-        for r in range(n_rows):
-            product = 1.0
-            for i in range(begin, min(begin + SLOPES_PER_LOG, n_transformed)):
-                product *= slope[i * n_rows + r]
-            log_det[r] += math.log(product)
+def multiply(product, factor):
+    """product: (T,), multiplied by factor (T,)."""
+    for r in range(product.shape[0]):
+        product[r] *= factor[r]
+
+
+@device_function
+def add_log(log_det, slopes):
+    """log_det: (T,), added to. slopes: (T,), products of slopes, set to 1."""
+    for r in range(log_det.shape[0]):
+        log_det[r] += math.log(slopes[r])
+        slopes[r] = 1.0
+
+
+@device_function
+def add_log_slopes(work, slope, n_pending):
+    """Multiply slopes (n_transformed * T,) into those of `work`, of which n_pending have no logarithm so far.
+
+    Returns how many have none then.
+    """
+    n_rows = work.log_det.shape[0]
+    for i in range(slope.shape[0] // n_rows):
+        if n_pending == SLOPES_PER_LOG:
+            add_log(work.log_det, work.slopes)
+            n_pending = 0
+        multiply(work.slopes, slope[i * n_rows : (i + 1) * n_rows])
+        n_pending += 1
+    return n_pending
 
 
 @device_function
@@ -157,7 +187,7 @@ def scatter(coordinates, values, transformed):
 
 @inlined
 def coupling_forward(c, params, layout, work):
-    """Take the coordinates of `work` through cell c; log_det is added to."""
+    """Take the coordinates of `work` through cell c. Returns the slopes, (n_transformed * T,)."""
     conditioner(c, params, layout, work)
     slot = slot_of(c, work)
     m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
@@ -165,7 +195,7 @@ def coupling_forward(c, params, layout, work):
     x, z, slope = work.x[slot, :m], work.z[slot, :m], work.slope[slot, :m]
     cell_forward(layout.cell, z, slope, values, x, work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m))
     scatter(work.coordinates, z, layout.split[c, layout.n_inputs[c] :])
-    add_log_slopes(work.log_det, slope)
+    return slope
 
 
 @inlined
@@ -192,51 +222,50 @@ def coupling_backward(c, dparams, params, layout, work):
     scatter(work.dcoordinates, dz, transformed)
     n_out = transformed.shape[0] * layout.n_logits
     dlogits_by_row = work.dlogits[: layout.n_logits * m].reshape(n_out, n_rows)
-    _, dbiases = layer_weights(dparams, layout.layers[c, -1])
-    for i in range(n_out):
-        dbiases[i] += dlogits_by_row[i].sum()
     if n_inputs > 0:
         inputs = work.inputs[c, : n_inputs * n_rows].reshape(n_inputs, n_rows)
         dinputs = work.dinputs[: n_inputs * n_rows].reshape(n_inputs, n_rows)
         wants_dinputs = c > 0  # nobody asks for those in x
         network_backward(
             dinputs, dparams, dlogits_by_row, inputs, work.hidden[c], params, work.transposed,
-            layout.layers[c], work.network, work.zeros, wants_dinputs,
+            layout.layers[c], work.network, work.zeros, work.ones, wants_dinputs,
         )  # fmt: skip
-        if not wants_dinputs:
-            return
-        for i in range(n_inputs):
+        for i in range(n_inputs if wants_dinputs else 0):
             target = work.dcoordinates[layout.split[c, i]]
             for r in range(n_rows):
                 target[r] += 2.0 * dinputs[i, r]
+    _, dbiases = layer_weights(dparams, layout.layers[c, -1])
+    add_row_sums(dbiases, dlogits_by_row)  # the last to read them
 
 
 @inlined
 def coupling_inverse(c, params, layout, work):
-    """Take the coordinates of `work` back through cell c; log_det, of the forward map, is added to."""
+    """Take the coordinates of `work` back through cell c. Returns the forward map's slopes."""
     conditioner(c, params, layout, work)
     m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
     values = work.values[0, : layout.n_logits * m].reshape(layout.n_logits, m)
     x, slope = work.x[0, :m], work.slope[0, :m]
     cell_inverse(layout.cell, x, slope, values, x, work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m))
     scatter(work.coordinates, x, layout.split[c, layout.n_inputs[c] :])
-    add_log_slopes(work.log_det, slope)
+    return slope
 
 
 @inlined
 def flow_forward(params, layout, work):
     """Take the coordinates of `work` through all cells; log_det is set."""
-    work.log_det[:] = 0
+    work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
     for c in range(layout.n_inputs.shape[0]):
-        coupling_forward(c, params, layout, work)
+        n_pending = add_log_slopes(work, coupling_forward(c, params, layout, work), n_pending)
+    add_log(work.log_det, work.slopes)
 
 
 @inlined
 def flow_inverse(params, layout, work):
     """Take the coordinates of `work` back through all cells; log_det, of the forward map, is set."""
-    work.log_det[:] = 0
+    work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
     for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
-        coupling_inverse(c, params, layout, work)
+        n_pending = add_log_slopes(work, coupling_inverse(c, params, layout, work), n_pending)
+    add_log(work.log_det, work.slopes)
 
 
 @device_function

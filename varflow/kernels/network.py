@@ -6,7 +6,7 @@ and one transposition of activations a tile, each product has its operands as it
 """
 
 from varflow.kernels.compile import device_function, inlined
-from varflow.kernels.product import product, transpose
+from varflow.kernels.product import gated_product, product, transpose
 
 NEGATIVE_SLOPE = 0.01  # of the leaky ReLU
 
@@ -35,24 +35,11 @@ def transpose_weights(transposed, params, layout):
             transpose(transposed_weights(transposed, layer), weights)
 
 
-@device_function
-def activation_forward(hidden):
-    """Leaky ReLU. hidden: (T, H), set to the activations."""
-    slope = hidden.dtype.type(NEGATIVE_SLOPE)
-    for r in range(hidden.shape[0]):
-        for i in range(hidden.shape[1]):
-            hidden[r, i] = max(hidden[r, i], slope * hidden[r, i])
-
-
-@device_function
-def activation_backward(dhidden, dbiases, hidden):
-    """dhidden: (T, H), in the activations on entry, set to that before them. dbiases: (H,), added to."""
-    slope = hidden.dtype.type(NEGATIVE_SLOPE)
-    one = hidden.dtype.type(1.0)
-    for r in range(hidden.shape[0]):
-        for i in range(hidden.shape[1]):
-            dhidden[r, i] *= one if hidden[r, i] > 0 else slope
-            dbiases[i] += dhidden[r, i]
+@inlined
+def add_sums(dbiases, doutputs, ones):
+    """Add what comes into a layer's neurons. dbiases: (H,), added to. doutputs: (T, H). ones: at least T."""
+    total = dbiases.reshape(1, dbiases.shape[0])
+    product(total, total, ones[: doutputs.shape[0]].reshape(1, doutputs.shape[0]), doutputs)
 
 
 @device_function
@@ -63,13 +50,13 @@ def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
     scratch: at least H * T. zeros: at least T of them.
     """
     n_hidden, n_rows, d_hidden = hidden.shape
+    slope = hidden.dtype.type(NEGATIVE_SLOPE)
     for k in range(n_hidden):
         weights, biases = layer_weights(params, layers[k])
         if k == 0:
-            product(hidden[k], biases, inputs.T, weights)
+            gated_product(hidden[k], biases, inputs.T, weights, hidden[k], slope)
         else:
-            product(hidden[k], biases, hidden[k - 1], weights)
-        activation_forward(hidden[k])
+            gated_product(hidden[k], biases, hidden[k - 1], weights, hidden[k], slope)
     last = scratch[: d_hidden * n_rows].reshape(d_hidden, n_rows)
     transpose(last, hidden[n_hidden - 1])
     product(logits, zeros, transposed_weights(params, layers[n_hidden]), last)
@@ -77,27 +64,30 @@ def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
 
 @device_function
 def network_backward(
-    dinputs, dparams, dlogits, inputs, hidden, params, transposed, layers, scratch, zeros, wants_dinputs
+    dinputs, dparams, dlogits, inputs, hidden, params, transposed, layers, scratch, zeros, ones, wants_dinputs
 ):
     """Derivatives through `network_forward`.
 
     dinputs: (n_in, T), set if wanted. dparams: (n_params,), added to. dlogits: (n_out, T). inputs, hidden: as
     `network_forward` left them. transposed: (n_params,), from `transpose_weights`. scratch: (2, at least
-    T * H). zeros: at least H and T of them.
+    T * H). zeros: at least H and T of them. ones: at least T of them.
     """
     n_hidden, n_rows, d_hidden = hidden.shape
+    slope = hidden.dtype.type(NEGATIVE_SLOPE)
     dweights = transposed_weights(dparams, layers[n_hidden])
     product(dweights, dweights, dlogits, hidden[n_hidden - 1])
     doutputs = scratch[0, : n_rows * d_hidden].reshape(n_rows, d_hidden)
-    product(doutputs, zeros, dlogits.T, transposed_weights(params, layers[n_hidden]))
+    weights = transposed_weights(params, layers[n_hidden])
+    gated_product(doutputs, zeros, dlogits.T, weights, hidden[n_hidden - 1], slope)
     for k in range(n_hidden - 1, -1, -1):
         dweights, dbiases = layer_weights(dparams, layers[k])
-        activation_backward(doutputs, dbiases, hidden[k])
+        add_sums(dbiases, doutputs, ones)
         other = scratch[(n_hidden - k) % 2, : n_rows * d_hidden]
         if k > 0:
             product(dweights, dweights, hidden[k - 1].T, doutputs)
             dsource = other.reshape(n_rows, d_hidden)
-            product(dsource, zeros, doutputs, transposed_weights(transposed, layers[k]))
+            weights = transposed_weights(transposed, layers[k])
+            gated_product(dsource, zeros, doutputs, weights, hidden[k - 1], slope)
             doutputs = dsource
         else:
             product(dweights, dweights, inputs, doutputs)

@@ -58,26 +58,27 @@ def _block(n_rows: int, n_vectors: int, n_lanes: Callable[[int], int]) -> Any:
     """Make the function that computes a block of C = S + A B."""
 
     @intrinsic
-    def block(typing_context: Any, c: Any, start: Any, a: Any, b: Any) -> Any:
+    def block(typing_context: Any, c: Any, start: Any, a: Any, b: Any, gate: Any, closed: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             operands = [
-                _Operand(context, builder, *both) for both in zip(signature.args, arguments, strict=True)
+                _Operand(context, builder, *both)
+                for both in zip(signature.args[:5], arguments[:5], strict=True)
             ]
             number = context.get_value_type(c.dtype)
             vector = ir.VectorType(number, n_lanes(operands[0].itemsize))
-            _write_block(builder, operands, number, vector, n_rows, n_vectors)
+            _write_block(builder, operands, arguments[5], number, vector, n_rows, n_vectors)
             return context.get_dummy_value()
 
-        return types.void(c, start, a, b), generate
+        return types.void(c, start, a, b, gate, closed), generate
 
     return block
 
 
 def _write_block(
-    builder: Any, operands: list[_Operand], number: Any, vector: Any, n_rows: int, n_vectors: int
+    builder: Any, operands: list[_Operand], closed: Any, number: Any, vector: Any, n_rows: int, n_vectors: int
 ) -> None:
     """Write the code of a block: a loop over the columns of A, which are the rows of B."""
-    c, start, a, b = operands
+    c, start, a, b, gate = operands
     places = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
     first = [INT64(0), a.address, b.address, *(start.load(vector, r, v) for r, v in places)]
     before = builder.block
@@ -103,6 +104,12 @@ def _write_block(
     builder.position_at_end(behind)
     for (r, v), value in zip(places, sums, strict=True):
         c.store(value, r, v)
+    with builder.if_then(builder.fcmp_ordered("!=", closed, ir.Constant(number, 1.0))):
+        factor = _repeated(builder, closed, vector)
+        zeros = ir.Constant(vector, [0.0] * vector.count)
+        for (r, v), value in zip(places, sums, strict=True):
+            is_open = builder.fcmp_ordered(">", gate.load(vector, r, v), zeros)
+            c.store(builder.select(is_open, value, builder.fmul(factor, value)), r, v)
 
 
 def _repeated(builder: Any, value: Any, vector: Any) -> Any:
@@ -117,17 +124,17 @@ def _strip(n_vectors: int, n_lanes: Callable[[int], int]) -> Any:
     many_rows, few_rows, one_row = (_block(n_rows, n_vectors, n_lanes) for n_rows in (ROWS, FEW_ROWS, 1))
 
     @device_function
-    def strip(c, start, a, b):
+    def strip(c, start, a, b, gate, closed):
         n = c.shape[0]
         i = 0
         while i <= n - ROWS:
-            many_rows(c[i:], start[i:], a[i:], b)
+            many_rows(c[i:], start[i:], a[i:], b, gate[i:], closed)
             i += ROWS
         if i <= n - FEW_ROWS:
-            few_rows(c[i:], start[i:], a[i:], b)
+            few_rows(c[i:], start[i:], a[i:], b, gate[i:], closed)
             i += FEW_ROWS
         while i < n:
-            one_row(c[i:], start[i:], a[i:], b)
+            one_row(c[i:], start[i:], a[i:], b, gate[i:], closed)
             i += 1
 
     return strip
@@ -139,18 +146,18 @@ _single = _strip(1, lambda itemsize: 1)
 
 
 @device_function
-def _product(c, start, a, b):
+def _product(c, start, a, b, gate, closed):
     m = c.shape[1]
     n_lanes = VECTOR_BYTES // c.itemsize
     j = 0
     while j <= m - VECTORS * n_lanes:
-        _wide(c[:, j:], start[:, j:], a, b[:, j:])
+        _wide(c[:, j:], start[:, j:], a, b[:, j:], gate[:, j:], closed)
         j += VECTORS * n_lanes
     while j <= m - n_lanes:
-        _narrow(c[:, j:], start[:, j:], a, b[:, j:])
+        _narrow(c[:, j:], start[:, j:], a, b[:, j:], gate[:, j:], closed)
         j += n_lanes
     while j < m:
-        _single(c[:, j:], start[:, j:], a, b[:, j:])
+        _single(c[:, j:], start[:, j:], a, b[:, j:], gate[:, j:], closed)
         j += 1
 
 
@@ -187,8 +194,18 @@ def product(c, start, a, b):
 
     b: (k, m). The last axes of c, start and b are contiguous; a may be any view. k is at least 1.
     """
+    n, whole = c.shape[0], c.dtype.type(1.0)
+    _product(_matrix(c, n), _matrix(start, n), _matrix(a, n), _matrix(b, n), _matrix(c, n), whole)
+
+
+@inlined
+def gated_product(c, start, a, b, gate, closed):
+    """C = S + A B where the gate is positive, and `closed` times that elsewhere; see `product`.
+
+    So activations cost no pass of their own. gate: (n, m), which may be c itself.
+    """
     n = c.shape[0]
-    _product(_matrix(c, n), _matrix(start, n), _matrix(a, n), _matrix(b, n))
+    _product(_matrix(c, n), _matrix(start, n), _matrix(a, n), _matrix(b, n), _matrix(gate, n), closed)
 
 
 @intrinsic

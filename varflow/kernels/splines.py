@@ -187,6 +187,15 @@ def pwquad_activate(logits, largest):
 
 
 @device_function
+def pwquad_part(values, factor, j, i):
+    """Area below bin j of coordinate i, up to the factor of heights, its width and its mean height."""
+    n_bins = values.shape[0] // 2
+    height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+    width = MIN_SHARE / n_bins + factor * values[j, i]
+    return width * height, width, height
+
+
+@device_function
 def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heights_below, heights):
     """Find the bins in which targets x, or z if is_latent, are.
 
@@ -205,25 +214,22 @@ def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heigh
         heights[i] = 0.0
     for j in range(n_bins):
         for i in range(m):
+            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
             factor[i] += values[j, i]
+            area[i] += values[j, i] * height
+            heights[i] += height
     for i in range(m):
         factor[i] = (1.0 - MIN_SHARE) / factor[i]
-    for j in range(n_bins):
-        for i in range(m):
-            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
-            area[i] += (least + factor[i] * values[j, i]) * height
-            heights[i] += height
+        area[i] = least * heights[i] + factor[i] * area[i]
     for j in range(n_bins - 1):
         for i in range(m):
-            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
-            width = least + factor[i] * values[j, i]
-            if is_latent:
-                is_beyond = k[i] == j and target[i] * area[i] >= below[i] + width * height
-            else:
-                is_beyond = k[i] == j and target[i] >= left[i] + width
+            part, width, height = pwquad_part(values, factor[i], j, i)
+            reached = below[i] + part if is_latent else left[i] + width
+            goal = target[i] * (area[i] if is_latent else 1.0)
+            is_beyond = k[i] == j and goal >= reached
             k[i] += 1.0 if is_beyond else 0.0
             left[i] += width if is_beyond else 0.0
-            below[i] += width * height if is_beyond else 0.0
+            below[i] += part if is_beyond else 0.0
             heights_below[i] += height if is_beyond else 0.0
 
 
@@ -286,20 +292,22 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
         ) / (1.0 - MIN_SHARE)
     for j in range(n_bins):
         for i in range(m):
-            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+            _, _, height = pwquad_part(values, factor[i], j, i)
             dother = darea[i] * height + (dpart[i] * height - dx[i] if j < k[i] else 0.0)
             here = dwidth[i] if j == k[i] else dother
             dlogits[j, i] = factor[i] * values[j, i] * (here - mean[i])
-    for j in range(n_bins + 1):
+    dvertex = scratch[2]  # in the next vertex, from the bin to the left of it; takes the place of below
+    for i in range(m):
+        dvertex[i] = 0.0
+    for j in range(n_bins):
         for i in range(m):
-            here = dlow[i] if j == k[i] else (dhigh[i] if j == k[i] + 1.0 else 0.0)
-            if j > 0:
-                width = least + factor[i] * values[j - 1, i]
-                here += 0.5 * width * (darea[i] + (dpart[i] if j - 1 < k[i] else 0.0))
-            if j < n_bins:
-                width = least + factor[i] * values[j, i]
-                here += 0.5 * width * (darea[i] + (dpart[i] if j < k[i] else 0.0))
+            _, width, _ = pwquad_part(values, factor[i], j, i)
+            dboth = 0.5 * width * (darea[i] + (dpart[i] if j < k[i] else 0.0))
+            here = dvertex[i] + dboth + (dlow[i] if j == k[i] else 0.0)
             dlogits[n_bins + j, i] = values[n_bins + j, i] * here
+            dvertex[i] = dboth + (dhigh[i] if j == k[i] else 0.0)
+    for i in range(m):
+        dlogits[2 * n_bins, i] = values[2 * n_bins, i] * dvertex[i]
 
 
 @device_function
