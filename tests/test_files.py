@@ -1,7 +1,6 @@
 """Files: round trips keep every bit, damage is named in one line, and nothing half written is left behind."""
 
 import contextlib
-import json
 import os
 import pickle
 import stat
@@ -16,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from varflow.archive import atomic_path
 from varflow.errors import FileFormatError
-from varflow.files import SampleWriter, atomic_path, read_flow, read_points, write_flow, write_points
+from varflow.files import SampleWriter, read_points, write_points
 
 KEYS = [(p, f) for p in ("px", "logpx") for f in ("fx", "logfx")]
 
@@ -416,117 +416,3 @@ class TestSampleWriter:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1e6  # of 16 MB written
-
-
-class TestFlows:
-    @given(
-        header=st.dictionaries(
-            st.text().filter(lambda key: key not in ("format", "version")),
-            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
-        ),
-        params=hnp.arrays(
-            st.sampled_from([np.float32, np.float64]),
-            st.integers(0, 20),
-            elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
-        ),
-    )
-    @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_round_trip(self, tmp_path, header, params):
-        write_flow(tmp_path / "a", header, params)
-        found, read = read_flow(tmp_path / "a")
-        assert found == header
-        assert_same({"params": read}, {"params": params})
-        assert only_files(tmp_path) == ["a"]
-
-    def test_big_endian_params_are_read_as_native(self, tmp_path):
-        write_flow(tmp_path / "a.npz", {}, np.arange(3, dtype=">f4"))
-        params = read_flow(tmp_path / "a.npz")[1]
-        assert params.dtype == np.float32
-        assert params.dtype.isnative
-        assert params.tolist() == [0, 1, 2]
-
-    def test_what_cannot_be_written(self, tmp_path):
-        for params, match in (
-            (np.zeros((2, 2)), r"params must be 1-d float32 or float64, found float64 of shape \(2, 2\)"),
-            (np.zeros(2, np.int64), "params must be 1-d float32 or float64, found int64"),
-            (np.array([0, np.nan]), "params must be finite"),
-        ):
-            with pytest.raises(ValueError, match=match):
-                write_flow(tmp_path / "a", {}, params)
-        with pytest.raises(TypeError, match="not JSON serializable"):
-            write_flow(tmp_path / "a", {"array": np.zeros(1)}, np.zeros(1))
-        assert only_files(tmp_path) == []
-
-    @pytest.mark.parametrize(
-        ("header", "match"),
-        [
-            ({"format": "other", "version": 2}, "a: format must be 'varflow flow', found 'other'"),
-            ({}, "a: format must be 'varflow flow', found None"),
-            (
-                {"format": "varflow flow", "version": 1},
-                "a has version 1, but this varflow understands version 2 only",
-            ),
-            ({"format": "varflow flow"}, "a has version None, but"),
-            ([1], "a: header must be a JSON object, found list"),
-            (None, "a: header must be a JSON object, found NoneType"),
-        ],
-    )
-    def test_headers(self, tmp_path, header, match):
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        self.savez(tmp_path / "a", header=text, params=np.zeros(2))
-        with pytest.raises(FileFormatError, match=match):
-            read_flow(tmp_path / "a")
-
-    @pytest.mark.parametrize("text", [b"{", b"\xff", b"", b"[" * 100_000])
-    def test_header_is_not_json(self, tmp_path, text):
-        self.savez(tmp_path / "a", header=np.frombuffer(text, np.uint8), params=np.zeros(2))
-        with pytest.raises(FileFormatError, match="a: header is not JSON") as error:
-            read_flow(tmp_path / "a")
-        assert "\n" not in str(error.value)
-
-    def test_header_is_not_bytes(self, tmp_path):
-        self.savez(tmp_path / "a", header=np.zeros(2), params=np.zeros(2))
-        with pytest.raises(FileFormatError, match="header must be bytes, found float64"):
-            read_flow(tmp_path / "a")
-
-    @pytest.mark.parametrize(
-        ("params", "match"),
-        [
-            (np.zeros((2, 2)), "a: params must be 1-d float32 or float64"),
-            (np.zeros(2, np.int64), "a: params must be 1-d float32 or float64"),
-            (np.zeros(2, np.float16), "a: params must be 1-d float32 or float64"),
-            (np.array([np.inf]), "a: params must be finite"),
-        ],
-    )
-    def test_params(self, tmp_path, params, match):
-        header = np.frombuffer(b'{"format": "varflow flow", "version": 2}', np.uint8)
-        self.savez(tmp_path / "a", header=header, params=params)
-        with pytest.raises(FileFormatError, match=match):
-            read_flow(tmp_path / "a")
-
-    def test_other_files(self, tmp_path):
-        path = tmp_path / "a"
-        with pytest.raises(FileNotFoundError, match="a"):
-            read_flow(path)
-        path.touch()
-        with pytest.raises(FileFormatError, match="is empty"):
-            read_flow(path)
-        path.write_text("text")
-        with pytest.raises(FileFormatError, match="is not an npz file"):
-            read_flow(path)
-        with open(path, "wb") as file:
-            np.save(file, np.zeros(3))
-        with pytest.raises(FileFormatError, match="is not an npz file"):
-            read_flow(path)
-        self.savez(path, params=np.zeros(3))
-        with pytest.raises(FileFormatError, match="a must hold header and params; it holds params"):
-            read_flow(path)
-        write_flow(path, {}, np.zeros(1000))
-        path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(FileFormatError, match="is not an npz file, or is cut short"):
-            read_flow(path)
-
-    @staticmethod
-    def savez(path, **arrays):
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)

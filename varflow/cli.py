@@ -16,11 +16,12 @@ import numpy as np
 from varflow._version import __version__
 from varflow.adam import SCHEDULES, Adam
 from varflow.architecture import DTYPES
+from varflow.archive import atomic_path
 from varflow.benchmark import benchmark
 from varflow.dataset import Dataset
 from varflow.errors import TrainingInterruption, unknown_name
 from varflow.evaluation import evaluate
-from varflow.files import SampleWriter, atomic_path, read_points
+from varflow.files import SampleWriter, read_points
 from varflow.flow import Flow
 from varflow.integrator import integrate
 from varflow.kernels.splines import CELLS

@@ -1,14 +1,10 @@
-"""Weighted points, samples and flows on disk, as plain arrays: npz, text and HDF5, never pickle."""
+"""Weighted points and samples on disk, as plain arrays: npz, text and HDF5, never pickle."""
 
-import json
 import os
 import re
-import secrets
 import shutil
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,11 +14,11 @@ from typing import IO, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from varflow.archive import FilePath, atomic_path, check_filled, read_npz, refused_as, write_npz
 from varflow.errors import FileFormatError, unknown_name
 
-__all__ = ["SampleWriter", "atomic_path", "read_flow", "read_points", "write_flow", "write_points"]
+__all__ = ["SampleWriter", "read_points", "write_points"]
 
-FilePath = str | os.PathLike[str]
 Array = npt.NDArray[Any]
 WriteBlock = Callable[[Array, Array], None]
 T = TypeVar("T")
@@ -31,47 +27,6 @@ _BLOCK = 8192  # rows that are moved or written as text at once
 _POINT_KEYS = ("x", "px", "logpx", "fx", "logfx", "bounds")
 _P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
 _F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
-_FLOW_FORMAT = "varflow flow"
-_FLOW_VERSION = 2  # 1 had the parameters in another order
-
-
-@contextmanager
-def atomic_path(path: FilePath) -> Iterator[Path]:
-    """Give a temporary path to write to, which replaces `path` once the block has ended well.
-
-    Parameters
-    ----------
-    path : str or path
-        The file to be written or replaced. A symbolic link stays one: the file it points to is replaced.
-
-    Yields
-    ------
-    pathlib.Path
-        An empty file in the same folder and with the same extension. It is removed if the block raises.
-
-    Raises
-    ------
-    OSError
-        If `path` is a folder, or its folder is missing or cannot be written to.
-    """
-    target = Path(path).resolve()
-    if target.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file")
-    temporary = target.with_name(f".varflow-{secrets.token_hex(8)}{Path(path).suffix}")
-    try:
-        open(temporary, "xb").close()  # unlike tempfile's 0600, this leaves the permissions to the umask
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write to the folder of {path}: {error.strerror}") from None
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_points(path: FilePath) -> dict[str, Array]:
@@ -105,7 +60,7 @@ def read_points(path: FilePath) -> dict[str, Array]:
         If an HDF5 file is asked for and h5py is not installed.
     """
     read = _by_extension(path, _POINT_READERS)
-    _check_filled(path)
+    check_filled(path)
     return read(path)
 
 
@@ -202,66 +157,6 @@ class SampleWriter:
         self._write_block(x, qx)
 
 
-def write_flow(path: FilePath, header: Mapping[str, Any], params: Array) -> None:
-    """Write a flow: an npz archive with the members header (JSON text as bytes) and params.
-
-    Parameters
-    ----------
-    path : str or path
-        Used exactly as given, whatever its extension. An existing file is replaced once the new one is
-        complete.
-    header : mapping
-        What JSON can hold. The file's header has the keys "format" and "version" besides.
-    params : ndarray, (k,)
-        float32 or float64, finite.
-
-    Raises
-    ------
-    ValueError
-        If `params` are none such.
-    TypeError
-        If JSON cannot hold `header`.
-    OSError
-        If the file cannot be written.
-    """
-    if fault := _fault_of_params(params):
-        raise ValueError(f"params {fault}")
-    text = json.dumps({**header, "format": _FLOW_FORMAT, "version": _FLOW_VERSION})
-    with atomic_path(path) as temporary:
-        _write_npz(temporary, {"header": np.frombuffer(text.encode(), np.uint8), "params": params})
-
-
-def read_flow(path: FilePath) -> tuple[dict[str, Any], Array]:
-    """Read what `write_flow` wrote.
-
-    Parameters
-    ----------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    header : dict
-        As given to `write_flow`, without "format" and "version".
-    params : ndarray, (k,)
-        float32 or float64 as written, in native byte order.
-
-    Raises
-    ------
-    FileFormatError
-        If the file is no flow, is cut short, or has a version that is not understood.
-    OSError
-        If the file cannot be opened.
-    """
-    _check_filled(path)
-    arrays = _read_npz(path, _flow_keys)
-    header = _parse_header(path, arrays["header"])
-    if fault := _fault_of_params(arrays["params"]):
-        raise FileFormatError(f"{path}: params {fault}")
-    params = arrays["params"]
-    return header, params.astype(params.dtype.newbyteorder("="), copy=False)
-
-
 def _by_extension(path: FilePath, choices: Mapping[str, T]) -> T:
     extension = Path(path).suffix.lower()
     if extension not in choices:
@@ -269,62 +164,7 @@ def _by_extension(path: FilePath, choices: Mapping[str, T]) -> T:
     return choices[extension]
 
 
-def _check_filled(path: FilePath) -> None:
-    with open(path, "rb") as file:  # the error of a missing file or of a folder is clear as it is
-        if not file.read(1):
-            raise FileFormatError(f"{path} is empty")
-
-
-@contextmanager
-def _refused_as(path: FilePath, kind: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what a parser raises on a damaged file into one line that names the file."""
-    try:
-        yield
-    except FileFormatError:
-        raise
-    except errors as error:
-        reason = str(error).partition("\n")[0]
-        raise FileFormatError(f"{path} is not a complete {kind} file: {reason}") from error
-
-
 # npz
-
-
-_NPZ_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-)
-
-
-def _read_npz(path: FilePath, choose: Callable[[FilePath, Iterable[str]], list[str]]) -> dict[str, Array]:
-    """Read the members that `choose` picks from all their names."""
-    with _refused_as(path, "npz", _NPZ_ERRORS), open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise FileFormatError(f"{path} is not an npz file, or is cut short")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return {key: _member(archive, key) for key in choose(path, archive.files)}
-
-
-def _member(archive: Mapping[str, Any], key: str) -> Array:
-    array = archive[key]
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"its member {key} is not an array")
-    return array
-
-
-def _write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _point_keys(path: FilePath, found: Iterable[str]) -> list[str]:
@@ -335,53 +175,8 @@ def _point_keys(path: FilePath, found: Iterable[str]) -> list[str]:
     return [key for key in _POINT_KEYS if key in found]
 
 
-def _flow_keys(path: FilePath, found: Iterable[str]) -> list[str]:
-    if not {"header", "params"} <= set(found):
-        raise FileFormatError(f"{path} must hold header and params; it holds {', '.join(found) or 'nothing'}")
-    return ["header", "params"]
-
-
-def _parse_header(path: FilePath, data: Array) -> dict[str, Any]:
-    """Give the header back as `write_flow` got it."""
-    header = _decode_header(path, data)
-    if not isinstance(header, dict):
-        raise FileFormatError(f"{path}: header must be a JSON object, found {type(header).__name__}")
-    _check_format(path, header, _FLOW_FORMAT, _FLOW_VERSION)
-    return {key: value for key, value in header.items() if key not in ("format", "version")}
-
-
-def _decode_header(path: FilePath, data: Array) -> Any:
-    """Read JSON text that is kept as bytes."""
-    if data.dtype != np.uint8 or data.ndim != 1:
-        raise FileFormatError(f"{path}: header must be bytes, found {data.dtype} of shape {data.shape}")
-    try:
-        return json.loads(data.tobytes())
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: header is not JSON: {error}") from error
-
-
-def _check_format(path: FilePath, header: Mapping[str, Any], form: str, version: int) -> None:
-    """Refuse the header of another kind of file, or of another version of it."""
-    if header.get("format") != form:
-        raise FileFormatError(f"{path}: format must be {form!r}, found {header.get('format')!r}")
-    if header.get("version") != version:
-        raise FileFormatError(
-            f"{path} has version {header.get('version')!r}, "
-            f"but this varflow understands version {version} only"
-        )
-
-
-def _fault_of_params(params: Array) -> str:
-    """Say what is wrong with a flow's parameters, if anything."""
-    if params.ndim != 1 or params.dtype.kind != "f" or params.dtype.itemsize not in (4, 8):
-        return f"must be 1-d float32 or float64, found {params.dtype} of shape {params.shape}"
-    if not np.isfinite(params).all():
-        return "must be finite"
-    return ""
-
-
 def _read_npz_points(path: FilePath) -> dict[str, Array]:
-    return _read_npz(path, _point_keys)
+    return read_npz(path, _point_keys)
 
 
 # Text
@@ -520,7 +315,7 @@ def _h5py() -> ModuleType:
 def _read_hdf5_points(path: FilePath) -> dict[str, Array]:
     h5py = _h5py()
     with (
-        _refused_as(path, "HDF5", (OSError, RuntimeError, ValueError, TypeError, KeyError)),
+        refused_as(path, "HDF5", (OSError, RuntimeError, ValueError, TypeError, KeyError)),
         h5py.File(path, "r") as file,
     ):
         names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
@@ -574,7 +369,7 @@ _POINT_READERS = {
     ".hdf5": _read_hdf5_points,
 }
 _POINT_WRITERS = {
-    ".npz": _write_npz,
+    ".npz": write_npz,
     ".csv": _write_text_points,
     ".txt": _write_text_points,
     ".dat": _write_text_points,

@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.architecture import Architecture, positive_int
+from varflow.archive import Kind, read_archive, write_archive
 from varflow.dataset import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
-from varflow.files import read_flow, write_flow
 from varflow.kernels import cpu
 from varflow.parallel import default_threads, run
 
 __all__ = ["Flow"]
 
+FILE = Kind("varflow flow", version=3, oldest=2, sealed=3)  # 1 had the parameters in another order
 SAMPLE_BLOCK = 65_536  # points drawn together; their random numbers hang on it
 
 
@@ -293,8 +294,22 @@ class Flow:
         ValueError
             If the parameters are not finite.
         """
-        header = {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
-        write_flow(path, header, self._params)
+        if not np.isfinite(self._params).all():
+            raise ValueError("params must be finite")
+        write_archive(path, FILE, self.description(), {"params": self._params})
+
+    def description(self) -> dict[str, Any]:
+        """Describe the flow but for its parameters, in what JSON can hold; see `from_description`."""
+        return {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
+
+    @classmethod
+    def from_description(
+        cls, description: dict[str, Any], params: npt.ArrayLike, threads: int | None = None
+    ) -> "Flow":
+        """Make a flow of what `description` gave, and its parameters (n_params,)."""
+        flow = cls(**description["architecture"], bounds=description["bounds"], seed=0, threads=threads)
+        flow.params = params
+        return flow
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "Flow":
@@ -315,17 +330,15 @@ class Flow:
         Raises
         ------
         FileFormatError
-            If the file holds no flow, is cut short, or has a version that is not understood.
+            If the file holds no flow, is cut short or damaged, or has a version that is not understood.
         OSError
             If the file cannot be opened.
         """
-        header, params = read_flow(path)
+        header, arrays = read_archive(path, FILE)
         try:
-            flow = cls(**header["architecture"], bounds=header["bounds"], seed=0, threads=threads)
-            flow.params = params
+            return cls.from_description(header, arrays["params"], threads)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path}: {error}") from error
-        return flow
 
 
 def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:

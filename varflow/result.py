@@ -3,7 +3,6 @@
 import decimal
 import html
 import importlib
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -15,17 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from varflow.errors import FileFormatError
-from varflow.files import (
-    _check_filled,
-    _check_format,
-    _decode_header,
-    _fault_of_params,
-    _read_npz,
-    _refused_as,
-    _write_npz,
-    atomic_path,
-)
+from varflow.archive import Kind, read_archive, refused_as, write_archive
 from varflow.flow import Flow
 from varflow.integrand import Components
 
@@ -33,8 +22,7 @@ __all__ = ["Iteration", "Result", "average", "format_estimate", "standard_deviat
 
 Array = npt.NDArray[Any]
 
-_FORMAT = "varflow result"
-_VERSION = 1
+FILE = Kind("varflow result", version=2, oldest=1, sealed=2)
 _HISTORY = {  # members of a file that have a row an iteration, besides the stages, which are in the header
     "n_calls": np.dtype(np.int64),
     "mean": np.dtype(np.float64),
@@ -44,7 +32,6 @@ _HISTORY = {  # members of a file that have a row an iteration, besides the stag
     "is_used": np.dtype(np.bool_),
     "weight": np.dtype(np.float64),
 }
-_MEMBERS = ("header", "params", "bounds", *_HISTORY)
 
 _ROUNDING = 1e-12  # relative error that the sums behind a mean may have even where f is constant
 _RESOLVED = 1e-10  # relative variance below which a combination of components counts as constant
@@ -394,23 +381,14 @@ class Result:
         ValueError
             If the parameters of the flow are not finite.
         """
-        if fault := _fault_of_params(self.flow.params):
-            raise ValueError(f"params {fault}")
-        arrays = {
-            "header": np.frombuffer(json.dumps(self._header()).encode(), np.uint8),
-            "params": self.flow.params,
-            "bounds": self.bounds,
-        }
-        for name, dtype in _HISTORY.items():
-            arrays[name] = np.array([getattr(iteration, name) for iteration in self.history], dtype)
-        with atomic_path(path) as temporary:
-            _write_npz(temporary, arrays)
+        if not np.isfinite(self.flow.params).all():
+            raise ValueError("params must be finite")
+        arrays = {"params": self.flow.params, "bounds": self.bounds, **pack_history(self.history)}
+        write_archive(path, FILE, self._header(), arrays)
 
     def _header(self) -> dict[str, Any]:
         return {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "flow": {"architecture": self.flow.architecture.as_dict(), "bounds": self.flow.bounds.tolist()},
+            "flow": self.flow.description(),
             "keys": self.components.keys,
             "shapes": self.components.shapes,
             "stages": [iteration.stage for iteration in self.history],
@@ -440,15 +418,12 @@ class Result:
         OSError
             If the file cannot be opened.
         """
-        _check_filled(path)
-        arrays = _read_npz(path, _members)
-        header = _parse_header(path, arrays["header"])
-        with _refused_as(path, "result", (KeyError, TypeError, ValueError, OverflowError)):
-            flow = Flow(**header["flow"]["architecture"], bounds=header["flow"]["bounds"], seed=0)
-            flow.params = arrays["params"]
+        header, arrays = read_archive(path, FILE)
+        with refused_as(path, "result", (KeyError, TypeError, ValueError, OverflowError)):
+            flow = Flow.from_description(header["flow"], arrays["params"])
             components = _parse_components(header["keys"], header["shapes"])
             return cls(
-                _parse_history(header["stages"], arrays, components.size),
+                unpack_history(header["stages"], arrays, components.size),
                 flow,
                 components=components,
                 bounds=arrays["bounds"],
@@ -656,25 +631,19 @@ def _frame_row(
 # Files
 
 
-def _members(path: str | os.PathLike[str], found: Iterable[str]) -> list[str]:
-    """Choose what to read; what is missing is seen once the header has told that this is a result."""
-    if "header" not in found:
-        raise FileFormatError(f"{path} is not a result: it holds {', '.join(found) or 'nothing'}")
-    return [name for name in _MEMBERS if name in found]
-
-
-def _parse_header(path: str | os.PathLike[str], data: Array) -> dict[str, Any]:
-    header = _decode_header(path, data)
-    fields: dict[str, Any] = header if isinstance(header, dict) else {}
-    _check_format(path, fields, _FORMAT, _VERSION)
-    return fields
-
-
 def _parse_components(keys: list[str] | None, shapes: list[list[int]]) -> Components:
     return Components(None if keys is None else tuple(keys), tuple(map(tuple, shapes)))
 
 
-def _parse_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
+def pack_history(history: Sequence[Iteration]) -> dict[str, Array]:
+    """Arrays with a row an iteration, of all but the stages."""
+    return {
+        name: np.array([getattr(iteration, name) for iteration in history], dtype)
+        for name, dtype in _HISTORY.items()
+    }
+
+
+def unpack_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
     """Make the iterations again; the lengths are checked, as a file may tell of fewer than it has."""
     columns = {}
     for name, dtype in _HISTORY.items():

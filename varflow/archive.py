@@ -1,0 +1,298 @@
+"""Files of varflow's own, and what every file needs: to be written at once or not at all.
+
+A file of varflow's own is an npz archive of arrays, one of which is a header in JSON: NumPy alone can read
+it. The comment at its end is a seal, the SHA-256 sum of all that comes before. So a file that was cut short,
+or in which one bit is not as it was, is refused.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.errors import FileFormatError
+
+__all__ = [
+    "FilePath",
+    "Kind",
+    "atomic_path",
+    "check_filled",
+    "read_archive",
+    "read_npz",
+    "refused_as",
+    "seal",
+    "write_archive",
+    "write_npz",
+]
+
+FilePath = str | os.PathLike[str]
+Array = npt.NDArray[Any]
+
+_SEAL = b"varflow sha256 "  # followed by the sum in hexadecimal
+_DIGITS = 64
+_BLOCK = 1 << 20  # bytes that are summed at once
+
+
+class Kind(NamedTuple):
+    """What a file of varflow's own holds, and its version."""
+
+    name: str
+    version: int  # that is written
+    oldest: int  # that is read
+    sealed: int  # the first that has a seal
+
+
+@contextmanager
+def atomic_path(path: FilePath) -> Iterator[Path]:
+    """Give a temporary path to write to, which replaces `path` once the block has ended well.
+
+    Parameters
+    ----------
+    path : str or path
+        The file to be written or replaced. A symbolic link stays one: the file it points to is replaced.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty file in the same folder and with the same extension. It is removed if the block raises.
+
+    Raises
+    ------
+    OSError
+        If `path` is a folder, or its folder is missing or cannot be written to.
+    """
+    target = Path(path).resolve()
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    temporary = target.with_name(f".varflow-{secrets.token_hex(8)}{Path(path).suffix}")
+    try:
+        open(temporary, "xb").close()  # unlike tempfile's 0600, this leaves the permissions to the umask
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write to the folder of {path}: {error.strerror}") from None
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that a name in a folder survives a power cut, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # nor do some file systems of clusters sync them
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def write_archive(path: FilePath, kind: Kind, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Write a sealed archive.
+
+    Parameters
+    ----------
+    path : str or path
+        Used exactly as given, whatever its extension. An existing file is replaced once the new one is
+        complete.
+    kind : Kind
+        What it holds.
+    header : mapping
+        What JSON can hold. The file's header has the keys "format" and "version" besides.
+    arrays : mapping
+        Arrays of numbers, under names other than "header".
+
+    Raises
+    ------
+    TypeError
+        If JSON cannot hold `header`.
+    OSError
+        If the file cannot be written.
+    """
+    text = json.dumps({**header, "format": kind.name, "version": kind.version})
+    with atomic_path(path) as temporary:
+        write_npz(temporary, {"header": np.frombuffer(text.encode(), np.uint8), **arrays})
+        seal(temporary)
+
+
+def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read what `write_archive` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    kind : Kind
+        What it should hold.
+
+    Returns
+    -------
+    header : dict
+        As given to `write_archive`, with "format" and "version".
+    arrays : dict of ndarray
+        The arrays, in native byte order.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is of another kind or of a version that is not understood, is cut short or damaged.
+    OSError
+        If the file cannot be opened.
+    """
+    check_filled(path)
+    is_sealed = _check_seal(path)
+    arrays = read_npz(path, lambda path, found: _all_members(path, kind, found))
+    header = _decode_header(path, arrays.pop("header"))
+    _check_kind(path, header, kind)
+    if header["version"] >= kind.sealed and not is_sealed:
+        raise FileFormatError(f"{path} is damaged: its checksum is missing")
+    native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+    return header, native
+
+
+def seal(path: FilePath) -> None:
+    """Put the seal at the end of an npz archive, in place of an older one.
+
+    Parameters
+    ----------
+    path : str or path
+        The archive.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = _SEAL + b"0" * _DIGITS
+    digest = _digest(path)
+    with open(path, "rb+") as file:
+        file.seek(-_DIGITS, os.SEEK_END)
+        file.write(digest)
+
+
+def _digest(path: FilePath) -> bytes:
+    """SHA-256 sum in hexadecimal of a file without what stands in the place of the sum."""
+    digest, left = hashlib.sha256(), os.path.getsize(path) - _DIGITS
+    with open(path, "rb") as file:
+        while left > 0 and (block := file.read(min(_BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _check_seal(path: FilePath) -> bool:
+    """Tell whether there is a seal; it is an error if there is a wrong one."""
+    n = len(_SEAL) + _DIGITS
+    with open(path, "rb") as file:
+        file.seek(-min(n, os.path.getsize(path)), os.SEEK_END)
+        end = file.read(n)
+    if not end.startswith(_SEAL):
+        return False
+    if end[len(_SEAL) :] != _digest(path):
+        raise FileFormatError(f"{path} is damaged: its checksum is not that of what it holds")
+    return True
+
+
+def _all_members(path: FilePath, kind: Kind, found: Iterable[str]) -> list[str]:
+    names = list(found)
+    if "header" not in names:
+        raise FileFormatError(f"{path} is not a {kind.name}: it holds {', '.join(names) or 'nothing'}")
+    return names
+
+
+def _decode_header(path: FilePath, data: Array) -> dict[str, Any]:
+    """Read a JSON object that is kept as bytes."""
+    if data.dtype != np.uint8 or data.ndim != 1:
+        raise FileFormatError(f"{path}: header must be bytes, found {data.dtype} of shape {data.shape}")
+    try:
+        header = json.loads(data.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise FileFormatError(f"{path}: header must be a JSON object, found {type(header).__name__}")
+    return header
+
+
+def _check_kind(path: FilePath, header: Mapping[str, Any], kind: Kind) -> None:
+    """Refuse the header of another kind of file, or of a version of it that is not understood."""
+    if header.get("format") != kind.name:
+        raise FileFormatError(f"{path}: format must be {kind.name!r}, found {header.get('format')!r}")
+    version, understood = header.get("version"), range(kind.oldest, kind.version + 1)
+    if type(version) is not int or version not in understood:
+        raise FileFormatError(
+            f"{path} has version {version!r}, but this varflow understands "
+            f"{' and '.join(map(str, understood))} only"
+        )
+
+
+def check_filled(path: FilePath) -> None:
+    """Refuse an empty file, in better words than those of a parser."""
+    with open(path, "rb") as file:  # the error of a missing file or of a folder is clear as it is
+        if not file.read(1):
+            raise FileFormatError(f"{path} is empty")
+
+
+@contextmanager
+def refused_as(path: FilePath, kind: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what a parser raises on a damaged file into one line that names the file."""
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except errors as error:
+        reason = str(error).partition("\n")[0]
+        raise FileFormatError(f"{path} is not a complete {kind} file: {reason}") from error
+
+
+_NPZ_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+def read_npz(path: FilePath, choose: Callable[[FilePath, Iterable[str]], list[str]]) -> dict[str, Array]:
+    """Read the members that `choose` picks from all their names."""
+    with refused_as(path, "npz", _NPZ_ERRORS), open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise FileFormatError(f"{path} is not an npz file, or is cut short")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: _member(archive, key) for key in choose(path, archive.files)}
+
+
+def _member(archive: Mapping[str, Any], key: str) -> Array:
+    array = archive[key]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"its member {key} is not an array")
+    return array
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays of numbers to an npz archive."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
