@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import architectures
 
 from varflow import Architecture
 from varflow.kernels.splines import CELLS
+from varflow.testing import architectures
 
 NUMBERS = ("d", "n_bins", "d_hidden", "n_hidden", "repetitions")
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import normal_params, seeds
+from strategies import seeds
 
 from varflow import Flow
 from varflow.estimates import Batches, weights_of
 from varflow.proposal import Draw, draw, random_points, sobol_points
+from varflow.testing import normal_params
 
 
 def make_flow(d=2, spread=0.5, seed=1):

@@ -1,9 +1,6 @@
-"""Flows: invertible, a density, the same bits however the work is shared; what is wrong is refused.
+"""Flows: a density, the same bits however the work is shared; what is wrong is refused.
 
-Where a tolerance hangs on the dtype: points are float64 in either, and once mapped there and back they
-differ by some 1e-15. That changes the logits of float64 networks as little. Those of float32 see their inputs
-rounded: few of them change then, but those by a rounding error of float32. So the median in float32 has to be
-as good as the maximum in float64.
+That they are invertible, and that log q is the log-determinant, is tested with `varflow.testing`.
 """
 
 import os
@@ -16,17 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import (
-    architectures,
-    boxes,
-    edge_points,
-    edges,
-    flows,
-    in_box,
-    normal_params,
-    seeds,
-    uniform_points,
-)
+from strategies import edge_points, edges, in_box, seeds, uniform_points
 
 from varflow import FileFormatError, Flow
 from varflow.architecture import DTYPES
@@ -34,6 +21,7 @@ from varflow.archive import read_archive, write_archive
 from varflow.flow import FILE, SAMPLE_BLOCK
 from varflow.masks import MASKS
 from varflow.parallel import default_threads, run, share
+from varflow.testing import PRECISIONS, amplified_rounding, architectures, boxes, flows, normal_params
 
 EPS = np.finfo(np.float64).eps
 
@@ -50,13 +38,6 @@ def widths(flow):
     return flow.bounds[:, 1] - flow.bounds[:, 0]
 
 
-def assert_close(found, expected, flow, scale=1.0, slack=0.0):
-    """Points or log densities that differ by rounding before the networks; see above."""
-    error = np.abs(found - expected) / scale
-    assert np.median(error) <= 1e-11
-    assert (error <= (1e-10 if flow.architecture.dtype == "float64" else 1e-4) + slack).all()
-
-
 def log_q_changes(transform, points, width):
     """How fast log q changes with the points, (n,), in widths: by rounding of theirs, it changes as much.
 
@@ -68,43 +49,21 @@ def log_q_changes(transform, points, width):
     return np.abs(changes).sum(axis=0) / h
 
 
-def log_det_by_differences(flow, x, h):
-    """Log-determinant of dz/dx by central differences at points of the unit cube, and its rounding, (n,)."""
-    steps = h * np.eye(flow.d)[:, None]
-    rows = (-1, flow.d)
-    above, below = (flow.to_latent(in_box(flow, (x + step).reshape(rows)))[0] for step in (steps, -steps))
-    jacobian = ((above - below) / (2 * h)).reshape(flow.d, len(x), flow.d).swapaxes(0, 1)
-    sign, log_det = np.linalg.slogdet(jacobian)
-    np.testing.assert_array_equal(sign, 1)
-    # Points of a box are at most two widths from zero, so their rounding is below 1e-15 of a width.
-    return log_det, 1e-15 / h * np.linalg.cond(jacobian) * flow.d
-
-
 class TestMap:
     @given(st.data(), flows())
-    def test_target_round_trip(self, data, flow):
-        inner = data.draw(uniform_points(flow.d, 100))
-        at_edges = data.draw(edge_points(flow.d, flow.architecture.n_bins, 30))
-        x = in_box(flow, np.concatenate([inner, at_edges]))
-        z, log_q = flow.to_latent(x)
-        again, log_q_again = flow.from_latent(z)
-        assert_close(again, x, flow, scale=widths(flow))
-        # At the edges it jumps. Where the map is flat, x comes back less exactly, and log q is that of what
-        # has come back.
-        missed = (np.abs(again - x) / widths(flow))[:100].max(axis=1)
-        changes = log_q_changes(flow.to_latent, x[:100] - 1e-9 * widths(flow) * inner, widths(flow))
-        slack = (1e-14 + 2 * missed) * changes
-        assert_close(log_q_again[:100], log_q[:100], flow, slack=slack)
+    def test_round_trip_at_bin_edges(self, data, flow):
+        """Log q jumps there, so the points alone come back; `check_round_trip` looks at all others."""
+        x = in_box(flow, data.draw(edge_points(flow.d, flow.architecture.n_bins, 30)))
+        again, _ = flow.from_latent(flow.to_latent(x)[0])
+        error = np.abs(again - x) / widths(flow)
+        for floor, rounding, allowed in PRECISIONS[flow.architecture.dtype]:
+            slack, _ = amplified_rounding(flow, "to_latent", "from_latent", x, flow.bounds, rounding)
+            assert (error > floor + slack).any(axis=1).mean() <= allowed
 
-    @given(st.data(), flows())
-    def test_latent_round_trip(self, data, flow):
-        z = data.draw(uniform_points(flow.d, 100))
-        x, log_q = flow.from_latent(z)
-        again, log_q_again = flow.to_latent(x)
-        assert_close(again, z, flow)
-        slack = 1e-14 * log_q_changes(flow.from_latent, z * (1 - 1e-9), 1.0)
-        assert_close(log_q_again, log_q, flow, slack=slack)
-        np.testing.assert_array_equal(flow.log_prob(x), log_q_again)
+    @given(flows(), seeds)
+    def test_log_prob_is_that_of_to_latent(self, flow, seed):
+        x, _ = flow.sample(100, seed)
+        np.testing.assert_array_equal(flow.log_prob(x), flow.to_latent(x)[1])
 
     @given(st.data(), flows(dtype=double))
     def test_agrees_with_the_oracle(self, data, flow):
@@ -140,27 +99,6 @@ class TestMap:
         # Where log q changes a hundred times as fast as x, so does the rounding of the networks in it.
         np.testing.assert_allclose(log_q[is_smooth], expected.log_q[is_smooth], rtol=0, atol=1e-4)
         assert is_smooth.mean() > 0.9
-
-    @settings(max_examples=50)
-    @given(st.data(), flows(dtype=double))
-    def test_density_is_the_determinant_of_the_jacobian(self, data, flow):
-        """The Jacobian by central differences of the kernels' map, where the map is smooth.
-
-        Their error falls with h^2, so steps of h and 2 h show it; rounding counts as often as the Jacobian's
-        inverse is large.
-        """
-        h = 1e-6
-        x = data.draw(uniform_points(flow.d, 50)) * (1 - 4 * h) + 2 * h
-        oracle = naive.forward(flow.architecture, flow.params, flow.bounds, in_box(flow, x))
-        is_smooth = oracle.margin > 1e-4
-        assert is_smooth.mean() > 0.5
-        x = x[is_smooth]
-        log_det, rounding = log_det_by_differences(flow, x, h)
-        coarse_log_det, _ = log_det_by_differences(flow, x, 2 * h)
-        found = flow.log_prob(in_box(flow, x)) + flow.log_volume
-        error = np.abs(found - log_det)
-        assert np.median(error) <= 1e-6
-        assert (error <= 1e-6 + rounding + 2 * np.abs(coarse_log_det - log_det)).all()
 
     @given(st.data(), architectures())
     def test_new_flow_is_the_identity(self, data, architecture):
@@ -288,7 +226,7 @@ class TestSample:
     def test_is_from_latent_of_uniform_points(self, flow, seed):
         x, log_q = flow.sample(100, seed)
         assert x.shape == (100, flow.d)
-        assert_close(flow.log_prob(x), log_q, flow)
+        assert log_q.shape == (100,)
         z, _ = flow.to_latent(x)
         assert abs(z.mean() - 0.5) < 6 / np.sqrt(12 * z.size)
 

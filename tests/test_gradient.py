@@ -7,7 +7,7 @@ the norm of the block, so that a block with small derivatives is not hidden behi
 import naive
 import numpy as np
 import pytest
-from strategies import in_box, normal_params
+from strategies import in_box
 
 from varflow import Architecture, Dataset, Flow, Loss
 from varflow.architecture import DTYPES
@@ -16,6 +16,7 @@ from varflow.kernels.splines import CELLS
 from varflow.losses import LOSSES
 from varflow.masks import MASKS
 from varflow.objective import GradientBuffers, Objective
+from varflow.testing import normal_params
 
 # How far points are from where the flow has a jump or a kink: farther than the steps of central differences
 # take it, and than rounding does in float32.

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from strategies import normal_params, seeds
+from strategies import seeds
 
 from varflow import Flow
 from varflow.proposal import LATENT_POINTS, draw, random_points, sobol_points
+from varflow.testing import normal_params
 
 
 def make_flow(d, spread=1.0, seed=1):
