@@ -164,6 +164,7 @@ def test_bench_has_the_keys_of_the_comparison(capsys):
     assert "GFLOP/s" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # it compiles everything
 def test_warmup_compiles_everything_and_says_where_it_is_kept(data, tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     first = subprocess.run([*VARFLOW, "warmup"], env=environment, capture_output=True, text=True, check=True)

@@ -855,3 +855,36 @@ class TestRefusals:
             ValueError, match=r"derivative of the loss must have shape \(700,\), got \(700, 1\)"
         ):
             trainer.train_step_on_target_minibatch(*points(), Adam())
+
+
+def test_an_interrupt_during_the_loss_after_an_epoch_leaves_the_last_steps_parameters():
+    """There, averaged parameters are in the flow for a while."""
+    rng = np.random.default_rng(1)
+    x, n_values, after_steps = rng.random((60, 2)), [], []
+
+    def value(fx, px, logqx):
+        n_values.append(len(fx))
+        if len(n_values) == 8:  # after that before training, and those of six steps
+            raise KeyboardInterrupt
+        return vf.weighted_variance_loss(fx, px, logqx)
+
+    def derivative(fx, px, logqx):
+        return -(fx**2) / (px * np.exp(logqx)) / len(fx)
+
+    flow = vf.Flow(2, n_bins=4, d_hidden=8, n_hidden=1, seed=1)
+    optim = vf.Adam(lr=1e-2, average=0.9)
+    trainer = vf.BasicStatefulTrainer(
+        flow, loss=(value, derivative), n_epochs=1, minibatch_size=10, optim=optim
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train_on_batch(
+            x, np.ones(60), x[:, 0], callback=lambda record: after_steps.append(flow.params.copy())
+        )
+    assert len(after_steps) == 6
+    np.testing.assert_array_equal(flow.params, after_steps[-1])
+
+
+def test_ragged_points_are_named():
+    flow = vf.Flow(1, n_bins=4, d_hidden=8, n_hidden=1, seed=1)
+    with pytest.raises((TypeError, ValueError), match=r"^x is not an array"):
+        vf.BasicVarTrainer(flow).compute_loss([[0.1], [0.1, 0.2]], [1, 1], [1, 1])

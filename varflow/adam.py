@@ -1,10 +1,10 @@
 """Adam: settings, and the state that steps leave behind."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,17 @@ class AdamState(NamedTuple):
     v: np.ndarray | None
     averaged: np.ndarray | None
     t: int
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Give what there is as arrays, for a file."""
+        known = {name: np.asarray(value) for name, value in self._asdict().items() if value is not None}
+        return {f"{prefix}_{name}": value for name, value in known.items()}
+
+    @classmethod
+    def of(cls, prefix: str, arrays: Mapping[str, np.ndarray]) -> "AdamState":
+        """Make the state again of what `arrays` gave."""
+        m, v, averaged = (arrays.get(f"{prefix}_{name}") for name in ("m", "v", "averaged"))
+        return cls(m, v, averaged, int(arrays[f"{prefix}_t"]))
 
 
 @dataclass(eq=False)
@@ -114,6 +125,10 @@ class Adam:
         if self.schedule not in SCHEDULES:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
 
+    def settings(self) -> dict[str, Any]:
+        """Give the settings by name, without the state."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+
     def reset(self) -> None:
         """Forget all steps."""
         self.m = self.v = self.averaged = None
@@ -156,7 +171,7 @@ class Adam:
         Raises
         ------
         InvalidLossError
-            If the gradient is not finite. Nothing has changed then.
+            If the gradient is not finite, or its squares are not. Nothing has changed then.
         ValueError
             If the state belongs to another number of parameters.
         """
@@ -166,20 +181,27 @@ class Adam:
         if not math.isfinite(norm):
             raise InvalidLossError("the gradient is not finite")
         shortened = min(1.0, self.clip_norm / norm) if self.clip_norm and norm > 0 else 1.0
+        if (norm * shortened) * (norm * shortened) > float(np.finfo(params.dtype).max):
+            raise InvalidLossError(f"the gradient is {norm:.2g} long, its squares overflow in {params.dtype}")
         if self.m is None or self.v is None:
             self.m, self.v = np.zeros_like(params), np.zeros_like(params)
-        self.t += 1
+        t = self.t + 1
         # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
         # moves with the second, so that it means what it does in the algorithm.
-        root = math.sqrt(1 - self.betas[1] ** self.t)
+        root = math.sqrt(1 - self.betas[1] ** t)
         lr = self.lr * scale * SCHEDULES[self.schedule](progress)
-        step_size = lr * root / (1 - self.betas[0] ** self.t)
+        step_size = lr * root / (1 - self.betas[0] ** t)
         settings = (step_size, *self.betas, self.eps * root, lr * self.weight_decay, shortened / unit)
+        next_slice = np.zeros(1, np.int64)
 
-        def update(begin: int, end: int) -> None:
-            kernels.adam_step(params, self.m, self.v, dparams[0], begin, end, *settings)
+        def work(k: int) -> None:
+            kernels.adam_step(params, self.m, self.v, dparams[0], next_slice, SLICE, *settings)
 
-        _by_slices(update, len(params), threads)
+        try:
+            run(work, min(threads, -(-len(params) // SLICE)))
+        finally:  # a step that Ctrl-C ends has been taken, or has not been begun
+            if next_slice[0] > 0:
+                self.t = t
         if self.average > 0:
             self._add_to_average(params)
 

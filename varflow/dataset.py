@@ -378,7 +378,8 @@ def _only_one(**pair: npt.ArrayLike | None) -> dict[str, npt.ArrayLike]:
 
 def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
     """Convert to a C-contiguous, aligned, native float64 array, without a copy where it is one."""
-    if isinstance(values, np.ma.MaskedArray):
+    parts = values if isinstance(values, list | tuple) else ()  # whose masks NumPy would drop
+    if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
         raise TypeError(f"{name} must not be a masked array: leave the masked rows out")
     try:
         array = np.asarray(values)
@@ -436,7 +437,8 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
     Raises
     ------
     TypeError, ValueError
-        If they are not finite, reversed, or so far apart that their distance is infinite.
+        If they are not finite, reversed, so far apart that their distance is infinite, or so near that it
+        is denormal.
     """
     if bounds is None:
         return np.tile([0.0, 1.0], (d, 1))
@@ -447,7 +449,8 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
     _check_rows("bounds", array, "be finite", np.isfinite)
     with np.errstate(over="ignore"):
         widths = array[:, 1] - array[:, 0]
-    for row in np.flatnonzero(~((widths > 0) & (widths < math.inf))):
+    # The reciprocal of a denormal width would be infinite.
+    for row in np.flatnonzero(~((widths >= np.finfo(np.float64).tiny) & (widths < math.inf))):
         raise ValueError(
             f"bounds must have lower < upper, a finite way apart, found {array[row].tolist()} in row {row}"
         )

@@ -1,5 +1,6 @@
 """How good a flow is for importance sampling, measured on weighted points it has not seen."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,10 +107,10 @@ def evaluate(flow: Flow, data: Dataset) -> Evaluation:
         variance_after_error=_error(after[1]),
         ratio=ratio,
         ratio_error=ratio_error,
-        ess_before=1 / (1 + before[0]),
-        ess_after=1 / (1 + after[0]),
-        efficiency_before=1 / _tail_quantile(weights, np.ones(data.n)),
-        efficiency_after=1 / _tail_quantile(after_weights, q_over_p),
+        ess_before=_inverse(1 + before[0]),
+        ess_after=_inverse(1 + after[0]),
+        efficiency_before=_inverse(_tail_quantile(weights, np.ones(data.n))),
+        efficiency_after=_inverse(_tail_quantile(after_weights, q_over_p)),
     )
 
 
@@ -129,7 +130,13 @@ def _ratio(before: tuple[float, np.ndarray], after: tuple[float, np.ndarray]) ->
 
 
 def _error(influence: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(influence**2) / len(influence)))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or nan then, which is the answer
+        return float(np.sqrt(np.mean(influence**2) / len(influence)))
+
+
+def _inverse(value: float) -> float:
+    """1 / value; nan for 0, which quantiles of weights are that are nearly all zero."""
+    return 1 / value if value != 0 else math.nan
 
 
 def _tail_quantile(values: np.ndarray, counts: np.ndarray) -> float:

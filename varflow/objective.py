@@ -100,13 +100,15 @@ class Objective:
         self.is_known_to_kernels = loss.power is not None and prior is None
         if not self.is_known_to_kernels:
             self.px = data.px
-            self.fx = np.exp(data.log_weight(1) + data.logpx)
+            with np.errstate(over="ignore", under="ignore"):  # as in data.px
+                self.fx = np.exp(data.log_weight(1) + data.logpx)
         elif loss.power == 2:
             self.weights = data.log_weight(2)  # log(f^2 / p), p being the density in the unit cube
             self.weights += flow.log_volume
         else:
             self.weights = data.log_weight(1)  # f / p
-            np.exp(self.weights, out=self.weights)
+            with np.errstate(under="ignore"):
+                np.exp(self.weights, out=self.weights)
 
     @classmethod
     def of_weights(cls, flow: Flow, x: np.ndarray, weights: np.ndarray, loss: Loss) -> "Objective":

@@ -43,23 +43,36 @@ def run(task: Task, n_threads: int) -> None:
     if n_threads == 1:
         task(0)
         return
-    outcomes = _workers.start(task, range(1, n_threads))
-    errors: list[BaseException] = []
+    job, own = _Job(task), None
     try:
+        _workers.start(job, range(1, n_threads))
         task(0)
     except BaseException as error:
-        errors.append(error)
-    n_missing = n_threads - 1
-    while n_missing > 0:  # they write to the caller's arrays: nobody leaves before them, not even by Ctrl-C
+        own = error
+    while True:  # they write to the caller's arrays: nobody leaves before them, not even by Ctrl-C
         try:
-            outcome = outcomes.get()
-            n_missing -= 1
-            if outcome is not None:
-                errors.append(outcome)
-        except KeyboardInterrupt as interrupt:
-            errors.append(interrupt)
-    if errors:
-        raise errors[0]
+            while len(job.outcomes) < job.n_begun:
+                job.news.get()
+            break
+        except BaseException as interrupt:
+            own = interrupt if own is None else own
+    for outcome in (own, *job.outcomes):
+        if outcome is not None:
+            raise outcome
+
+
+class _Job:
+    """A task, and what became of the shares that were handed over.
+
+    What Ctrl-C raises may come after any call, and take its value along. So nobody counts on what he got
+    from a queue, or on having gone on behind a call: both numbers are kept by whoever knows them first.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.n_begun = 0
+        self.outcomes: list[BaseException | None] = []
+        self.news: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each outcome, which is there then
 
 
 class _Workers:
@@ -72,33 +85,32 @@ class _Workers:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.n_idle = 0
-        self.jobs: queue.SimpleQueue[tuple[Task, int, queue.SimpleQueue[BaseException | None]]]
-        self.jobs = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[_Job, int]] = queue.SimpleQueue()
 
-    def start(self, task: Task, shares: range) -> "queue.SimpleQueue[BaseException | None]":
-        """Hand over shares of a task. Each leaves an error, or None, in the queue that is returned."""
+    def start(self, job: _Job, shares: range) -> None:
+        """Hand over shares of a job. Each leaves an error, or None, among its outcomes."""
         with self.lock:
             self.n_idle -= len(shares)
             for _ in range(-self.n_idle):
                 threading.Thread(target=self._work, name="varflow", daemon=True).start()
             self.n_idle = max(self.n_idle, 0)
-        outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         for k in shares:
-            self.jobs.put((task, k, outcomes))
-        return outcomes
+            job.n_begun += 1
+            self.jobs.put((job, k))
 
     def _work(self) -> None:
         while True:
-            task, k, outcomes = self.jobs.get()
+            job, k = self.jobs.get()
             outcome = None
             try:
-                task(k)
+                job.task(k)
             except BaseException as error:
                 outcome = error
-            del task  # it may hold large arrays, and the next may be long in coming
             with self.lock:
                 self.n_idle += 1
-            outcomes.put(outcome)
+            job.outcomes.append(outcome)
+            job.news.put(None)
+            del job  # it may hold large arrays, and the next may be long in coming
 
 
 def _renew() -> None:

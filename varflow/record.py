@@ -1,10 +1,15 @@
 """What a training went through."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
 
 __all__ = ["TrainingRecord"]
 
+_LISTS = {"losses": np.float64, "epochs": np.int64, "epoch_losses": np.float64}
 SMOOTHING = 0.3  # share of the newest loss in the running average
 
 
@@ -76,3 +81,16 @@ class TrainingRecord:
             return False
         self.best_loss, self.best_epoch = loss, self.epoch
         return True
+
+    def scalars(self) -> dict[str, Any]:
+        """Give all but the lists, for the header of a file."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _LISTS}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give the lists as arrays, for a file."""
+        return {name: np.array(getattr(self, name), dtype) for name, dtype in _LISTS.items()}
+
+    @classmethod
+    def of(cls, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "TrainingRecord":
+        """Make the record again of what `scalars` and `arrays` gave."""
+        return cls(**{name: arrays[name].tolist() for name in _LISTS}, **scalars)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from varflow.kernels.compile import device_function, kernel
+from varflow.kernels.counter import take
 
 
 @device_function
@@ -50,15 +51,23 @@ def update_params(params, m, v, step_size, epsilon, decay):
 
 
 @kernel
-def adam_step(params, m, v, dparams, begin, end, step_size, beta1, beta2, epsilon, decay, scale):
-    """Adam's update of parameters [begin, end) (Kingma and Ba, arXiv 1412.6980, algorithm 1).
+def adam_step(params, m, v, dparams, next_slice, slice_size, step_size, beta1, beta2, epsilon, decay, scale):
+    """Adam's update (Kingma and Ba, arXiv 1412.6980, algorithm 1), slice by slice, as long as there are any.
 
-    params, m, v: (n_params,), updated. dparams: (n_params,). step_size: learning rate, with the corrections
-    of both moments. epsilon: in units of sqrt(v), v not corrected. decay: share by which parameters shrink
-    (arXiv 1711.05101). scale: factor of the gradient, below 1 where it is clipped.
+    So whoever begins a step ends it: there is no Python in between, which Ctrl-C could interrupt.
+
+    params, m, v: (n_params,), updated. dparams: (n_params,). next_slice: (1,). slice_size: parameters of a
+    slice. step_size: learning rate, with the corrections of both moments. epsilon: in units of sqrt(v), v not
+    corrected. decay: share by which parameters shrink (arXiv 1711.05101). scale: factor of the gradient,
+    below 1 where it is clipped.
     """
     real = params.dtype.type
-    m, v = m[begin:end], v[begin:end]
     new1, new2 = real(1.0 - beta1), real(1.0 - beta2)  # formed before they are rounded: beta may be 0.999999
-    update_moments(m, v, dparams[begin:end], real(beta1), new1, real(beta2), new2, real(scale))
-    update_params(params[begin:end], m, v, real(step_size), real(epsilon), real(decay))
+    while True:
+        begin = take(next_slice) * slice_size
+        if begin >= params.shape[0]:
+            return
+        end = min(begin + slice_size, params.shape[0])
+        mean, square = m[begin:end], v[begin:end]
+        update_moments(mean, square, dparams[begin:end], real(beta1), new1, real(beta2), new2, real(scale))
+        update_params(params[begin:end], mean, square, real(step_size), real(epsilon), real(decay))

@@ -1,0 +1,124 @@
+"""Caches of kernels: processes that start at once share one, and none is needed that cannot be written.
+
+What a truncated one does, and one of another version, is in `test_import.py`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import varflow
+
+PACKAGE = Path(varflow.__file__).parent
+
+# The least that compiles anything: two small kernels.
+STEP = """
+import sys
+import numpy as np
+import varflow as vf
+
+params = np.zeros(3, np.float32)
+vf.Adam().step(params, np.array([[1.0, -2.0, 0.5]], np.float32), progress=0.0, scale=1.0, threads=1)
+print(params.tobytes().hex())
+"""
+
+SAMPLE = """
+import varflow as vf
+
+x, logqx = vf.Flow(2, n_bins=2, d_hidden=2, n_hidden=1, seed=1).sample(3, seed=1)
+print(x.tobytes().hex(), logqx.tobytes().hex())
+"""
+
+NO_SPACE = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+"""
+
+
+def start(code, package=PACKAGE, **environment):
+    command = [sys.executable, "-W", "error", "-c", code]
+    environment = os.environ | {name: str(value) for name, value in environment.items()}
+    return subprocess.Popen(
+        command,
+        cwd=package.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output(process):
+    """Output (stdout, stderr) of a process that ends well."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def unwritable(tmp_path):
+    """A copy of the package, and an environment, in which no cache can be kept, not even by root."""
+    package = tmp_path / "varflow"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (package, package / "kernels"):
+        (folder / "__pycache__").touch()
+        folder.chmod(0o555)
+    return package, dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME"), file / "none")
+
+
+def eight_at_once(code, cache):
+    """What each of eight processes prints that begin with no cache, and what a ninth does after them."""
+    processes = [start(code, NUMBA_CACHE_DIR=cache) for _ in range(8)]
+    found = [output(process) for process in processes]
+    return found, output(start(code, NUMBA_CACHE_DIR=cache))
+
+
+def assert_all_the_same_and_the_ninth_compiles_nothing(found, ninth):
+    assert {out for out, _ in found} == {ninth[0]}
+    assert any("compiling kernels" in err for _, err in found)
+    assert ninth[1] == ""
+
+
+def test_eight_processes_that_start_at_once_share_a_cache(tmp_path):
+    assert_all_the_same_and_the_ninth_compiles_nothing(*eight_at_once(STEP, tmp_path / "cache"))
+    assert {path.suffix for path in tmp_path.rglob("*.*") if path.is_file()} == {".nbi", ".nbc"}
+
+
+@pytest.mark.slow  # it compiles the map eight times
+def test_eight_processes_that_sample_at_once_share_a_cache(tmp_path):
+    assert_all_the_same_and_the_ninth_compiles_nothing(*eight_at_once(SAMPLE, tmp_path / "cache"))
+
+
+def test_read_only_package_and_home_are_no_obstacle(tmp_path):
+    package, places = unwritable(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for _ in range(2):  # the second finds nothing either
+        out, err = output(start(STEP + "print(vf.__file__)", package, **places))
+        assert err.count("compiling kernels") == 1
+    assert out.split() == [output(start(STEP))[0].strip(), str(package / "__init__.py")]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_full_disk_is_no_obstacle(tmp_path):
+    pytest.importorskip("resource", reason="the size of files cannot be limited on this system")
+    cache = tmp_path / "cache"
+    out, err = output(start(NO_SPACE + STEP, NUMBA_CACHE_DIR=cache))
+    assert err.count("compiling kernels") == 1
+    again, err = output(start(STEP, NUMBA_CACHE_DIR=cache))  # there is room again
+    assert again == out
+    assert err.count("compiling kernels") == 1
+    assert output(start(STEP, NUMBA_CACHE_DIR=cache)) == (out, "")
+
+
+@pytest.mark.slow  # it compiles everything
+def test_warmup_says_that_nothing_can_be_kept(tmp_path):
+    package, places = unwritable(tmp_path)
+    out, _ = output(
+        start("import varflow as vf; from varflow.warmup import warmup; print(warmup())", package, **places)
+    )
+    assert out == "None\n"
