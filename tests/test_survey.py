@@ -5,11 +5,20 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from strategies import normal_params
 
 from varflow import Flow
 from varflow.objective import Objective
-from varflow.survey import ROUND, STEPS, STRATEGIES, Memory, Replay, choose_points, magnitudes
+from varflow.survey import (
+    ROUND,
+    STEPS,
+    STRATEGIES,
+    Memory,
+    Replay,
+    choose_points,
+    magnitudes,
+    stage_optimiser,
+)
+from varflow.testing import normal_params
 
 CHOOSING = [name for name in STRATEGIES if name not in ("replay", "fixed_sample")]
 
@@ -36,7 +45,7 @@ def make_replay(f=gaussian, seed=1, loss="variance", flow=None):
 def staged(f=gaussian, n_rounds=10, seed=1, loss="variance", **flow_options):
     """The replay after one stage."""
     replay = make_replay(f, seed, loss, make_flow(**flow_options))
-    for _ in replay.stage(n_rounds, 0.5):
+    for _ in replay.stage(n_rounds, 0.5, stage_optimiser(), 0):
         pass
     return replay
 
@@ -129,7 +138,7 @@ class TestStage:
     def test_next_stage_goes_on(self):
         replay = staged(n_rounds=15)
         before = relative_variance(replay.flow)
-        for _ in replay.stage(30, 0.25):
+        for _ in replay.stage(30, 0.25, stage_optimiser(), 0):
             pass
         assert replay.memory.n == 45 * ROUND
         assert relative_variance(replay.flow) < before
@@ -143,7 +152,7 @@ class TestStage:
 
         replay = make_replay(f)
         estimates = []
-        for k, (points, values) in enumerate(replay.stage(10, 0.5)):
+        for k, (points, values) in enumerate(replay.stage(10, 0.5, stage_optimiser(), 0)):
             np.testing.assert_array_equal(points.u, calls[k])
             np.testing.assert_array_equal(values, gaussian(points.u))
             assert points.u.shape == (ROUND, 2)

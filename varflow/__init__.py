@@ -7,9 +7,10 @@ density q makes importance sampling of f from q have the least variance.
 from varflow._version import __version__
 from varflow.adam import Adam
 from varflow.architecture import Architecture
+from varflow.checkpoint import request_stop, stop_by_signals
 from varflow.dataset import Dataset
 from varflow.domain import Domain
-from varflow.errors import FileFormatError, InvalidLossError, NoCheckpoint, TrainingInterruption
+from varflow.errors import FileFormatError, InvalidLossError, NoCheckpoint, Preempted, TrainingInterruption
 from varflow.evaluation import Evaluation, evaluate
 from varflow.flow import Flow
 from varflow.integrand import Integrand, InvalidIntegrandError
@@ -48,6 +49,7 @@ __all__ = [
     "Iteration",
     "Loss",
     "NoCheckpoint",
+    "Preempted",
     "Result",
     "StatefulTrainer",
     "TrainingInterruption",
@@ -55,6 +57,8 @@ __all__ = [
     "__version__",
     "evaluate",
     "integrate",
+    "request_stop",
+    "stop_by_signals",
     "weighted_dkl_loss",
     "weighted_variance_loss",
 ]

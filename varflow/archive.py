@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "Kind",
     "atomic_path",
     "check_filled",
+    "check_writable",
     "read_archive",
     "read_npz",
     "refused_as",
@@ -53,6 +55,35 @@ class Kind(NamedTuple):
     sealed: int  # the first that has a seal
 
 
+def check_writable(path: FilePath) -> None:
+    """Find out whether a file can be written, before the hours of work that are to go into it.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Raises
+    ------
+    OSError
+        If `path` is a folder, or its folder is missing or cannot be written to.
+    """
+    target = Path(path).resolve()
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    with _folder_of(path):
+        tempfile.TemporaryFile(dir=target.parent).close()
+
+
+@contextmanager
+def _folder_of(path: FilePath) -> Iterator[None]:
+    """Name the file in the error where its folder takes none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write to the folder of {path}: {error.strerror}") from None
+
+
 @contextmanager
 def atomic_path(path: FilePath) -> Iterator[Path]:
     """Give a temporary path to write to, which replaces `path` once the block has ended well.
@@ -76,10 +107,8 @@ def atomic_path(path: FilePath) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file")
     temporary = target.with_name(f".varflow-{secrets.token_hex(8)}{Path(path).suffix}")
-    try:
+    with _folder_of(path):
         open(temporary, "xb").close()  # unlike tempfile's 0600, this leaves the permissions to the umask
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write to the folder of {path}: {error.strerror}") from None
     try:
         yield temporary
         with open(temporary, "rb+") as file:

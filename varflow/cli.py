@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,10 +16,11 @@ import numpy as np
 from varflow._version import __version__
 from varflow.adam import SCHEDULES, Adam
 from varflow.architecture import DTYPES
-from varflow.archive import atomic_path
+from varflow.archive import check_writable
 from varflow.benchmark import benchmark
+from varflow.checkpoint import SECONDS, stop_by_signals
 from varflow.dataset import Dataset
-from varflow.errors import TrainingInterruption, unknown_name
+from varflow.errors import Preempted, TrainingInterruption, unknown_name
 from varflow.evaluation import evaluate
 from varflow.files import SampleWriter, read_points
 from varflow.flow import Flow
@@ -36,6 +37,7 @@ from varflow.warmup import warmup
 __all__ = ["main"]
 
 USAGE_ERROR = 2
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what batch systems take for a job to be started again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0, or 2 where something was refused, in one line on stderr, or 1 where training could not
-        go on, or 130 after Ctrl-C.
+        go on, or 75 where a signal stopped a run that has a checkpoint to go on from, or 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -59,9 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, USAGE_ERROR, error)
     except TrainingInterruption as error:
         return _fail(error, 1)
+    except Preempted as error:
+        return _fail(f"{error}: start the same command again", TRY_AGAIN)
     except KeyboardInterrupt as interrupt:
-        return _fail("interrupted; no file was written", 130, interrupt)
+        return _fail(_interrupted(options), 130, interrupt)
     return 0
+
+
+def _interrupted(options: argparse.Namespace) -> str:
+    """Say what Ctrl-C has left."""
+    checkpoint = getattr(options, "checkpoint", None)
+    if checkpoint is None or not Path(checkpoint).exists():
+        return "interrupted; no file was written"
+    return f"interrupted; the same command goes on from {checkpoint}"
 
 
 def _fail(message: object, status: int, error: BaseException | None = None) -> int:
@@ -157,6 +169,30 @@ def _add_architecture(parser: argparse.ArgumentParser, hidden: str, layers: str,
     _add_threads(parser)
 
 
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", metavar="FILE",
+        help="file that keeps the state: the same command goes on from it, and SIGTERM and SIGUSR1 stop the "
+        "run after a complete step, with status 75",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=SECONDS, metavar="S", help="time between two checkpoints"
+    )
+
+
+def _checkpoint_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "checkpoint": options.checkpoint,
+        "resume": options.checkpoint is not None,
+        "checkpoint_seconds": options.checkpoint_seconds,
+    }
+
+
+def _stopped_by_signals(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Signals end a run without a checkpoint as they end any other process."""
+    return nullcontext() if options.checkpoint is None else stop_by_signals()
+
+
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads; all cores allowed if not given")
 
@@ -190,33 +226,30 @@ def _add_train(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--bounds", type=_bounds, metavar="LOWER,UPPER",
         help="box, one pair for all coordinates or one for each; that of the file, or 0,1, if not given",
     )  # fmt: skip
+    _add_checkpoint(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     optim = Adam(lr=options.lr, schedule=options.schedule)
     data = Dataset.read(options.data, bounds=options.bounds)
-    with atomic_path(
-        options.output
-    ) as temporary:  # opened first: training for hours and then no place to write
-        train, test = data.split(options.holdout, options.seed)
-        flow = Flow(
-            data.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
-            dtype=options.dtype, seed=options.seed, bounds=data.bounds, threads=options.threads,
-        )  # fmt: skip
-        trainer = BasicStatefulTrainer(
-            flow, loss=options.loss, n_epochs=options.epochs, minibatch_size=options.batch, optim=optim,
-            holdout=options.holdout, seed=options.seed,
-        )  # fmt: skip
-        print(
-            f"{options.data}: {data.n:,} points, d = {data.d}; flow of {flow.n_params:,} parameters",
-            flush=True,
-        )
-        progress = _Bar(options.epochs) if sys.stderr.isatty() else _Lines(options.epochs)
-        with progress:
-            trainer.train_on_dataset(train, callback=progress)
-        print(evaluate(flow, test))
-        flow.save(temporary)
+    check_writable(options.output)  # first: training for hours and then no place to write
+    train, test = data.split(options.holdout, options.seed)
+    flow = Flow(
+        data.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
+        dtype=options.dtype, seed=options.seed, bounds=data.bounds, threads=options.threads,
+    )  # fmt: skip
+    trainer = BasicStatefulTrainer(
+        flow, loss=options.loss, n_epochs=options.epochs, minibatch_size=options.batch, optim=optim,
+        holdout=options.holdout, seed=options.seed, **_checkpoint_settings(options),
+    )  # fmt: skip
+    size = f"{data.n:,} points, d = {data.d}; flow of {flow.n_params:,} parameters"
+    print(f"{options.data}: {size}", flush=True)
+    progress = _Bar(options.epochs) if sys.stderr.isatty() else _Lines(options.epochs)
+    with _stopped_by_signals(options), progress:
+        trainer.train_on_dataset(train, callback=progress)
+    print(evaluate(flow, test))
+    flow.save(options.output)
     print(f"{'seconds':<24}{time.perf_counter() - begin:>40.1f}")
     print(f"wrote {options.output}")
 
@@ -381,6 +414,7 @@ def _add_integrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-o", "--output", metavar="RESULT", help="file for the result: .npz")
     parser.add_argument("--flow-out", metavar="FLOW", help="file for the flow alone, on the unit cube")
+    _add_checkpoint(parser)
 
 
 def _integrate(options: argparse.Namespace) -> None:
@@ -390,22 +424,23 @@ def _integrate(options: argparse.Namespace) -> None:
     outputs = [path for path in (options.output, options.flow_out) if path is not None]
     if len({Path(path).resolve() for path in outputs}) < len(outputs):
         raise ValueError("--output and --flow-out must be different files")
-    with ExitStack() as stack:  # opened first, as for training
-        files = {path: stack.enter_context(atomic_path(path)) for path in outputs}
-        try:
+    for path in outputs:
+        check_writable(path)
+    try:
+        with _stopped_by_signals(options):
             result = integrate(
                 f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, flow=options.cell,
                 vectorized=not options.scalar, workers=options.workers, on_invalid=options.on_invalid,
-                seed=options.seed, threads=options.threads,
+                seed=options.seed, threads=options.threads, **_checkpoint_settings(options),
             )  # fmt: skip
-        except Exception as error:
-            if told := function_error(error):
-                raise told from error
-            raise
-        if options.output is not None:
-            result.save(files[options.output])
-        if options.flow_out is not None:
-            result.flow.save(files[options.flow_out])
+    except Exception as error:
+        if told := function_error(error):
+            raise told from error
+        raise
+    if options.output is not None:
+        result.save(options.output)
+    if options.flow_out is not None:
+        result.flow.save(options.flow_out)
     seconds = time.perf_counter() - begin
     if options.json:
         print(json.dumps({**_figures(result), "seconds": seconds}))

@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["FileFormatError", "InvalidLossError", "NoCheckpoint", "TrainingInterruption", "unknown_name"]
+__all__ = [
+    "FileFormatError",
+    "InvalidLossError",
+    "NoCheckpoint",
+    "Preempted",
+    "TrainingInterruption",
+    "unknown_name",
+]
 
 
 class InvalidLossError(ValueError):
@@ -16,6 +23,10 @@ class NoCheckpoint(RuntimeError):  # noqa: N818 - the name that ZüNIS gave it
 
 class TrainingInterruption(RuntimeError):  # noqa: N818 - the name that ZüNIS gave it
     """Training stopped before its end; the flow holds the last good parameters."""
+
+
+class Preempted(RuntimeError):  # noqa: N818 - it tells of no error
+    """A run was asked to stop; its checkpoint has the state to go on from."""
 
 
 class FileFormatError(ValueError):

@@ -1,5 +1,7 @@
 """Estimates of integrals from values of the integrand at drawn points, with their covariances."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from varflow.proposal import Draw
@@ -57,6 +59,26 @@ class Batches:
         self._sum += float(sizes.sum())
         self._squares += float(np.square(sizes).sum())
         self._largest = max(self._largest, float(sizes.max()))
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Give what was added, as arrays for a file; see `of`."""
+        sums = np.array([self.n, self.n_batches, self._sum, self._squares, self._largest])
+        parts = {"means": self._means, "whole": self._whole, "quarters": self._quarters}
+        empty = np.empty((0, len(self.expected)))
+        arrays = {name: np.concatenate(part) if part else empty for name, part in parts.items()}
+        arrays |= {"expected": self.expected, "sums": sums}
+        return {f"{prefix}_{name}": array for name, array in arrays.items()}
+
+    @classmethod
+    def of(cls, prefix: str, arrays: Mapping[str, np.ndarray]) -> "Batches":
+        """Make the batches again of what `arrays` gave."""
+        batches = cls(arrays[f"{prefix}_expected"])
+        n, n_batches, batches._sum, batches._squares, batches._largest = arrays[f"{prefix}_sums"].tolist()
+        batches.n, batches.n_batches = int(n), int(n_batches)
+        batches._means, batches._whole, batches._quarters = (
+            list(arrays[f"{prefix}_{name}"][:, None]) for name in ("means", "whole", "quarters")
+        )
+        return batches
 
     @property
     def means(self) -> np.ndarray:

@@ -191,6 +191,20 @@ class Integrand:
         """Number of components of f; None before the first call."""
         return None if self._shapes is None else _components(self._shapes).size
 
+    def state(self) -> dict[str, Any]:
+        """Give the counts and what f returns, in what JSON can hold; see `restore`."""
+        found = self.components
+        components = None if found is None else [found.keys, found.shapes]
+        return {"n_calls": self.n_calls, "n_invalid": self.n_invalid, "components": components}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, as if f had been called before."""
+        self.n_calls, self.n_invalid = int(state["n_calls"]), int(state["n_invalid"])
+        if state["components"] is not None:
+            keys, shapes = state["components"]
+            shapes = [tuple(shape) for shape in shapes]
+            self._shapes = shapes[0] if keys is None else dict(zip(keys, shapes, strict=True))
+
     def __call__(self, u: npt.ArrayLike) -> FloatArray:
         """Evaluate f(x(u)) |dx/du|.
 

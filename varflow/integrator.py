@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.architecture import positive_int
+from varflow.archive import Kind
+from varflow.checkpoint import SECONDS, Checkpoint, digest
 from varflow.dataset import Dataset
 from varflow.domain import Domain
 from varflow.errors import unknown_name
@@ -25,10 +27,11 @@ from varflow.proposal import LATENT_POINTS
 from varflow.result import Iteration, Result, average, standard_deviations
 from varflow.sampling import unweighted_points, weighted_points
 from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
-from varflow.trainers import BasicStatefulTrainer
+from varflow.trainers import BasicStatefulTrainer, check_setting
 
 __all__ = ["Integrator", "integrate"]
 
+FILE = Kind("varflow integration checkpoint", version=1, oldest=1, sealed=1)
 FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
 SURVEY_SHARE = 0.75  # of the calls, at most
 MOST_ROUNDS = 4096  # of a stage: more points are not kept in memory
@@ -85,6 +88,14 @@ class Integrator:
         Threads of the flow; see `Flow`.
     progress : bool, optional
         Whether to show a bar on stderr; if not given, where that is a terminal.
+    checkpoint : path, optional
+        File that the state is written to every `checkpoint_seconds` and at the end, at once or not at all. A
+        run that goes on from it calls the same methods again, and ends with the same bits as one that was
+        never interrupted. f is then called for at most 8192 points at once.
+    resume : bool
+        Whether to go on from that file if it exists. If not, a file that exists is an error.
+    checkpoint_seconds : float
+        Time between two checkpoints.
 
     Attributes
     ----------
@@ -124,6 +135,9 @@ class Integrator:
         seed: int | None = None,
         threads: int | None = None,
         progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = SECONDS,
     ) -> None:
         for name, given in (("flow_options", flow_options), ("trainer_options", trainer_options)):
             if not isinstance(given, dict | None):
@@ -153,14 +167,29 @@ class Integrator:
                 raise ValueError(f"{name} must be at least {FEWEST_POINTS}, got {getattr(self, name)}")
         self.progress = progress
         self._sample = None if sample is None else _on_cube(sample, self.domain)
+        for name, setting in (
+            ("checkpoint", checkpoint), ("resume", resume), ("checkpoint_seconds", checkpoint_seconds)
+        ):  # fmt: skip
+            check_setting(name, setting)
         generator = np.random.Generator(np.random.Philox(seed))
         self.flow = _make_flow(self.domain.d, flow, flow_options, generator, threads)
         self._trainer = BasicStatefulTrainer(
             self.flow, loss=loss, **{"n_epochs": 10, "minibatch_size": 1000, **(trainer_options or {})}
         )
+        identity = {
+            "bounds": self.domain.bounds.tolist(),
+            "survey_strategy": survey_strategy,
+            "loss": loss,
+            "flow": self.flow.description(),
+            "params": None if isinstance(flow, str) else digest(flow.params),
+            "use_survey": use_survey,
+            "latent_points": latent_points,
+            "seed": seed,
+        }
         self._iterations = Iterations(
-            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey
-        )
+            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey,
+            self._trainer, Checkpoint(checkpoint, resume, checkpoint_seconds, FILE, identity),
+        )  # fmt: skip
         self._is_surveyed = False
         self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
         self._warnings: list[str] = []
@@ -184,12 +213,10 @@ class Integrator:
                 self._replay_survey(n_calls, progress)
             elif self._sample is not None:
                 for _ in range(self.n_iter_survey):
-                    self._trainer.train_on_dataset(self._sample)
+                    self._iterations.train(self._sample)
             else:
                 for k in range(self.n_iter_survey):
-                    self._iterations.survey(
-                        self.survey_strategy, k, self.n_points_survey, self._trainer, progress
-                    )
+                    self._iterations.survey(self.survey_strategy, k, self.n_points_survey, progress)
                 self._iterations.scout(n_calls)
         self._is_surveyed = True
 
@@ -206,7 +233,8 @@ class Integrator:
         """
         n_calls = self.n_iter_refine * self.n_points_refine
         with self._running(n_calls) as progress:
-            if self._iterations.memory.n == 0 and n_calls >= 10 * LOOK:
+            is_surveyed = any(iteration.stage == "survey" for iteration in self.history)
+            if not is_surveyed and n_calls >= 10 * LOOK:
                 self._iterations.look(progress)
                 self._iterations.scout(n_calls)
             for _ in range(self.n_iter_refine):
@@ -260,7 +288,7 @@ class Integrator:
         with self._running(n_calls) as progress:
             if rtol == 0 and atol == 0:
                 self._replay_survey(int(SURVEY_SHARE * n_calls), progress)
-                self._refine_in_parts(n_calls - self.integrand.n_calls, 2, progress)  # to be compared
+                self._refine_in_parts(n_calls - self._iterations.n_calls, 2, progress)  # to be compared
             else:
                 self._survey_to(n_calls, rtol, atol, progress)
                 self._refine_to(n_calls, rtol, atol, progress)
@@ -372,6 +400,7 @@ class Integrator:
         try:
             with Progress(self.integrand.n_calls + n_calls, self.progress) as progress:
                 yield progress
+            self._iterations.save()
         except BaseException as error:
             with suppress(Exception):  # some exceptions take no attributes, and there may be nothing yet
                 error.partial = self.result() if self.history else None  # type: ignore[attr-defined]
@@ -387,20 +416,22 @@ class Integrator:
         if n_rounds < 2:  # one has no scatter
             fewest = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))
             raise ValueError(f"a survey by replay needs {fewest} calls at least, got {n_calls}")
-        before, params = self._iterations.look(progress), self.flow.params.copy()
+        before = self._iterations.look(progress)
+        self._iterations.keep()
         self._iterations.stage(n_rounds, 0.5, progress)
         if _is_better(before, self._iterations.look(progress)):
-            self.flow.params = params
+            self._iterations.go_back()
             self._warnings.append("training made the flow no better: the first one is used")
         self._iterations.scout(n_calls)
 
     def _survey_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
         """Go through stages as long as they pay."""
         best = self._iterations.look(progress)
-        params, n_failures = self.flow.params.copy(), 0
+        self._iterations.keep()
+        n_failures = 0
         missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         while True:
-            used = self.integrand.n_calls
+            used = self._iterations.n_calls
             # Another stage costs as much as all before and saves about half of what is missing.
             n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
             is_affordable = used + n_rounds * ROUND + LOOK <= SURVEY_SHARE * n_calls
@@ -411,10 +442,11 @@ class Integrator:
             if _is_better(best, look):
                 n_failures += 1
                 continue
-            best, params, n_failures = look, self.flow.params.copy(), 0
+            self._iterations.keep()
+            best, n_failures = look, 0
             missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
-        self.flow.params = params
-        self._iterations.scout(self.integrand.n_calls)
+        self._iterations.go_back()
+        self._iterations.scout(self._iterations.n_calls)
 
     # The refinement
 
@@ -428,7 +460,7 @@ class Integrator:
         n, mean, covariance = 0, np.zeros(1), np.full((1, 1), math.inf)
         while True:
             more = self._next_size(n, _shortfall(mean, covariance, rtol, atol))
-            more = min(more, n_calls - self.integrand.n_calls)
+            more = min(more, n_calls - self._iterations.n_calls)
             if more < FEWEST_POINTS:
                 return
             self._iterations.refine(more, progress)
@@ -460,6 +492,11 @@ class Integrator:
                 f"{n_lost} of {len(log_lost)} walkers that climb from uniform points ended where f/q is up "
                 f"to {math.exp(min(log_lost.max(), 700)):.1g} times the integral: with {n_used} points the "
                 "flow has lost a region there, and integral and error miss it"
+            )
+        if self._iterations.has_integrand_changed:
+            yield (
+                "f has not the value that it had in the run that the checkpoint is of: it has changed, or is "
+                "random, and the result mixes both"
             )
         if n_skipped := self._iterations.n_skipped:
             yield f"{n_skipped} training steps were left out, as their gradients were not finite"

@@ -3,19 +3,25 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from varflow.adam import Adam, AdamState
+from varflow.archive import refused_as
+from varflow.checkpoint import Checkpoint, Saved
 from varflow.dataset import Dataset
 from varflow.estimates import Batches
 from varflow.flow import Flow
 from varflow.integrand import Integrand
+from varflow.journal import Journal, Mark
 from varflow.progress import Progress
 from varflow.proposal import draw
-from varflow.result import Iteration, format_estimate
+from varflow.result import Iteration, format_estimate, pack_history, unpack_history
 from varflow.scout import MOST_STEPS, N_WALKERS, wander
-from varflow.survey import FEWEST_ROUNDS, Memory, Replay, choose_points, magnitudes
+from varflow.survey import FEWEST_ROUNDS, Memory, Replay, choose_points, magnitudes, stage_optimiser
 from varflow.trainers import BasicStatefulTrainer
 
 __all__ = ["FEWEST_POINTS", "LOOK", "MANY_BATCHES", "SCOUT_SHARE", "UNIFORM_SHARE", "Iterations"]
@@ -53,11 +59,17 @@ class Iterations:
         What a survey by replay makes small in the end.
     counts_survey : bool
         Whether rounds of the survey count in the result.
+    trainer : BasicStatefulTrainer
+        Trainer of that flow, for strategies other than replay.
+    checkpoint : Checkpoint
+        Where the state is kept, and what an earlier run has left.
 
     Attributes
     ----------
     history : list of Iteration
-        All of them.
+        All of them; where an earlier run is gone through again, those of the operations so far.
+    n_calls : int
+        How many points the integrand has been evaluated at, likewise.
     memory : Memory
         Points of the survey.
     rate : float
@@ -68,6 +80,8 @@ class Iterations:
         Log of f/q, in units of the integral of |f|, where walkers ended.
     n_skipped : int
         Training steps that were left out because the gradient was not finite.
+    has_integrand_changed : bool
+        Whether the integrand gave another value than in the run that the checkpoint is of.
     """
 
     def __init__(
@@ -78,16 +92,43 @@ class Iterations:
         make_points: MakePoints,
         loss: str,
         counts_survey: bool,
+        trainer: BasicStatefulTrainer,
+        checkpoint: Checkpoint,
     ) -> None:
         self.integrand, self.flow, self.generator = integrand, flow, generator
-        self.history: list[Iteration] = []
         self.memory = Memory(flow.d)
-        self.rate = USUAL_RATE
         self.heaviest = 0.0
         self.log_lost = np.empty(0)
-        self._make_points, self._counts_survey = make_points, counts_survey
-        self._replay = Replay(flow, self.evaluate, self.memory, generator, loss)
+        self.has_integrand_changed = False
+        self._make_points, self._counts_survey, self._trainer = make_points, counts_survey, trainer
+        self._checkpoint = checkpoint
+        start = Mark("start", 0, 0, USUAL_RATE)
+        self._journal = Journal(integrand, start, self._keep_state, checkpoint.path is not None)
+        self._replay = Replay(flow, self._evaluate, self.memory, generator, loss)
+        self._history: list[Iteration] = []
+        self._rate = USUAL_RATE
         self._expected = np.zeros(1)  # the integrals, as far as they are known
+        self._kept = flow.params.copy()  # parameters to go back to
+        self._stage: _Stage | None = None  # the one at hand
+        saved = checkpoint.read()
+        if saved is not None:
+            self._restore(*saved)
+        self._note_place()
+
+    @property
+    def history(self) -> list[Iteration]:  # noqa: D102 - see the class
+        last = self._journal.last
+        return self._history if last is None else self._history[: last.n_history]
+
+    @property
+    def n_calls(self) -> int:  # noqa: D102 - see the class
+        last = self._journal.last
+        return self.integrand.n_calls if last is None else last.n_calls
+
+    @property
+    def rate(self) -> float:  # noqa: D102 - see the class
+        last = self._journal.last
+        return self._rate if last is None else last.rate
 
     @property
     def n_skipped(self) -> int:  # noqa: D102 - see the class
@@ -101,55 +142,86 @@ class Iterations:
         ValueError
             If |f| is too large for its square to be computed.
         """
-        values = self.integrand(u)
-        largest = float(np.abs(values).max())
-        if largest > LARGEST:
-            raise ValueError(f"|f| is up to {largest:.3g}, whose square overflows: use other units for f")
-        return values
+        return _checked(self.integrand(u))
+
+    def _evaluate(self, u: np.ndarray) -> np.ndarray:
+        """Evaluate the integrand as part of an operation; see `Journal`."""
+        return _checked(self._journal.evaluate(u))
 
     def look(self, progress: Progress) -> Iteration:
         """Estimate the integral with the flow as it is, to see how good that is.
 
         The estimate is not part of the result, as it decides which flow is kept; its points are trained on.
         """
-        self._estimate(LOOK, "survey", progress)
+        self._do("look", lambda: self._estimate(LOOK, "survey", progress))
         return self.history[-1]
+
+    def keep(self) -> None:
+        """Remember the flow's parameters, for `go_back`."""
+        self._do("keep", lambda: np.copyto(self._kept, self.flow.params))
+
+    def go_back(self) -> None:
+        """Give the flow the parameters that were remembered last."""
+        self._do("go back", lambda: np.copyto(self.flow.params, self._kept))
 
     def refine(self, n_calls: int, progress: Progress) -> None:
         """Estimate the integral from fresh points of the flow as it is, for the result."""
-        self._estimate(n_calls, "refine", progress)
+        self._do(f"refine {n_calls}", lambda: self._estimate(n_calls, "refine", progress))
 
     def stage(self, n_rounds: int, share_of_dkl: float, progress: Progress) -> None:
         """Train in rounds of replay; a tenth of them at a time is an iteration."""
+        self._do(
+            f"stage {n_rounds} {share_of_dkl}", lambda: self._go_through(n_rounds, share_of_dkl, progress)
+        )
+
+    def train(self, data: Dataset) -> None:
+        """Train on given points."""
+        self._do("train", lambda: self._trainer.train_on_dataset(data))
+
+    def survey(self, strategy: str, k: int, n_points: int, progress: Progress) -> None:
+        """Train on the points of iteration k, from 0, of a strategy that uses each in one iteration only."""
+        self._do(f"{strategy} {k} {n_points}", lambda: self._survey_once(strategy, k, n_points, progress))
+
+    def scout(self, n_calls: int) -> None:
+        """Look for regions that the flow has lost, with a small share of n_calls; see `log_lost`."""
+        self._do(f"scout {n_calls}", lambda: self._send_scouts(n_calls))
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self._checkpoint.write(self._state)
+
+    # What they do
+
+    def _go_through(self, n_rounds: int, share_of_dkl: float, progress: Progress) -> None:
         n_iterations = max(1, min(10, n_rounds // FEWEST_ROUNDS))
         ends = [k * n_rounds // n_iterations for k in range(1, n_iterations + 1)]
-        batches, begin = Batches(self._expected), time.perf_counter()
-        for k, (points, values) in enumerate(self._replay.stage(n_rounds, share_of_dkl), 1):
-            batches.add(points, values)
-            if k in ends:
+        stage = self._stage = self._stage or _Stage(0, stage_optimiser(), Batches(self._expected))
+        begin = time.perf_counter()
+        for points, values in self._replay.stage(n_rounds, share_of_dkl, stage.optim, stage.n_rounds):
+            stage.n_rounds += 1
+            stage.batches.add(points, values)
+            if stage.n_rounds in ends:
                 # Later flows are better: the square-root rule of Owen and Zhou, arXiv 1901.02976.
-                weight = batches.n * math.sqrt(k / n_rounds)
-                self._append("survey", batches, begin, self._counts_survey, weight, progress)
-                batches, begin = Batches(self._expected), time.perf_counter()
+                weight = stage.batches.n * math.sqrt(stage.n_rounds / n_rounds)
+                self._append("survey", stage.batches, begin, self._counts_survey, weight, progress)
+                stage.batches, begin = Batches(self._expected), time.perf_counter()
+            self._note_place()
+        self._stage = None
 
-    def survey(
-        self, strategy: str, k: int, n_points: int, trainer: BasicStatefulTrainer, progress: Progress
-    ) -> None:
-        """Train on the points of iteration k, from 0, of a strategy that uses each in one iteration only."""
+    def _survey_once(self, strategy: str, k: int, n_points: int, progress: Progress) -> None:
         begin = time.perf_counter()
         n_points = n_points // FEW_BATCHES * FEW_BATCHES
         points = choose_points(strategy, k, self.flow, n_points, self.generator, self.memory)
-        values = self.evaluate(points.u)
+        values = self._evaluate(points.u)
         size = magnitudes(values)
         self.memory.add(points.u, size, points.log_q)
         if size.any():
-            trainer.train_on_dataset(Dataset(points.u, logpx=points.log_q, fx=size))
+            self._trainer.train_on_dataset(Dataset(points.u, logpx=points.log_q, fx=size))
         batches = Batches(self._expected)
         batches.add(points, values, FEW_BATCHES)
         self._append("survey", batches, begin, False, 0.0, progress)
 
-    def scout(self, n_calls: int) -> None:
-        """Look for regions that the flow has lost, with a small share of n_calls; see `log_lost`."""
+    def _send_scouts(self, n_calls: int) -> None:
         begin, n_before = time.perf_counter(), self.integrand.n_calls
         n_steps = min(MOST_STEPS, int(SCOUT_SHARE * n_calls) // N_WALKERS - 1)
         log_mean = self.memory.log_mean(self.memory.n // 2)
@@ -158,14 +230,14 @@ class Iterations:
         u, log_f = wander(self._log_magnitude, self.flow.d, n_steps, self.generator)
         log_q = np.logaddexp(self.flow.log_prob(u), math.log(UNIFORM_SHARE))
         self.log_lost = log_f - log_q - log_mean
-        m = len(self.history[-1].mean)
+        m = len(self._history[-1].mean)
         n_spent, seconds = self.integrand.n_calls - n_before, time.perf_counter() - begin
         nothing = np.full(m, math.nan), np.full((m, m), math.nan)
-        self.history.append(Iteration("scouts", n_spent, *nothing, math.nan, seconds, False, 0.0))
+        self._history.append(Iteration("scouts", n_spent, *nothing, math.nan, seconds, False, 0.0))
 
     def _log_magnitude(self, u: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
-            log_magnitude: np.ndarray = np.log(magnitudes(self.evaluate(u)))
+            log_magnitude: np.ndarray = np.log(magnitudes(self._evaluate(u)))
         return log_magnitude
 
     def _estimate(self, n_calls: int, stage: str, progress: Progress) -> None:
@@ -179,7 +251,7 @@ class Iterations:
             for first in range(0, n_batches, at_once):
                 n = min(at_once, n_batches - first)
                 points = draw(self.flow, self._latent(n, n_each - n_uniform), self._latent(n, n_uniform))
-                values = self.evaluate(points.u)
+                values = self._evaluate(points.u)
                 if stage == "survey":
                     self.memory.add(points.u, magnitudes(values), points.log_q)
                 batches.add(points, values, n)
@@ -197,13 +269,104 @@ class Iterations:
     ) -> None:
         mean, covariance = batches.mean, batches.covariance
         seconds = time.perf_counter() - begin
-        self.history.append(
+        self._history.append(
             Iteration(stage, batches.n, mean, covariance, batches.ess, seconds, counts, weight)
         )
         self._expected = mean
-        self.rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
+        self._rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
         if counts:
             self.heaviest = max(self.heaviest, batches.largest_share)
         text = format_estimate(float(mean[0]), math.sqrt(covariance[0, 0]))
         logger.info("%s: %s, %d calls", stage, text, self.integrand.n_calls)
         progress.update(self.integrand.n_calls, stage, text)
+
+    # How they are kept
+
+    def _do(self, name: str, operation: Callable[[], object]) -> None:
+        """Do the next operation of the integration, unless an earlier run has done it."""
+        if self._journal.is_done(name):
+            return
+        operation()
+        self._journal.marks.append(Mark(name, len(self._history), self.integrand.n_calls, self._rate))
+        self._note_place()
+
+    def _note_place(self) -> None:
+        """Note that a run can go on from here: only what the integrand gives is kept in between."""
+        self._journal.forget_values()
+        self._place = self.generator.bit_generator.state, self.memory.n
+        self._keep_state()
+
+    def _keep_state(self) -> None:
+        """Write the checkpoint if it is time to: while values come in, all else is as at the place."""
+        self._checkpoint.step(self._state)
+
+    def _state(self) -> Saved:
+        """State at the place that was noted last, and the values since, for a file."""
+        generator_state, n_memory = self._place
+        header, arrays = self._journal.state()
+        header |= {
+            "generator": _as_lists(generator_state),
+            "stages": [iteration.stage for iteration in self._history],
+            "rate": self._rate,
+            "heaviest": self.heaviest,
+            "n_skipped": self._replay.n_skipped,
+            "n_rounds": None if self._stage is None else self._stage.n_rounds,
+        }
+        arrays |= self.memory.arrays(n_memory) | pack_history(self._history, len(self._expected))
+        arrays |= {"params": self.flow.params, "kept": self._kept, "expected": self._expected}
+        arrays |= {"log_lost": self.log_lost} | self._trainer.get_config()["optim"].state().arrays("trainer")
+        if self._stage is not None:
+            arrays |= self._stage.optim.state().arrays("stage") | self._stage.batches.arrays("batches")
+        return header, arrays
+
+    def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go on from a file."""
+        with refused_as(str(self._checkpoint.path), "checkpoint", (KeyError, TypeError, ValueError)):
+            self._journal.restore(header, arrays)
+            self.generator.bit_generator.state = header["generator"]
+            self._rate, self.heaviest = header["rate"], header["heaviest"]
+            self._replay.n_skipped = header["n_skipped"]
+            self._expected, self.log_lost = arrays["expected"], arrays["log_lost"]
+            self._history = unpack_history(header["stages"], arrays, len(self._expected))
+            self.memory.restore(arrays)
+            np.copyto(self.flow.params, arrays["params"])
+            np.copyto(self._kept, arrays["kept"])
+            self._trainer.get_config()["optim"].restore(AdamState.of("trainer", arrays))
+            if header["n_rounds"] is not None:
+                optim = stage_optimiser()
+                optim.restore(AdamState.of("stage", arrays))
+                self._stage = _Stage(header["n_rounds"], optim, Batches.of("batches", arrays))
+        self._compare_integrand()
+
+    def _compare_integrand(self) -> None:
+        """Find out whether the integrand gives what it gave the earlier run; the call does not count."""
+        if self.memory.n == 0:
+            return
+        state, known = self.integrand.state(), self.memory.arrays(1)
+        with np.errstate(divide="ignore"):
+            found = np.log(magnitudes(self.integrand(known["u"])))
+        self.integrand.restore(state)
+        self.has_integrand_changed = not np.allclose(found, known["log_f"], rtol=0, atol=1e-6)
+
+
+@dataclass
+class _Stage:
+    """Where a stage stands."""
+
+    n_rounds: int  # done
+    optim: Adam
+    batches: Batches  # of the iteration at hand
+
+
+def _checked(values: np.ndarray) -> np.ndarray:
+    largest = float(np.abs(values).max())
+    if largest > LARGEST:
+        raise ValueError(f"|f| is up to {largest:.3g}, whose square overflows: use other units for f")
+    return values
+
+
+def _as_lists(state: Any) -> Any:
+    """State of a generator in what JSON can hold; generators take lists for arrays."""
+    if isinstance(state, Mapping):
+        return {name: _as_lists(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state

@@ -77,10 +77,11 @@ def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
     """Sobol points (n, d), scrambled anew (Matousek, J. Complexity 14 (1998) 527)."""
     from scipy.stats import qmc  # half a second, which only integrals are to pay
 
+    seed = int(generator.integers(2**63))  # SciPy would spawn from the generator, beyond its state
     try:
-        sequence = qmc.Sobol(d, rng=generator)
+        sequence = qmc.Sobol(d, rng=seed)
     except TypeError:  # its name before SciPy 1.15
-        sequence = qmc.Sobol(d, seed=generator)
+        sequence = qmc.Sobol(d, seed=seed)
     # Asked for pieces whose sizes are powers of two, it has nothing to warn of.
     pieces = [sequence.random(1 << k) for k in reversed(range(n.bit_length())) if n >> k & 1]
     return np.concatenate(pieces) if pieces else np.empty((0, d))

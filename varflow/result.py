@@ -18,7 +18,15 @@ from varflow.archive import Kind, read_archive, refused_as, write_archive
 from varflow.flow import Flow
 from varflow.integrand import Components
 
-__all__ = ["Iteration", "Result", "average", "format_estimate", "standard_deviations"]
+__all__ = [
+    "Iteration",
+    "Result",
+    "average",
+    "format_estimate",
+    "pack_history",
+    "standard_deviations",
+    "unpack_history",
+]
 
 Array = npt.NDArray[Any]
 
@@ -383,7 +391,8 @@ class Result:
         """
         if not np.isfinite(self.flow.params).all():
             raise ValueError("params must be finite")
-        arrays = {"params": self.flow.params, "bounds": self.bounds, **pack_history(self.history)}
+        arrays = {"params": self.flow.params, "bounds": self.bounds}
+        arrays |= pack_history(self.history, self.components.size)
         write_archive(path, FILE, self._header(), arrays)
 
     def _header(self) -> dict[str, Any]:
@@ -635,19 +644,24 @@ def _parse_components(keys: list[str] | None, shapes: list[list[int]]) -> Compon
     return Components(None if keys is None else tuple(keys), tuple(map(tuple, shapes)))
 
 
-def pack_history(history: Sequence[Iteration]) -> dict[str, Array]:
-    """Arrays with a row an iteration, of all but the stages."""
+def pack_history(history: Sequence[Iteration], m: int) -> dict[str, Array]:
+    """Arrays with a row an iteration, of all but the stages, for m components."""
     return {
-        name: np.array([getattr(iteration, name) for iteration in history], dtype)
+        name: np.array([getattr(one, name) for one in history], dtype).reshape(len(history), *_row(name, m))
         for name, dtype in _HISTORY.items()
     }
+
+
+def _row(name: str, m: int) -> tuple[int, ...]:
+    """Shape of what an iteration has of that name."""
+    return {"mean": (m,), "covariance": (m, m)}.get(name, ())
 
 
 def unpack_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
     """Make the iterations again; the lengths are checked, as a file may tell of fewer than it has."""
     columns = {}
     for name, dtype in _HISTORY.items():
-        shape = (len(stages), *{"mean": (m,), "covariance": (m, m)}.get(name, ()))
+        shape = (len(stages), *_row(name, m))
         column = arrays[name]
         if column.dtype.newbyteorder("=") != dtype or column.shape != shape:
             raise ValueError(

@@ -6,7 +6,7 @@ comes first, which is robust while the flow is far off; then the logarithm of th
 is to be small at the end. The learning rate falls to zero in each stage.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,16 @@ from varflow.losses import LOSSES
 from varflow.objective import GradientBuffers, Objective
 from varflow.proposal import Draw, draw
 
-__all__ = ["FEWEST_ROUNDS", "STRATEGIES", "Memory", "Replay", "Round", "choose_points", "magnitudes"]
+__all__ = [
+    "FEWEST_ROUNDS",
+    "STRATEGIES",
+    "Memory",
+    "Replay",
+    "Round",
+    "choose_points",
+    "magnitudes",
+    "stage_optimiser",
+]
 
 STRATEGIES = (
     "replay",
@@ -55,13 +64,24 @@ class Memory:
         """Add points (n, d) with |f| (n,) and log q (n,)."""
         end = self.n + len(u)
         while end > len(self._u):
+            more = max(len(self._u), ROUND)
             self._u, self._log_f, self._log_q = (
-                np.concatenate([array, np.empty_like(array)]) for array in (self._u, self._log_f, self._log_q)
+                np.concatenate([array, np.empty((more, *array.shape[1:]))])
+                for array in (self._u, self._log_f, self._log_q)
             )
         rows = slice(self.n, end)
         with np.errstate(divide="ignore"):
             self._u[rows], self._log_f[rows], self._log_q[rows] = u, np.log(magnitude), log_q
         self.n = end
+
+    def arrays(self, n: int) -> dict[str, np.ndarray]:
+        """Give the first n points as arrays for a file; see `restore`."""
+        return {"u": self._u[:n], "log_f": self._log_f[:n], "log_q": self._log_q[:n]}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up the points that `arrays` gave."""
+        self._u, self._log_f, self._log_q = arrays["u"], arrays["log_f"], arrays["log_q"]
+        self.n = len(self._u)
 
     def log_mean(self, first: int) -> float:
         """Log of the mean of |f|/q over the points from `first` on; -inf where f is zero at all of them."""
@@ -100,6 +120,11 @@ class Round(NamedTuple):
     values: np.ndarray
 
 
+def stage_optimiser() -> Adam:
+    """Make the optimiser of a new stage."""
+    return Adam(lr=LEARNING_RATE, schedule="cosine")
+
+
 class Replay:
     """A survey by replay, which may go through several stages.
 
@@ -130,7 +155,7 @@ class Replay:
         self.n_skipped = 0  # steps without a finite gradient
         self.buffers = GradientBuffers(flow, ROUND)
 
-    def stage(self, n_rounds: int, share_of_dkl: float) -> Iterator[Round]:
+    def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
         """Go through rounds; yields each after its steps.
 
         Parameters
@@ -139,15 +164,18 @@ class Replay:
             How many.
         share_of_dkl : float
             Share of the rounds that have the DKL loss.
+        optim : Adam
+            Optimiser of the stage, see `stage_optimiser`.
+        first : int
+            Round to begin with, from 0.
 
         Yields
         ------
         Round
             The points of the round and the integrand at them.
         """
-        optim = Adam(lr=LEARNING_RATE, schedule="cosine")
         n_uniform = round(UNIFORM_SHARE * ROUND)
-        for k in range(n_rounds):
+        for k in range(first, n_rounds):
             latent = self.generator.random((ROUND - n_uniform, self.flow.d))
             points = draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))
             values = self.evaluate(points.u)

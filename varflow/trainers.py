@@ -2,7 +2,10 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -11,10 +14,12 @@ import numpy.typing as npt
 
 from varflow.adam import Adam, AdamState
 from varflow.architecture import positive_int
+from varflow.archive import Kind, refused_as
+from varflow.checkpoint import SECONDS, Checkpoint, Saved, digest
 from varflow.dataset import Dataset, minibatch_rows
 from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption, unknown_name
 from varflow.flow import Flow
-from varflow.losses import Loss, as_loss
+from varflow.losses import LOSSES, Loss, as_loss
 from varflow.objective import GradientBuffers, LatentPrior, Objective
 from varflow.record import TrainingRecord
 
@@ -30,6 +35,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+FILE = Kind("varflow training checkpoint", version=1, oldest=1, sealed=1)
 MOST_ROWS = 2**62  # no dataset has more
 MOST_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
 
@@ -144,7 +150,7 @@ class BasicTrainer:
         InvalidLossError
             If the loss or its gradient is not finite. Flow and optimiser are then as before.
         """
-        _check_setting("optim", optim)
+        check_setting("optim", optim)
         data = self._dataset(x, px, fx)
         return self.step(self.objective(data), np.arange(data.n), optim)
 
@@ -258,8 +264,11 @@ class BasicTrainer:
             self._train(self._dataset(*batch), optim, n_epochs_per_batch, minibatch_size)
 
     def _dataset(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> Dataset:
-        if len(np.shape(x)) == 2 and np.shape(x)[1] != self.flow.d:
-            raise ValueError(f"x must have shape (n, {self.flow.d}), as the flow has, found {np.shape(x)}")
+        shape: tuple[int, ...] = ()
+        with suppress(ValueError):  # of lists of different lengths, which are refused below
+            shape = np.shape(x)
+        if len(shape) == 2 and shape[1] != self.flow.d:
+            raise ValueError(f"x must have shape (n, {self.flow.d}), as the flow has, found {shape}")
         return Dataset(x, px, fx, bounds=self.flow.bounds)
 
     def objective(self, data: Dataset) -> Objective:
@@ -267,7 +276,7 @@ class BasicTrainer:
         return Objective(self.flow, data, self.loss, self.latent_prior)
 
     def _train(self, data: Dataset, optim: Adam, n_epochs: int, minibatch_size: int | float | None) -> None:
-        _check_setting("optim", optim)
+        check_setting("optim", optim)
         n_epochs = positive_int("n_epochs", n_epochs)
         minibatch = minibatch_rows(minibatch_size, data.n)
         objective = self.objective(data)
@@ -287,9 +296,10 @@ class BasicTrainer:
         epoch: int,
         n_epochs: int,
         scale: float = 1.0,
+        first: int = 0,
     ) -> Iterator[float]:
-        """Go through rows once, in the order given; yields each minibatch's loss once its step is done."""
-        for begin in range(0, len(order), minibatch):
+        """Go through rows from `first` on, in their order; yields each minibatch's loss after its step."""
+        for begin in range(first, len(order), minibatch):
             progress = (epoch + begin / len(order)) / n_epochs
             yield self.step(objective, order[begin : begin + minibatch], optim, progress, scale)
 
@@ -344,12 +354,35 @@ class BasicDKLTrainer(BasicTrainer):
         super().__init__(flow, latent_prior, loss="dkl")
 
 
-class Checkpoint(NamedTuple):
+class GoodState(NamedTuple):
     """State to go back to."""
 
     params: np.ndarray
     optim: Adam
     optim_state: AdamState
+
+
+@dataclass
+class _Task:
+    """What a training is given."""
+
+    objective: Objective
+    rows: np.ndarray  # to train on
+    checked: np.ndarray  # rows that tell the loss after an epoch
+    minibatch: int
+    optim: Adam
+    n_epochs: int
+    callback: Callback | None
+
+
+@dataclass
+class _Place:
+    """Where a training stands, besides its record."""
+
+    best_params: np.ndarray
+    n_epochs: int = 0  # done
+    n_rows: int = 0  # done of the epoch at hand
+    n_reloads: int = 0
 
 
 class BasicStatefulTrainer(BasicTrainer):
@@ -382,12 +415,19 @@ class BasicStatefulTrainer(BasicTrainer):
         How often a training may go back to the last good state.
     seed : int
         Seed of the order of rows and of what is held out.
+    checkpoint : path, optional
+        File that the state is written to every `checkpoint_seconds` and at the end, at once or not at all.
+        A training that goes on from it ends with the same bits as one that was never interrupted.
+    resume : bool
+        Whether to go on from that file if it exists. If not, a file that exists is an error.
+    checkpoint_seconds : float
+        Time between two checkpoints.
 
     Attributes
     ----------
     record : TrainingRecord
         The last training's.
-    checkpoint : Checkpoint or None
+    checkpoint : GoodState or None
         The last good state.
 
     Raises
@@ -413,10 +453,13 @@ class BasicStatefulTrainer(BasicTrainer):
             "patience": None,
             "max_reloads": 3,
             "seed": 0,
+            "checkpoint": None,
+            "resume": False,
+            "checkpoint_seconds": SECONDS,
         }
         self.set_config(**config)
         self.record = TrainingRecord()
-        self.checkpoint: Checkpoint | None = None
+        self.checkpoint: GoodState | None = None
         self._initial_params = flow.params.copy()
 
     def set_config(self, **config: Any) -> None:
@@ -435,7 +478,7 @@ class BasicStatefulTrainer(BasicTrainer):
         for name, value in config.items():
             if name not in self._config:
                 raise unknown_name("setting", name, self._config)
-            _check_setting(name, value)
+            check_setting(name, value)
         self._config.update(config)
 
     def get_config(self) -> dict[str, Any]:
@@ -513,6 +556,8 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
         """Train on several batches of new points in turn; see `BasicTrainer`. Returns the record."""
+        if self._config["checkpoint"] is not None:
+            raise ValueError("checkpoint is for given points; what is drawn anew is not in the file")
         self.record = TrainingRecord()
         super().train_on_target_batches_from_posterior(**arguments)
         return self.record
@@ -526,7 +571,7 @@ class BasicStatefulTrainer(BasicTrainer):
             The optimiser; that of the settings if not given.
         """
         optim = self._config["optim"] if optim is None else optim
-        self.checkpoint = Checkpoint(self.flow.params.copy(), optim, optim.state())
+        self.checkpoint = GoodState(self.flow.params.copy(), optim, optim.state())
 
     def restore_checkpoint(self) -> None:
         """Go back to what `set_checkpoint` remembered; training calls that after each good epoch.
@@ -556,55 +601,100 @@ class BasicStatefulTrainer(BasicTrainer):
         minibatch_size: int | float | None,
         callback: Callback | None = None,
     ) -> None:
-        _check_setting("optim", optim)
+        check_setting("optim", optim)
         n_epochs = positive_int("n_epochs", n_epochs)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         rows, checked = self._divide(data.n)
         minibatch = minibatch_rows(minibatch_size, len(rows))
-        objective = self.objective(data)
-        best_params = self._watched(objective, rows, checked, minibatch, optim, n_epochs, callback)
-        self.flow.params[:] = best_params
+        task = _Task(self.objective(data), rows, checked, minibatch, optim, n_epochs, callback)
+        self.flow.params[:] = self._watched(task, self._open_checkpoint(task, data))
 
-    def _watched(
-        self,
-        objective: Objective,
-        rows: np.ndarray,
-        checked: np.ndarray,
-        minibatch: int,
-        optim: Adam,
-        n_epochs: int,
-        callback: Callback | None,
-    ) -> np.ndarray:
+    def _watched(self, task: _Task, checkpoint: Checkpoint) -> np.ndarray:
         """Go through the epochs, and begin one anew where a loss is not finite. Gives the best parameters."""
-        best_params = self.flow.params.copy()
-        done, n_reloads, record = 0, 0, self.record
-        record.begin(objective.value(checked))
-        self.set_checkpoint(optim)
-        while done < n_epochs:
+        place = self._resumed(task, checkpoint) or self._begun(task)
+        record = self.record
+        while place.n_epochs < task.n_epochs and not record.stopped_early:
             try:
-                order = _shuffled(rows, self._config["seed"], done)
-                record.new_epoch()
-                for loss in self._epoch(objective, order, minibatch, optim, done, n_epochs, 0.5**n_reloads):
-                    record.log_loss(loss)
-                    if callback is not None:
-                        callback(record)
-                loss, params = self._loss_after_epoch(objective, checked, optim)
+                self._go_through_epoch(task, place, checkpoint)
+                loss, params = self._loss_after_epoch(task.objective, task.checked, task.optim)
             except InvalidLossError as error:
-                n_reloads += 1
-                self._go_back(error, n_reloads)
+                place.n_reloads += 1
+                self._go_back(error, place.n_reloads)
+                place.n_rows = 0
                 continue
-            done += 1
-            self.set_checkpoint(optim)
-            is_best = record.end_epoch(loss)
-            if is_best:
-                best_params = params
-            if callback is not None:
-                callback(record)
-            if done < n_epochs and self._is_out_of_patience():
-                record.stopped_early = True
-                break
-        return best_params
+            place.n_epochs, place.n_rows = place.n_epochs + 1, 0
+            self.set_checkpoint(task.optim)
+            if record.end_epoch(loss):
+                place.best_params = params
+            record.stopped_early = place.n_epochs < task.n_epochs and self._is_out_of_patience()
+            if task.callback is not None:
+                task.callback(record)
+        checkpoint.write(lambda: self._saved(task, place))
+        return place.best_params
+
+    def _begun(self, task: _Task) -> _Place:
+        place = _Place(self.flow.params.copy())
+        self.record.begin(task.objective.value(task.checked))
+        self.set_checkpoint(task.optim)
+        return place
+
+    def _go_through_epoch(self, task: _Task, place: _Place, checkpoint: Checkpoint) -> None:
+        """Take the steps that are left of an epoch."""
+        order = _shuffled(task.rows, self._config["seed"], place.n_epochs)
+        if place.n_rows == 0:
+            self.record.new_epoch()
+        for loss in self._epoch(
+            task.objective, order, task.minibatch, task.optim, place.n_epochs, task.n_epochs,
+            scale=0.5**place.n_reloads, first=place.n_rows,
+        ):  # fmt: skip
+            self.record.log_loss(loss)
+            place.n_rows += task.minibatch
+            checkpoint.step(lambda: self._saved(task, place))
+            if task.callback is not None:
+                task.callback(self.record)
+
+    def _open_checkpoint(self, task: _Task, data: Dataset) -> Checkpoint:
+        """Open the file that the settings name, if any."""
+        path, config = self._config["checkpoint"], self._config
+        if path is None:
+            return Checkpoint(None, False, 0.0, FILE, {})
+        identity = {
+            "flow": self.flow.description(),
+            "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
+            "latent_prior": type(self.latent_prior).__name__,
+            "optim": {**task.optim.settings(), "betas": list(task.optim.betas)},  # JSON has no tuples
+            **{name: config[name] for name in ("holdout", "patience", "max_reloads", "seed")},
+            "n_epochs": task.n_epochs,
+            "minibatch": task.minibatch,
+            "data": digest(data.x, data.logpx, data.logfx),
+        }
+        return Checkpoint(path, config["resume"], config["checkpoint_seconds"], FILE, identity)
+
+    def _saved(self, task: _Task, place: _Place) -> Saved:
+        """State of a training, for a file."""
+        good = self.checkpoint
+        assert good is not None  # set before the first step
+        header = {"place": [place.n_epochs, place.n_rows, place.n_reloads], "record": self.record.scalars()}
+        arrays = {"params": self.flow.params, "best_params": place.best_params, "good_params": good.params}
+        arrays |= self.record.arrays() | task.optim.state().arrays("optim")
+        return header, arrays | good.optim_state.arrays("good_optim")
+
+    def _resumed(self, task: _Task, checkpoint: Checkpoint) -> _Place | None:
+        """Go on from a file, if there is one."""
+        saved = checkpoint.read()
+        if saved is None:
+            return None
+        header, arrays = saved
+        with refused_as(str(checkpoint.path), "checkpoint", (KeyError, TypeError, ValueError)):
+            record = TrainingRecord.of(header["record"], arrays)
+            place = _Place(arrays["best_params"], *header["place"])
+            optim_state, good_state = (AdamState.of(name, arrays) for name in ("optim", "good_optim"))
+        self.record = record
+        self.flow.params[:] = arrays["params"]
+        task.optim.restore(optim_state)
+        self.checkpoint = GoodState(arrays["good_params"], task.optim, good_state)
+        return place
 
     def _divide(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose the rows to train on, and those on which the loss is computed after an epoch."""
@@ -622,8 +712,10 @@ class BasicStatefulTrainer(BasicTrainer):
         params = self.flow.params.copy()
         final = params if optim.averaged is None else optim.averaged.copy()
         self.flow.params[:] = final
-        loss = objective.value(rows)
-        self.flow.params[:] = params
+        try:
+            loss = objective.value(rows)
+        finally:
+            self.flow.params[:] = params
         if not (math.isfinite(loss) and np.isfinite(params).all() and np.isfinite(final).all()):
             raise InvalidLossError(f"the loss after the epoch is {loss}, or a parameter is not finite")
         return loss, final
@@ -649,8 +741,8 @@ def _shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return generator.permutation(rows)
 
 
-def _check_setting(name: str, value: Any) -> None:
-    """Check one setting of a stateful trainer."""
+def check_setting(name: str, value: Any) -> None:
+    """Check one setting of a stateful trainer: raise TypeError or ValueError where it is none such."""
     if name == "optim" and not isinstance(value, Adam):
         raise TypeError(f"optim must be an Adam, got {value!r}")
     if name == "n_epochs" or (name == "patience" and value is not None):
@@ -661,6 +753,12 @@ def _check_setting(name: str, value: Any) -> None:
         raise ValueError(f"holdout must be in [0, 1), got {value!r}")
     if name in ("max_reloads", "seed") and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
+    if name == "checkpoint" and not isinstance(value, str | os.PathLike | None):
+        raise TypeError(f"checkpoint must be a path or None, got {value!r}")
+    if name == "resume" and not isinstance(value, bool):
+        raise TypeError(f"resume must be True or False, got {value!r}")
+    if name == "checkpoint_seconds" and not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+        raise ValueError(f"checkpoint_seconds must be at least 0 and finite, got {value!r}")
     if name in ("max_reloads", "seed") and not 0 <= int(value) < 2**64:
         raise ValueError(f"{name} must be at least 0 and below 2^64, got {value!r}")
 
