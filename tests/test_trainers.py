@@ -888,3 +888,15 @@ def test_ragged_points_are_named():
     flow = vf.Flow(1, n_bins=4, d_hidden=8, n_hidden=1, seed=1)
     with pytest.raises((TypeError, ValueError), match=r"^x is not an array"):
         vf.BasicVarTrainer(flow).compute_loss([[0.1], [0.1, 0.2]], [1, 1], [1, 1])
+
+
+def test_a_batch_that_stops_early_does_not_keep_the_next_from_being_trained_on():
+    flow = vf.Flow(1, n_bins=4, d_hidden=8, n_hidden=1, seed=1)
+    trainer = vf.BasicStatefulVarTrainer(flow, patience=1)
+    record = trainer.train_on_target_batches_from_posterior(
+        f=lambda x: np.ones(len(x)), batch_size=100, n_batches=3, n_epochs_per_batch=5,
+        optim=vf.Adam(lr=1e-30),
+        target_posterior=lambda n: (np.random.default_rng(0).random((n, 1)), np.ones(n)),
+    )  # fmt: skip
+    assert record.stopped_early  # at such a learning rate, nothing gets better
+    assert len(record.epochs) == 3

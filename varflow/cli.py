@@ -188,6 +188,14 @@ def _checkpoint_settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _check_different(*paths: str | None) -> None:
+    """Refuse to write two things to the same file."""
+    given = [path for path in paths if path is not None]
+    for k, path in enumerate(given):
+        if Path(path).resolve() in [Path(other).resolve() for other in given[:k]]:
+            raise ValueError(f"{path} cannot take two outputs: name a file for each")
+
+
 def _stopped_by_signals(options: argparse.Namespace) -> AbstractContextManager[None]:
     """Signals end a run without a checkpoint as they end any other process."""
     return nullcontext() if options.checkpoint is None else stop_by_signals()
@@ -233,6 +241,7 @@ def _train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     optim = Adam(lr=options.lr, schedule=options.schedule)
     data = Dataset.read(options.data, bounds=options.bounds)
+    _check_different(options.output, options.checkpoint)
     check_writable(options.output)  # first: training for hours and then no place to write
     train, test = data.split(options.holdout, options.seed)
     flow = Flow(
@@ -422,8 +431,7 @@ def _integrate(options: argparse.Namespace) -> None:
     bounds = _box(options.dim, options.bounds)
     f = load_function(options.function)
     outputs = [path for path in (options.output, options.flow_out) if path is not None]
-    if len({Path(path).resolve() for path in outputs}) < len(outputs):
-        raise ValueError("--output and --flow-out must be different files")
+    _check_different(*outputs, options.checkpoint)
     for path in outputs:
         check_writable(path)
     try:

@@ -61,7 +61,7 @@ class TrainingRecord:
 
     def begin(self, loss: float) -> None:
         """Note that training begins on a batch of points, and the loss before that."""
-        self.initial_loss = loss
+        self.initial_loss, self.stopped_early = loss, False
         self.best_loss = loss if math.isfinite(loss) else math.inf
         self.best_epoch = self.epoch
 
