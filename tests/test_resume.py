@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import varflow as vf
+from varflow.archive import write_archive
 from varflow.checkpoint import SIGNALS, stop_by_signals
 
 DATA = Path(__file__).parent / "data"
@@ -160,6 +161,22 @@ class TestTraining:
         with pytest.raises(FileNotFoundError, match="cannot write to the folder of"):
             trainer(checkpoint=tmp_path / "no" / "run.ckpt").train_on_batch(*points(), callback=steps.append)
         assert not steps
+
+    def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(self, tmp_path, monkeypatch, caplog):
+        path, writes = tmp_path / "run.ckpt", []
+
+        def write(*arguments):
+            writes.append(arguments)
+            if 3 <= len(writes) < 6:
+                raise OSError("No space left on device")
+            write_archive(*arguments)
+
+        monkeypatch.setattr("varflow.checkpoint.write_archive", write)
+        kept, whole = trainer(checkpoint=path, checkpoint_seconds=0), trainer()
+        kept.train_on_batch(*points())
+        whole.train_on_batch(*points())
+        assert state(kept) == state(whole)
+        assert caplog.text.count("the last one stays: No space left on device") == 3
 
     def test_points_that_are_drawn_anew_have_no_checkpoint(self, tmp_path):
         one = trainer(checkpoint=tmp_path / "run.ckpt")
@@ -327,6 +344,7 @@ import os, signal, sys, time
 import numpy as np
 import test_resume as t
 import varflow as vf
+from varflow.archive import write_archive
 
 def train(path):
     trained = t.trainer(checkpoint=path, resume=True, checkpoint_seconds=0)

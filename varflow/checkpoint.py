@@ -1,6 +1,7 @@
 """Checkpoints: files that a run writes every so often, and goes on from when it is started again."""
 
 import hashlib
+import logging
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ from varflow.archive import FilePath, Kind, check_writable, read_archive, write_
 from varflow.errors import Preempted
 
 __all__ = ["SECONDS", "Checkpoint", "Saved", "digest", "request_stop", "stop_by_signals"]
+
+logger = logging.getLogger(__name__)
 
 SECONDS = 60.0  # between two checkpoints, if nothing else is asked for
 SIGNALS = ("SIGTERM", "SIGUSR1")  # by which batch systems announce the end
@@ -100,16 +103,19 @@ class Checkpoint:
         ------
         Preempted
             If a signal has asked the process to stop. The state has been written then.
-        OSError
-            If the file cannot be written. The last one is as it was.
         """
         if self.path is None:
             return
         if _stop.is_set():
             self.write(state)
             raise Preempted(f"stopped by a signal; {self.path} has the state to go on from")
-        if time.monotonic() - self._written >= self._seconds:
+        if time.monotonic() - self._written < self._seconds:
+            return
+        try:
             self.write(state)
+        except OSError as error:  # a disk that is full now is no reason to end what may take hours
+            logger.warning("no checkpoint could be written, the last one stays: %s", error)
+            self._written = time.monotonic()
 
     def write(self, state: Callable[[], Saved]) -> None:
         """Write the state.
@@ -118,6 +124,11 @@ class Checkpoint:
         ----------
         state : callable
             Gives header and arrays.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written. The last one is as it was.
         """
         if self.path is None:
             return
