@@ -18,15 +18,13 @@ from varflow.integrator import Integrator, integrate
 from varflow.losses import Loss, weighted_dkl_loss, weighted_variance_loss
 from varflow.record import TrainingRecord
 from varflow.result import Iteration, Result
-from varflow.trainers import (
-    BasicDKLTrainer,
+from varflow.stateful_trainers import (
     BasicStatefulDKLTrainer,
     BasicStatefulTrainer,
     BasicStatefulVarTrainer,
-    BasicTrainer,
-    BasicVarTrainer,
     StatefulTrainer,
 )
+from varflow.trainers import BasicDKLTrainer, BasicTrainer, BasicVarTrainer
 
 __all__ = [
     "Adam",

@@ -31,7 +31,7 @@ from varflow.losses import LOSSES
 from varflow.masks import MASKS
 from varflow.record import TrainingRecord
 from varflow.result import Result
-from varflow.trainers import BasicStatefulTrainer
+from varflow.stateful_trainers import BasicStatefulTrainer
 from varflow.warmup import warmup
 
 __all__ = ["main"]

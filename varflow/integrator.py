@@ -26,8 +26,8 @@ from varflow.progress import Progress
 from varflow.proposal import LATENT_POINTS
 from varflow.result import Iteration, Result, average, standard_deviations
 from varflow.sampling import unweighted_points, weighted_points
+from varflow.stateful_trainers import BasicStatefulTrainer, check_setting
 from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
-from varflow.trainers import BasicStatefulTrainer, check_setting
 
 __all__ = ["Integrator", "integrate"]
 

@@ -21,8 +21,8 @@ from varflow.progress import Progress
 from varflow.proposal import draw
 from varflow.result import Iteration, format_estimate, pack_history, unpack_history
 from varflow.scout import MOST_STEPS, N_WALKERS, wander
+from varflow.stateful_trainers import BasicStatefulTrainer
 from varflow.survey import FEWEST_ROUNDS, Memory, Replay, choose_points, magnitudes, stage_optimiser
-from varflow.trainers import BasicStatefulTrainer
 
 __all__ = ["FEWEST_POINTS", "LOOK", "MANY_BATCHES", "SCOUT_SHARE", "UNIFORM_SHARE", "Iterations"]
 
