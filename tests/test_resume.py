@@ -109,6 +109,14 @@ class TestTraining:
         assert (n_first > 0, n_second) == (True, 0)
         assert state(first) == state(second)
 
+    def test_numbers_of_numpy_are_settings_like_others(self, tmp_path):
+        for number in (np.int64, int):
+            optim = vf.Adam(lr=np.float32(0.25) if number is np.int64 else 0.25)
+            settings = {"seed": number(4), "n_epochs": number(2), "patience": number(3), "optim": optim}
+            trainer(checkpoint=tmp_path / "run.ckpt", resume=True, **settings).train_on_batch(*points())
+            options = {"n_calls": 30_000, "seed": number(3), "flow_options": TINY}
+            vf.integrate(peak, 2, checkpoint=tmp_path / "integral.ckpt", resume=True, **options)
+
     def test_a_file_without_resume_is_refused(self, tmp_path):
         path = tmp_path / "run.ckpt"
         trainer(checkpoint=path).train_on_batch(*points())

@@ -1,6 +1,7 @@
 """Checkpoints: files that a run writes every so often, and goes on from when it is started again."""
 
 import hashlib
+import json
 import logging
 import signal
 import threading
@@ -42,7 +43,7 @@ class Checkpoint:
     kind : Kind
         What the file holds.
     identity : mapping
-        What two runs must have in common, in what JSON can hold: one goes on from the other's file only then.
+        What two runs must have in common, in numbers and text: one goes on from the other's file only then.
 
     Raises
     ------
@@ -55,7 +56,9 @@ class Checkpoint:
     def __init__(
         self, path: FilePath | None, resume: bool, seconds: float, kind: Kind, identity: Mapping[str, Any]
     ) -> None:
-        self.path, self.kind, self.identity = path, kind, dict(identity)
+        self.path, self.kind = path, kind
+        # As a file gives it back: lists for tuples, Python's numbers for NumPy's.
+        self.identity = json.loads(json.dumps(identity, default=lambda number: number.item()))
         self._resume, self._seconds = resume, seconds
         self._written = time.monotonic()
         if path is None:

@@ -349,7 +349,7 @@ class BasicStatefulTrainer(BasicTrainer):
             "flow": self.flow.description(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
-            "optim": {**task.optim.settings(), "betas": list(task.optim.betas)},  # JSON has no tuples
+            "optim": task.optim.settings(),
             **{name: config[name] for name in ("holdout", "patience", "max_reloads", "seed")},
             "n_epochs": task.n_epochs,
             "minibatch": task.minibatch,
