@@ -94,13 +94,12 @@ class Journal:
         """Header and arrays, for a file."""
         known = [*self._values, self._known] if len(self._known) else self._values
         values = np.concatenate(known) if known else np.empty((0, 0))
-        n_calls = self.integrand.n_calls - sum(map(len, self._values))
-        header = {"marks": [list(mark) for mark in self.marks], "n_calls": n_calls}
-        return {**header, "integrand": self.integrand.state()}, {"values": values}
+        integrand = self.integrand.state()
+        integrand["n_calls"] -= sum(map(len, self._values))  # these will be counted again
+        return {"marks": [list(mark) for mark in self.marks], "integrand": integrand}, {"values": values}
 
     def restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on from what `state` gave."""
         self.marks = [Mark(*mark) for mark in header["marks"]]
         self._known = arrays["values"]
         self.integrand.restore(header["integrand"])
-        self.integrand.n_calls = header["n_calls"]
