@@ -1,5 +1,6 @@
 """Threads, processes and signals: the same bits, the caller's settings as they were, no step half taken."""
 
+import gc
 import multiprocessing
 import random
 import signal
@@ -23,6 +24,14 @@ N, EPOCHS, MINIBATCH = 700, 3, 130
 STEPS = EPOCHS * 6
 
 needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer on this system")
+
+
+@pytest.fixture
+def no_garbage_collection():
+    """What a signal handler raises is lost in a callback of the collector, and Hypothesis has one."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def peak(x):
@@ -186,6 +195,7 @@ class TestInterrupts:
             trainer.reset()
 
     @needs_timer
+    @pytest.mark.usefixtures("no_garbage_collection")
     @pytest.mark.parametrize("options", [{}, {"d": 4, "d_hidden": 256, "n_hidden": 2}], ids=["small", "wide"])
     def test_by_a_signal_at_any_moment_leave_the_parameters_of_a_whole_step(self, options):
         """Of wide networks, threads share out the parameters, too."""
@@ -259,6 +269,7 @@ class TestInterrupts:
         assert done == [1]
 
     @needs_timer
+    @pytest.mark.usefixtures("no_garbage_collection")
     def test_by_any_exception_of_a_signal_handler_wait_for_the_workers(self):
         done = []
 
