@@ -175,8 +175,7 @@ class Adam:
         ValueError
             If the state belongs to another number of parameters.
         """
-        if self.m is not None and self.m.shape != params.shape:
-            raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
+        self.check_state(params)
         norm = math.sqrt(_fold(dparams, threads)) / unit
         if not math.isfinite(norm):
             raise InvalidLossError("the gradient is not finite")
@@ -186,12 +185,7 @@ class Adam:
         if self.m is None or self.v is None:
             self.m, self.v = np.zeros_like(params), np.zeros_like(params)
         t = self.t + 1
-        # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
-        # moves with the second, so that it means what it does in the algorithm.
-        root = math.sqrt(1 - self.betas[1] ** t)
-        lr = self.lr * scale * SCHEDULES[self.schedule](progress)
-        step_size = lr * root / (1 - self.betas[0] ** t)
-        settings = (step_size, *self.betas, self.eps * root, lr * self.weight_decay, shortened / unit)
+        settings = (*self.factors(t, progress, scale), shortened / unit)
         next_slice = np.zeros(1, np.int64)
 
         def work(k: int) -> None:
@@ -205,14 +199,31 @@ class Adam:
         if self.average > 0:
             self._add_to_average(params)
 
+    def check_state(self, params: np.ndarray) -> None:
+        """Raise ValueError if the state belongs to another number of parameters."""
+        if self.m is not None and self.m.shape != params.shape:
+            raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
+
+    def factors(self, t: int, progress: float, scale: float) -> tuple[float, ...]:
+        """Give the numbers that step t, from 1, goes by: step size, both betas, epsilon, and the decay."""
+        # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
+        # moves with the second, so that it means what it does in the algorithm.
+        root = math.sqrt(1 - self.betas[1] ** t)
+        lr = self.lr * scale * SCHEDULES[self.schedule](progress)
+        step_size = lr * root / (1 - self.betas[0] ** t)
+        return step_size, *self.betas, self.eps * root, lr * self.weight_decay
+
+    def renewal(self, t: int) -> float:
+        """Give the share that the parameters after step t, from 1, have in the moving average."""
+        return 1 - min(self.average, t / (10 + t))  # the first steps are soon forgotten
+
     def _add_to_average(self, params: np.ndarray) -> None:
         if self.averaged is None:
             self.averaged = params.copy()
-        decay = min(self.average, self.t / (10 + self.t))  # the first steps are soon forgotten
         with np.errstate(
             over="ignore", invalid="ignore"
         ):  # whoever uses the average looks whether it is finite
-            self.averaged += (1 - decay) * (params - self.averaged)
+            self.averaged += self.renewal(self.t) * (params - self.averaged)
 
 
 def _check(name: str, value: object, is_valid: Callable[[float], bool], rule: str) -> None:

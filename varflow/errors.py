@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "BackendError",
     "FileFormatError",
     "InvalidLossError",
     "NoCheckpoint",
@@ -27,6 +28,10 @@ class TrainingInterruption(RuntimeError):  # noqa: N818 - the name that ZüNIS g
 
 class Preempted(RuntimeError):  # noqa: N818 - it tells of no error
     """A run was asked to stop; its checkpoint has the state to go on from."""
+
+
+class BackendError(RuntimeError):
+    """A GPU was asked for, and something that it needs is missing."""
 
 
 class FileFormatError(ValueError):

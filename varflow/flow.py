@@ -2,17 +2,22 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from varflow.architecture import Architecture, positive_int
 from varflow.archive import Kind, read_archive, write_archive
+from varflow.backend import choose_backend, choose_precision, is_on_device
 from varflow.dataset import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.kernels import cpu
 from varflow.parallel import default_threads, run
+
+if TYPE_CHECKING:
+    from varflow.gpu import DeviceFlow
 
 __all__ = ["Flow"]
 
@@ -51,6 +56,11 @@ class Flow:
     threads : int, optional
         Threads that the flow uses; if not given, all cores that the process is allowed on, but not more than
         OMP_NUM_THREADS where that is set. Results do not depend on it, not by a bit.
+    backend : {"cpu", "cuda", "auto"}
+        Where the flow is computed: on the processor or on a GPU. "auto" is the GPU if there is one.
+    precision : {"mixed", "float32", "float64"}, optional
+        On a GPU, the precision of networks and coordinates: float32 and float64, or one of them for both. If
+        not given, that of the networks' dtype, with coordinates of float64.
 
     Attributes
     ----------
@@ -60,11 +70,17 @@ class Flow:
         The bounds.
     threads : int
         The number of threads.
+    backend : {"cpu", "cuda"}
+        The backend.
+    precision : {"mixed", "float32", "float64"}
+        The precision.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not what is said above.
+    BackendError
+        If backend "cuda" is asked for and something is missing; the message says what.
     """
 
     def __init__(
@@ -81,8 +97,12 @@ class Flow:
         seed: int | None = None,
         bounds: npt.ArrayLike | None = None,
         threads: int | None = None,
+        backend: str = "cpu",
+        precision: str | None = None,
     ) -> None:
         self.architecture = Architecture(d, cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype)
+        self.backend = choose_backend(backend)
+        self.precision = choose_precision(precision, self.architecture.dtype, self.backend)
         self.bounds = checked_bounds(bounds, self.d)
         self.threads = default_threads() if threads is None else positive_int("threads", threads)
         self.layout = self.architecture.layout(self.bounds)
@@ -123,13 +143,21 @@ class Flow:
         """Log of the volume of the box."""
         return float(np.log(self.layout.width).sum())
 
+    @cached_property
+    def device(self) -> "DeviceFlow":
+        """What of the flow is kept on the GPU, with backend "cuda"."""
+        from varflow.gpu import DeviceFlow  # it imports numba.cuda, which takes long and may not be there
+
+        return DeviceFlow(self.architecture, self.layout, self.precision)
+
     def to_latent(self, x: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Map points to latent space.
 
         Parameters
         ----------
         x : array_like, (n, d)
-            Points in the box.
+            Points in the box. With backend "cuda", arrays on the GPU (with ``__cuda_array_interface__``) are
+            used where they are, and what is returned is there, too: numba's device arrays.
 
         Returns
         -------
@@ -143,6 +171,8 @@ class Flow:
         TypeError, ValueError
             If x has another shape, is not finite or not in the box; the first such row is named.
         """
+        if is_on_device(x):
+            return self._transform_on_device("x", x, is_inverse=False)
         x = checked_points("x", x, self.bounds)
         z, log_det = self._transform(x, is_inverse=False)
         return z, log_det - self.log_volume
@@ -153,7 +183,7 @@ class Flow:
         Parameters
         ----------
         z : array_like, (n, d)
-            Points in the unit cube.
+            Points in the unit cube; on the GPU or not, as in `to_latent`.
 
         Returns
         -------
@@ -167,6 +197,8 @@ class Flow:
         TypeError, ValueError
             If z has another shape, is not finite or not in the unit cube; the first such row is named.
         """
+        if is_on_device(z):
+            return self._transform_on_device("z", z, is_inverse=True)
         z = checked_points("z", z, np.tile([0.0, 1.0], (self.d, 1)))
         x, log_det = self._transform(z, is_inverse=True)
         return x, log_det - self.log_volume
@@ -177,7 +209,7 @@ class Flow:
         Parameters
         ----------
         x : array_like, (n, d)
-            Points in the box.
+            Points in the box; on the GPU or not, as in `to_latent`.
 
         Returns
         -------
@@ -239,14 +271,55 @@ class Flow:
             Points in the box, and log of their density.
         """
         n = positive_int("n", n)
-        return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))
+        if self.backend == "cpu":
+            return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))
+        blocks = self.sample_blocks_on_device(n, seed)
+        return ((x.copy_to_host(), logqx.copy_to_host()) for x, logqx in blocks)
+
+    def sample_blocks_on_device(self, n: int, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """Draw the points of `sample` block by block, and leave them on the GPU.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers.
+
+        Returns
+        -------
+        iterator of (device array (m, d), device array (m,))
+            Points in the box, and log of their density: numba's device arrays of float64, which CuPy and
+            others take without a copy.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not an integer above zero, or the flow's backend is not "cuda".
+        """
+        n = positive_int("n", n)
+        self._check_on_device("sample_blocks_on_device")
+        blocks = self.device.latent_blocks(n, latent_key(seed), SAMPLE_BLOCK)
+        return (self.device.transform(self._params, z, True, self.log_volume) for z in blocks)
 
     def _sample_block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, log_det = self._transform(z, is_inverse=True)
         return x, log_det - self.log_volume
 
+    def _check_on_device(self, what: str) -> None:
+        if self.backend != "cuda":
+            raise TypeError(f"{what} needs a flow with backend 'cuda', found {self.backend!r}")
+
+    def _transform_on_device(self, name: str, points: Any, is_inverse: bool) -> tuple[Any, Any]:
+        """Check and map points (n, d) that live on the GPU."""
+        self._check_on_device(f"an array {name} on the GPU")
+        points = self.device.checked_points(name, points, is_inverse)
+        return self.device.transform(self._params, points, is_inverse, self.log_volume)
+
     def _transform(self, points: np.ndarray, is_inverse: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Run the kernel on all points, in threads. Returns the images and log_det of the unit cube."""
+        """Run the kernel on all points. Returns the images and log_det of the unit cube."""
+        if self.backend == "cuda":
+            return self.device.transform_from_host(self._params, points, is_inverse)
         n, points = len(points), read_only(points)
         out, log_det = np.empty_like(points), np.empty(n)
         n_tiles = -(-n // cpu.TILE_ROWS)
@@ -271,11 +344,15 @@ class Flow:
             return cpu.make_workspace(self.architecture, keeps_all=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_idle_workspaces": []}
+        kept = {name: value for name, value in self.__dict__.items() if name != "device"}
+        return {**kept, "_idle_workspaces": []}
 
     def copy(self) -> "Flow":
         """Copy the flow, parameters included."""
-        copied = Flow(**self.architecture.as_dict(), bounds=self.bounds, threads=self.threads, seed=0)
+        copied = Flow(
+            **self.architecture.as_dict(), bounds=self.bounds, threads=self.threads, seed=0,
+            backend=self.backend, precision=self.precision,
+        )  # fmt: skip
         copied._params[:] = self._params
         return copied
 
@@ -304,15 +381,22 @@ class Flow:
 
     @classmethod
     def from_description(
-        cls, description: dict[str, Any], params: npt.ArrayLike, threads: int | None = None
+        cls,
+        description: dict[str, Any],
+        params: npt.ArrayLike,
+        threads: int | None = None,
+        backend: str = "cpu",
     ) -> "Flow":
         """Make a flow of what `description` gave, and its parameters (n_params,)."""
-        flow = cls(**description["architecture"], bounds=description["bounds"], seed=0, threads=threads)
+        flow = cls(
+            **description["architecture"], bounds=description["bounds"], seed=0, threads=threads,
+            backend=backend,
+        )  # fmt: skip
         flow.params = params
         return flow
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], threads: int | None = None) -> "Flow":
+    def load(cls, path: str | os.PathLike[str], threads: int | None = None, backend: str = "cpu") -> "Flow":
         """Read a flow from a file.
 
         Parameters
@@ -321,6 +405,8 @@ class Flow:
             A file that `save` wrote.
         threads : int, optional
             As for a new flow.
+        backend : {"cpu", "cuda", "auto"}
+            As for a new flow; a file does not tell where its flow was trained.
 
         Returns
         -------
@@ -334,11 +420,17 @@ class Flow:
         OSError
             If the file cannot be opened.
         """
+        backend = choose_backend(backend)
         header, arrays = read_archive(path, FILE)
         try:
-            return cls.from_description(header, arrays["params"], threads)
+            return cls.from_description(header, arrays["params"], threads, backend)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path}: {error}") from error
+
+
+def latent_key(seed: int | None) -> np.ndarray:
+    """Key of the counter-based generators, (2,) uint64, of a seed; from the system if None."""
+    return np.random.SeedSequence(seed).generate_state(2, np.uint64)
 
 
 def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
@@ -358,7 +450,7 @@ def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
     ndarray, (m, d)
         Points; all blocks but the last have SAMPLE_BLOCK of them.
     """
-    key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    key = latent_key(seed)
     for block, begin in enumerate(range(0, n, SAMPLE_BLOCK)):
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
         yield generator.random((min(SAMPLE_BLOCK, n - begin), d))

@@ -184,8 +184,28 @@ class Objective:
             loss += float(self.weights[rows].mean()) * self.flow.log_volume
         return loss, dparams
 
-    def _gradient_by_derivative(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
-        """Go through the flow twice: for log q, which the derivative needs, and with that forth and back."""
+    def derivative(self, rows: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Compute a loss that no kernel knows on a minibatch, and its derivatives behind the flow.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, (n_batch,)
+            Which rows make the minibatch.
+
+        Returns
+        -------
+        loss : float
+            The loss.
+        weights : ndarray, (n_batch,)
+            Factors of -log q in a linear loss with the same derivatives.
+        dz : ndarray, (n_batch, d) or (0, d)
+            Derivative in z besides, where there is a latent prior.
+
+        Raises
+        ------
+        ValueError
+            If the loss gives derivatives of another shape.
+        """
         z, logqx = self._log_q(rows)
         with np.errstate(over="ignore", under="ignore"):
             loss = float(self.loss.value(self.fx[rows], self.px[rows], logqx))
@@ -195,10 +215,13 @@ class Objective:
         dz = np.empty((0, self.flow.d))
         if self.prior is not None:
             dz = dlogqx[:, None] * np.asarray(self.prior.grad_log_prob(z), np.float64)
-        all_rows = np.arange(len(rows))
-        _, dparams = self._accumulate(
-            read_only(self.x[rows]), all_rows, -dlogqx * len(rows), dz, False, buffers
-        )
+        return loss, -dlogqx * len(rows), dz
+
+    def _gradient_by_derivative(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
+        """Go through the flow twice: for log q, which the derivative needs, and with that forth and back."""
+        loss, weights, dz = self.derivative(rows)
+        x = read_only(self.x[rows])
+        _, dparams = self._accumulate(x, np.arange(len(rows)), weights, dz, False, buffers)
         return loss, dparams
 
     def _accumulate(

@@ -191,7 +191,7 @@ class BasicStatefulTrainer(BasicTrainer):
         fx : array_like, (n,)
             Function values. Where they have both signs, |f| is learnt.
         callback : callable, optional
-            Called with the record after each step and after each epoch.
+            Called with the record after each step, and after each epoch; on a GPU after each epoch.
         **config
             Settings to be changed first; see `set_config`.
 
@@ -219,7 +219,7 @@ class BasicStatefulTrainer(BasicTrainer):
         data : Dataset
             The points, with the flow's bounds.
         callback : callable, optional
-            Called with the record after each step and after each epoch.
+            Called with the record after each step, and after each epoch; on a GPU after each epoch.
         **config
             Settings to be changed first; see `set_config`.
 
@@ -330,12 +330,13 @@ class BasicStatefulTrainer(BasicTrainer):
         order = shuffled(task.rows, self._config["seed"], place.n_epochs)
         if place.n_rows == 0:
             self.record.new_epoch()
-        for loss in self._epoch(
+        for losses in self._epoch(
             task.objective, order, task.minibatch, task.optim, place.n_epochs, task.n_epochs,
             scale=0.5**place.n_reloads, first=place.n_rows,
         ):  # fmt: skip
-            self.record.log_loss(loss)
-            place.n_rows += task.minibatch
+            for loss in losses:
+                self.record.log_loss(loss)
+                place.n_rows += task.minibatch
             checkpoint.step(lambda: self._saved(task, place))
             if task.callback is not None:
                 task.callback(self.record)

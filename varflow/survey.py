@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from varflow.adam import Adam
-from varflow.errors import InvalidLossError
 from varflow.flow import Flow
 from varflow.losses import LOSSES
-from varflow.objective import GradientBuffers, Objective
+from varflow.objective import Objective
 from varflow.proposal import Draw, draw
+from varflow.steps import make_steps
 
 __all__ = [
     "FEWEST_ROUNDS",
@@ -153,7 +153,7 @@ class Replay:
         self.flow, self.evaluate, self.memory, self.generator = flow, evaluate, memory, generator
         self.loss = loss
         self.n_skipped = 0  # steps without a finite gradient
-        self.buffers = GradientBuffers(flow, ROUND)
+        self.steps = make_steps(flow, ROUND)
 
     def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
         """Go through rounds; yields each after its steps.
@@ -199,17 +199,11 @@ class Replay:
 
     def _step(self, objective: Objective, optim: Adam, progress: float, warmth: float) -> None:
         """Take a step, or none where the gradient is not finite or f is zero at all points."""
-        value, dparams = objective.gradient(np.arange(ROUND), self.buffers)
-        is_variance = objective.loss.power == 2
-        if is_variance and value == 0:
-            return
-        unit = value if is_variance else 1.0  # the derivative of the logarithm of the loss
-        try:
-            if not np.isfinite(value):
-                raise InvalidLossError(f"the loss is {value}")
-            optim.step(self.flow.params, dparams, progress, warmth, self.flow.threads, unit)
-        except InvalidLossError:
-            self.n_skipped += 1
+        is_variance = objective.loss.power == 2  # its logarithm has a gradient without units
+        taken = self.steps.take(
+            objective, [np.arange(ROUND)], optim, [progress], warmth, is_of_log=is_variance
+        )
+        self.n_skipped += taken.error is not None
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Stateless trainers: they take steps, and have no memory of their own."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -13,7 +12,8 @@ from varflow.dataset import Dataset, minibatch_rows
 from varflow.errors import InvalidLossError
 from varflow.flow import Flow
 from varflow.losses import Loss, as_loss
-from varflow.objective import GradientBuffers, LatentPrior, Objective
+from varflow.objective import LatentPrior, Objective
+from varflow.steps import Steps, make_steps
 
 __all__ = ["BasicDKLTrainer", "BasicTrainer", "BasicVarTrainer", "LossLike", "check_optim", "shuffled"]
 
@@ -51,7 +51,7 @@ class BasicTrainer:
         self.flow = flow
         self.latent_prior = latent_prior
         self.loss = as_loss(loss)
-        self._buffers: GradientBuffers | None = None
+        self._steps: Steps | None = None
 
     def sample_forward(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draw points from the flow.
@@ -274,11 +274,28 @@ class BasicTrainer:
         n_epochs: int,
         scale: float = 1.0,
         first: int = 0,
-    ) -> Iterator[float]:
-        """Go through rows from `first` on, in their order; yields each minibatch's loss after its step."""
-        for begin in range(first, len(order), minibatch):
-            progress = (epoch + begin / len(order)) / n_epochs
-            yield self.step(objective, order[begin : begin + minibatch], optim, progress, scale)
+    ) -> Iterator[list[float]]:
+        """Go through rows from `first` on, in their order; yields the losses of steps once they are taken.
+
+        On a GPU, it takes all of them before it yields.
+        """
+        begins = range(first, len(order), minibatch)
+        steps = self._steps_for(min(minibatch, len(order)))
+        at_once = steps.at_once or len(begins)
+        for k in range(0, len(begins), at_once):
+            some = begins[k : k + at_once]
+            rows = [order[begin : begin + minibatch] for begin in some]
+            progress = [(epoch + begin / len(order)) / n_epochs for begin in some]
+            taken = steps.take(objective, rows, optim, progress, scale)
+            yield taken.losses
+            if taken.error is not None:
+                raise InvalidLossError(taken.error)
+
+    def _steps_for(self, n_batch: int) -> Steps:
+        """What takes steps on minibatches of so many rows."""
+        if self._steps is None or self._steps.n_batch < n_batch:
+            self._steps = make_steps(self.flow, n_batch)
+        return self._steps
 
     def step(
         self, objective: Objective, rows: np.ndarray, optim: Adam, progress: float = 0.0, scale: float = 1.0
@@ -308,13 +325,10 @@ class BasicTrainer:
         InvalidLossError
             If the loss or its gradient is not finite. Flow and optimiser are then as before.
         """
-        if self._buffers is None or self._buffers.n_batch < len(rows):
-            self._buffers = GradientBuffers(self.flow, len(rows))
-        loss, dparams = objective.gradient(rows, self._buffers)
-        if not math.isfinite(loss):
-            raise InvalidLossError(f"the loss is {loss}")
-        optim.step(self.flow.params, dparams, progress, scale, self.flow.threads)
-        return loss
+        taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress], scale)
+        if taken.error is not None:
+            raise InvalidLossError(taken.error)
+        return taken.losses[0]
 
 
 class BasicVarTrainer(BasicTrainer):

@@ -28,6 +28,12 @@ device_function: Any = _jit(no_cpython_wrapper=True)
 inlined: Any = numba.njit(inline="always")  # for what returns a view, which it can not without the runtime
 
 
+# Of all kernels: what an entry of the cache is good for.
+SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, at its first call for each set of types, and keep it on disk.
 
@@ -48,10 +54,6 @@ class _KernelCache(FunctionCache):
     earlier wrote, or finds the earlier's machine code under its own types.
     """
 
-    sources = hashlib.sha256(
-        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    )
-
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         locator = self._impl.locator
@@ -60,7 +62,7 @@ class _KernelCache(FunctionCache):
         )
 
     def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(*arguments), self.sources.hexdigest())
+        return (*super()._index_key(*arguments), SOURCES)
 
 
 class _Entries:

@@ -53,7 +53,7 @@ def exponential(x):
     return np.exp(x)
 
 
-@overload(exponential)
+@overload(exponential, target="cpu")
 def _exponential(x):
     return _exponential_float32 if x == types.float32 else lambda x: math.exp(x)
 

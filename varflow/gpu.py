@@ -1,0 +1,355 @@
+"""Flows and their training on a GPU: what is kept there, and which kernels run in which order."""
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+from varflow.adam import Adam
+from varflow.architecture import Architecture
+from varflow.kernels import cuda as kernels
+from varflow.kernels.cuda import THREADS, TILE_COLUMNS, TILE_ROWS
+from varflow.kernels.layout import Layout
+from varflow.objective import Objective
+from varflow.steps import Taken
+
+__all__ = ["DeviceFlow", "DeviceSteps"]
+
+MOST_BLOCKS = 512  # that map points at once; each has rows of the workspace
+CHUNK_ROWS = 16_384  # of a minibatch that have rows of the workspace at once
+LEAST_ROWS_A_PART, MOST_PARTS = 512, 64  # of the gradient, which is added up in parts
+
+
+def launch(kernel: Any, grid: int | tuple[int, int], *arguments: Any) -> None:
+    """Start a kernel on so many blocks, without numba's warning that more would fill the GPU better."""
+    warns = getattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 0)
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    try:
+        configured = kernel[grid, THREADS]
+    finally:
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
+    configured(*arguments)
+
+
+def _tiles(n: int) -> int:
+    return -(-n // TILE_ROWS)
+
+
+class DeviceFlow:
+    """A flow's tables and parameters on the GPU, and its maps.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What the flow is made of.
+    layout : Layout
+        Its tables.
+    precision : {"mixed", "float32", "float64"}
+        Precision of the coordinates: "float32", or else float64.
+    """
+
+    def __init__(self, architecture: Architecture, layout: Layout, precision: str) -> None:
+        self.architecture = architecture
+        self.real = np.float32 if precision == "float32" else np.float64
+        parts: dict[str, Any] = layout._asdict()
+        tables = {name: cuda.to_device(part) for name, part in parts.items() if isinstance(part, np.ndarray)}
+        self.layout = layout._replace(**tables)
+        self.params = cuda.device_array((architecture.n_params,), architecture.dtype)
+        self.transposed = cuda.device_array((architecture.n_params,), architecture.dtype)
+        self.lock = threading.Lock()
+        self._work: kernels.Workspace | None = None
+
+    def upload(self, params: np.ndarray) -> None:
+        """Take over parameters (n_params,) of the host."""
+        self.params.copy_to_device(np.ascontiguousarray(params))
+
+    def transpose_weights(self) -> None:
+        """Renew the transposed weights, which the kernels that follow read."""
+        layers = self.architecture.layers
+        launch(
+            kernels.transpose_weights, layers.shape[0] * layers.shape[1], self.transposed, self.params,
+            self.layout,
+        )  # fmt: skip
+
+    def transform(
+        self, params: np.ndarray, points: Any, is_inverse: bool, log_volume: float
+    ) -> tuple[Any, Any]:
+        """Map points from target to latent space, or back if is_inverse.
+
+        Parameters
+        ----------
+        params : ndarray, (n_params,)
+            Parameters, on the host.
+        points : array, (n, d)
+            Points on the device, in the box, or in the unit cube if is_inverse.
+        is_inverse : bool
+            Which way to go.
+        log_volume : float
+            Of the box; zero for densities in the unit cube.
+
+        Returns
+        -------
+        out : device array, (n, d)
+            Their images.
+        log_det : device array, (n,)
+            log |dz/dx|.
+        """
+        n = points.shape[0]
+        out, log_det = cuda.device_array(points.shape, np.float64), cuda.device_array((n,), np.float64)
+        with self.lock:
+            self.upload(params)
+            self.transpose_weights()
+            n_blocks = min(_tiles(n), MOST_BLOCKS)
+            launch(
+                kernels.transform, n_blocks, out, log_det, points, is_inverse, log_volume, self.params,
+                self.transposed, self.layout, self._workspace(n_blocks * TILE_ROWS),
+            )  # fmt: skip
+        return out, log_det
+
+    def _workspace(self, n_rows: int) -> kernels.Workspace:
+        if self._work is None or self._work.coordinates.shape[0] < n_rows:
+            self._work = kernels.make_workspace(self.architecture, n_rows, False, self.real)
+        return self._work
+
+    def transform_from_host(
+        self, params: np.ndarray, points: np.ndarray, is_inverse: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Map points (n, d) of the host; log_det is that of the unit cube."""
+        out, log_det = self.transform(params, cuda.to_device(points), is_inverse, 0.0)
+        return out.copy_to_host(), log_det.copy_to_host()
+
+    def checked_points(self, name: str, points: Any, is_latent: bool) -> Any:
+        """Check that points on the device are finite and in the box, or in the unit cube if is_latent.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name, for the message.
+        points : object with ``__cuda_array_interface__``, (n, d)
+            The points.
+        is_latent : bool
+            Where they must be.
+
+        Returns
+        -------
+        device array, (n, d)
+            The same memory, as numba's device array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not; the message names the first wrong row.
+        """
+        array = cuda.as_cuda_array(points)
+        d = self.architecture.d
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} must hold floating-point numbers, found dtype {array.dtype}")
+        if array.ndim != 2 or array.shape[1] != d or array.shape[0] == 0:
+            raise ValueError(f"{name} must have shape (n, {d}), found {array.shape}")
+        n = array.shape[0]
+        found = cuda.to_device(np.array([n], np.int64))
+        launch(kernels.first_outside, -(-n * d // THREADS), found, array, is_latent, self.layout)
+        row = int(found.copy_to_host()[0])
+        if row < n:
+            where, found = "the unit cube" if is_latent else "the flow's bounds", array[row].copy_to_host()
+            raise ValueError(f"{name} must be finite and lie within {where}, found {found} in row {row}")
+        return array
+
+    def latent_blocks(self, n: int, key: np.ndarray, points_a_block: int) -> Iterator[Any]:
+        """Draw the points of `latent_blocks` of flow.py, bit by bit the same, on the device.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        key : ndarray of uint64, (2,)
+            Key of the generator.
+        points_a_block : int
+            Points that are drawn together.
+
+        Yields
+        ------
+        device array, (m, d)
+            Points of the unit cube.
+        """
+        d = self.architecture.d
+        for begin in range(0, n, points_a_block):
+            z = cuda.device_array((min(points_a_block, n - begin), d), np.float64)
+            block = begin // points_a_block
+            launch(kernels.latent_points, -(-z.size // THREADS), z, block, key[0], key[1])
+            yield z
+
+
+def tile_jobs(architecture: Architecture) -> np.ndarray:
+    """Tiles that the gradient is made of, (n_jobs, 5): kind, cell, layer, first row, first column."""
+    jobs: list[tuple[int, int, int, int, int]] = []
+    n_layers = architecture.layers.shape[1]
+    for c, cell in enumerate(architecture.layers.tolist()):
+        for k, (n_in, n_out, _, _) in enumerate(cell):
+            n_rows, n_columns = (n_out, n_in) if k == n_layers - 1 else (n_in, n_out)
+            jobs += [
+                (kernels.WEIGHTS, c, k, row, column)
+                for row in range(0, n_rows, TILE_ROWS)
+                for column in range(0, n_columns, TILE_COLUMNS)
+            ]
+            jobs += [(kernels.BIASES, c, k, 0, column) for column in range(0, n_out, THREADS)]
+    return np.array(jobs, np.int64)
+
+
+def rows_a_part(n_batch: int) -> int:
+    """Rows of a minibatch whose gradient is added up together: whole tiles, and a divisor of CHUNK_ROWS."""
+    n_rows = LEAST_ROWS_A_PART
+    while n_rows < CHUNK_ROWS and n_rows * MOST_PARTS < n_batch:
+        n_rows *= 2
+    return n_rows
+
+
+class DeviceSteps:
+    """Steps of Adam that stay on the GPU from the first to the last of a call; see `CpuSteps`.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow, with backend "cuda".
+    n_batch : int
+        Rows of the largest minibatch.
+    """
+
+    at_once: int | None = None
+
+    def __init__(self, flow: Any, n_batch: int) -> None:
+        self.flow, self.n_batch = flow, n_batch
+        self.device: DeviceFlow = flow.device
+        architecture = flow.architecture
+        n_rows = min(_tiles(n_batch) * TILE_ROWS, CHUNK_ROWS)
+        self._work = kernels.make_workspace(architecture, n_rows, True, self.device.real)
+        self._jobs = cuda.to_device(tile_jobs(architecture))
+        n_parts = -(-n_batch // rows_a_part(n_batch))
+        most_parts = max(n_parts, min(-(-n_batch // LEAST_ROWS_A_PART), MOST_PARTS))  # of smaller ones, too
+        self._parts = cuda.device_array((most_parts, architecture.n_params), architecture.dtype)
+        self._dparams = cuda.device_array((architecture.n_params,), architecture.dtype)
+        self._losses = cuda.device_array((_tiles(n_batch),), np.float64)
+        self._squares = cuda.device_array((-(-architecture.n_params // THREADS),), np.float64)
+        self._no_dz = cuda.device_array((0, architecture.d), np.float64)
+        self._points: tuple[Objective | None, Any, Any] = (None, None, None)
+
+    def take(
+        self,
+        objective: Objective,
+        minibatches: Sequence[np.ndarray],
+        optim: Adam,
+        progress: Sequence[float],
+        scale: float = 1.0,
+        is_of_log: bool = False,
+    ) -> Taken:
+        """Take a step on each minibatch; arguments and what is returned are those of `CpuSteps.take`."""
+        if objective.is_known_to_kernels:
+            x, weights = self._uploaded(objective)
+            rows = cuda.to_device(np.concatenate(minibatches))
+            ends = np.cumsum([len(minibatch) for minibatch in minibatches]).tolist()
+            batches = [(rows[end - len(one) : end]) for one, end in zip(minibatches, ends, strict=True)]
+            return self._take(x, weights, batches, self._no_dz, objective, optim, progress, scale, is_of_log)
+        losses: list[float] = []
+        for minibatch, moment in zip(minibatches, progress, strict=True):
+            loss, weights, dz = objective.derivative(minibatch)
+            if not math.isfinite(loss):
+                return Taken(losses, f"the loss is {loss}")
+            taken = self._take(
+                cuda.to_device(objective.x[minibatch]), cuda.to_device(weights),
+                [cuda.to_device(np.arange(len(minibatch)))], cuda.to_device(dz), objective, optim, [moment],
+                scale, is_of_log,
+            )  # fmt: skip
+            if taken.error is not None:
+                return Taken(losses, taken.error)
+            losses.append(loss)
+        return Taken(losses, None)
+
+    def _uploaded(self, objective: Objective) -> tuple[Any, Any]:
+        """Points and weights of an objective on the device, where they stay until there is another."""
+        if self._points[0] is not objective:
+            self._points = objective, cuda.to_device(objective.x), cuda.to_device(objective.weights)
+        return self._points[1:]
+
+    def _take(
+        self,
+        x: Any,
+        weights: Any,
+        batches: list[Any],
+        dz: Any,
+        objective: Objective,
+        optim: Adam,
+        progress: Sequence[float],
+        scale: float,
+        is_of_log: bool,
+    ) -> Taken:
+        params = self.flow.params
+        optim.check_state(params)
+        start = optim.t
+        zeros = np.zeros_like(params)
+        m, v = (cuda.to_device(zeros if array is None else array) for array in (optim.m, optim.v))
+        average = params if optim.averaged is None else optim.averaged
+        averaged = cuda.to_device(average if optim.average > 0 else zeros[:0])
+        state, losses = cuda.to_device(np.zeros(3)), cuda.to_device(np.zeros(len(batches)))
+        with self.device.lock:
+            self.device.upload(params)
+            try:
+                for k, (rows, moment) in enumerate(zip(batches, progress, strict=True)):
+                    self._add_gradient(x, rows, weights, dz, objective)
+                    t = start + k + 1
+                    renewal = 1.0 if average is params and k == 0 else optim.renewal(t)
+                    settings = (*optim.factors(t, moment, scale), renewal)
+                    self._judge(rows.shape[0], losses[k : k + 1], state, optim.clip_norm, is_of_log)
+                    launch(
+                        kernels.adam_step, self._squares.shape[0], self.device.params, m, v, averaged,
+                        self._dparams, state, *settings,
+                    )  # fmt: skip
+            finally:  # Ctrl-C comes between steps, or leaves one without its update
+                n_done = int(state.copy_to_host()[kernels.N_DONE])
+                if n_done > 0:
+                    params[:] = self.device.params.copy_to_host()
+                    optim.m, optim.v, optim.t = m.copy_to_host(), v.copy_to_host(), start + n_done
+                    optim.averaged = averaged.copy_to_host() if optim.average > 0 else optim.averaged
+        found = losses.copy_to_host().tolist()
+        if n_done == len(batches) or (is_of_log and found[n_done] == 0):
+            return Taken(found[:n_done], None)
+        return Taken(found[:n_done], _failure(found[n_done], params.dtype))
+
+    def _add_gradient(self, x: Any, rows: Any, weights: Any, dz: Any, objective: Objective) -> None:
+        """Gradient of a minibatch, by parts."""
+        device, n_batch = self.device, rows.shape[0]
+        device.transpose_weights()
+        n_rows_a_part, is_variance = rows_a_part(n_batch), objective.is_known_to_kernels
+        is_variance = is_variance and objective.loss.power == 2
+        log_volume = 0.0 if is_variance else self.flow.log_volume
+        for begin in range(0, n_batch, CHUNK_ROWS):
+            n_tiles = _tiles(min(CHUNK_ROWS, n_batch - begin))
+            launch(
+                kernels.gradient, n_tiles, self._losses, begin, x, rows, weights, dz, is_variance, log_volume,
+                device.params, device.transposed, device.layout, self._work,
+            )  # fmt: skip
+            n_rows = n_tiles * TILE_ROWS
+            grid = (self._jobs.shape[0], -(-n_rows // n_rows_a_part))
+            launch(
+                kernels.weight_gradients, grid, self._parts, begin // n_rows_a_part, self._jobs, n_rows,
+                n_rows_a_part, device.layout, self._work,
+            )  # fmt: skip
+
+    def _judge(self, n_batch: int, loss: Any, state: Any, clip_norm: float | None, is_of_log: bool) -> None:
+        """Add up loss and gradient, and see whether both are finite."""
+        n_parts = -(-n_batch // rows_a_part(n_batch))
+        n_blocks = self._squares.shape[0]
+        launch(kernels.fold_parts, n_blocks, self._dparams, self._squares, self._parts[:n_parts])
+        launch(
+            kernels.judge, 1, state, loss, self._losses[: _tiles(n_batch)], self._squares, n_batch, is_of_log,
+            math.inf if clip_norm is None else float(clip_norm),
+            float(np.finfo(self.flow.architecture.dtype).max),
+        )  # fmt: skip
+
+
+def _failure(loss: float, dtype: Any) -> str:
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    return f"the gradient is not finite, or its squares overflow in {dtype}"
