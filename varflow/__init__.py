@@ -9,8 +9,16 @@ from varflow.adam import Adam
 from varflow.architecture import Architecture
 from varflow.checkpoint import request_stop, stop_by_signals
 from varflow.dataset import Dataset
+from varflow.device_integrand import device_integrand
 from varflow.domain import Domain
-from varflow.errors import FileFormatError, InvalidLossError, NoCheckpoint, Preempted, TrainingInterruption
+from varflow.errors import (
+    BackendError,
+    FileFormatError,
+    InvalidLossError,
+    NoCheckpoint,
+    Preempted,
+    TrainingInterruption,
+)
 from varflow.evaluation import Evaluation, evaluate
 from varflow.flow import Flow
 from varflow.integrand import Integrand, InvalidIntegrandError
@@ -29,6 +37,7 @@ from varflow.trainers import BasicDKLTrainer, BasicTrainer, BasicVarTrainer
 __all__ = [
     "Adam",
     "Architecture",
+    "BackendError",
     "BasicDKLTrainer",
     "BasicStatefulDKLTrainer",
     "BasicStatefulTrainer",
@@ -53,6 +62,7 @@ __all__ = [
     "TrainingInterruption",
     "TrainingRecord",
     "__version__",
+    "device_integrand",
     "evaluate",
     "integrate",
     "request_stop",

@@ -101,5 +101,5 @@ def choose_precision(precision: str | None, dtype: str, backend: str) -> str:
 
 
 def is_on_device(array: object) -> bool:
-    """Tell whether an array lives on a GPU."""
-    return hasattr(array, "__cuda_array_interface__")
+    """Tell whether an array lives on a GPU: one of numba's, or of others that say so in the common way."""
+    return hasattr(array, "__cuda_ndarray__") or hasattr(array, "__cuda_array_interface__")

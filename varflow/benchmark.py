@@ -14,10 +14,12 @@ from varflow.kernels import cpu
 from varflow.kernels.layout import aligned_zeros
 from varflow.kernels.product import repeat_product
 from varflow.parallel import run
+from varflow.steps import make_steps
 from varflow.trainers import BasicVarTrainer
 
 __all__ = ["benchmark"]
 
+STEPS_AT_ONCE = 50  # on a GPU, as training takes many there before the host looks
 FLOP_A_PARAMETER = 6  # and row: a product and a sum, in the forward pass and twice in the backward pass
 
 
@@ -36,26 +38,31 @@ def benchmark(flow: Flow, batch: int, seconds: float = 1.0) -> dict[str, Any]:
     Returns
     -------
     dict
-        n_params; threads; step_s (of the loop of a training, whose points were checked once) and sample_s,
-        medians in seconds; gflop_s, what a step reaches;
-        roofline_gflop_s, what matrix products of tiles in cache reach alone; roofline_share, their ratio.
+        n_params; backend; threads; step_s (of the loop of a training, whose points were checked once) and
+        sample_s, medians in seconds; gflop_s, what a step reaches;
+        roofline_gflop_s, what matrix products of tiles in cache reach alone; roofline_share, their ratio;
+        the last two are None on a GPU.
     """
     x = np.random.default_rng(0).random((batch, flow.d))
     px, fx = np.ones(batch), 1 + x.sum(axis=1) ** 2
     trainer, optim = BasicVarTrainer(flow), Adam()
     objective, rows = trainer.objective(Dataset(x, px, fx)), np.arange(batch)
-    step_s = _median_time(lambda: trainer.step(objective, rows, optim), seconds)
+    steps = make_steps(flow, batch)
+    n_steps = steps.at_once or STEPS_AT_ONCE
+    minibatches, progress = [rows] * n_steps, [0.0] * n_steps
+    step_s = _median_time(lambda: steps.take(objective, minibatches, optim, progress), seconds) / n_steps
     sample_s = _median_time(lambda: trainer.sample_forward(batch), seconds)
     gflop_s = FLOP_A_PARAMETER * flow.n_params * batch / step_s * 1e-9
-    roofline = _roofline(flow, seconds)
+    roofline = _roofline(flow, seconds) if flow.backend == "cpu" else None
     return {
         "n_params": flow.n_params,
+        "backend": flow.backend,
         "threads": flow.threads,
         "step_s": step_s,
         "sample_s": sample_s,
         "gflop_s": gflop_s,
         "roofline_gflop_s": roofline,
-        "roofline_share": gflop_s / roofline,
+        "roofline_share": None if roofline is None else gflop_s / roofline,
     }
 
 

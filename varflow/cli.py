@@ -17,10 +17,11 @@ from varflow._version import __version__
 from varflow.adam import SCHEDULES, Adam
 from varflow.architecture import DTYPES
 from varflow.archive import check_writable
+from varflow.backend import BACKENDS
 from varflow.benchmark import benchmark
 from varflow.checkpoint import SECONDS, stop_by_signals
 from varflow.dataset import Dataset
-from varflow.errors import Preempted, TrainingInterruption, unknown_name
+from varflow.errors import BackendError, Preempted, TrainingInterruption, unknown_name
 from varflow.evaluation import evaluate
 from varflow.files import SampleWriter, read_points
 from varflow.flow import Flow
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (OSError, ValueError, TypeError, ImportError, MemoryError, FunctionError) as error:
+    except (OSError, ValueError, TypeError, ImportError, MemoryError, BackendError, FunctionError) as error:
         return _fail(error, USAGE_ERROR, error)
     except TrainingInterruption as error:
         return _fail(error, 1)
@@ -166,7 +167,7 @@ def _add_architecture(parser: argparse.ArgumentParser, hidden: str, layers: str,
         layers, dest="n_hidden", type=int, default=2, metavar="N", help="hidden layers of each network"
     )
     _add_name(parser, "--dtype", DTYPES, "float32", "precision of the networks")
-    _add_threads(parser)
+    _add_machine(parser)
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -201,8 +202,11 @@ def _stopped_by_signals(options: argparse.Namespace) -> AbstractContextManager[N
     return nullcontext() if options.checkpoint is None else stop_by_signals()
 
 
-def _add_threads(parser: argparse.ArgumentParser) -> None:
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads; all cores allowed if not given")
+    _add_name(
+        parser, "--backend", BACKENDS, "cpu", "where the flow is computed; auto: on a GPU if there is one"
+    )
 
 
 # train
@@ -247,6 +251,7 @@ def _train(options: argparse.Namespace) -> None:
     flow = Flow(
         data.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
         dtype=options.dtype, seed=options.seed, bounds=data.bounds, threads=options.threads,
+        backend=options.backend,
     )  # fmt: skip
     trainer = BasicStatefulTrainer(
         flow, loss=options.loss, n_epochs=options.epochs, minibatch_size=options.batch, optim=optim,
@@ -333,12 +338,12 @@ def _add_evaluate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
     parser.add_argument("data", metavar="DATA", help="points, in the same box as those of the training")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    _add_threads(parser)
+    _add_machine(parser)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
-    flow = Flow.load(options.flow, threads=options.threads)
+    flow = Flow.load(options.flow, threads=options.threads, backend=options.backend)
     evaluation = evaluate(flow, _read_for(flow, options.data))
     seconds = time.perf_counter() - begin
     if options.json:
@@ -370,11 +375,11 @@ def _add_sample(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "-o", "--output", required=True, metavar="POINTS", help="file for the points: .npz or .csv"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed; drawn from the system if not given")
-    _add_threads(parser)
+    _add_machine(parser)
 
 
 def _sample(options: argparse.Namespace) -> None:
-    flow = Flow.load(options.flow, threads=options.threads)
+    flow = Flow.load(options.flow, threads=options.threads, backend=options.backend)
     blocks = flow.sample_blocks(options.n, options.seed)
     with SampleWriter(options.output, options.n, flow.d) as writer:
         for x, logqx in blocks:
@@ -412,7 +417,7 @@ def _add_integrate(commands: "argparse._SubParsersAction[_Parser]") -> None:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that call the function; -1: all cores"
     )
-    _add_threads(parser)
+    _add_machine(parser)
     parser.add_argument(
         "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
     )
@@ -439,7 +444,8 @@ def _integrate(options: argparse.Namespace) -> None:
             result = integrate(
                 f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, flow=options.cell,
                 vectorized=not options.scalar, workers=options.workers, on_invalid=options.on_invalid,
-                seed=options.seed, threads=options.threads, **_checkpoint_settings(options),
+                seed=options.seed, threads=options.threads, backend=options.backend,
+                **_checkpoint_settings(options),
             )  # fmt: skip
     except Exception as error:
         if told := function_error(error):
@@ -517,15 +523,20 @@ def _bench(options: argparse.Namespace) -> None:
     flow = Flow(
         options.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
         dtype=options.dtype, seed=0, threads=options.threads,
+        backend=options.backend,
     )  # fmt: skip
     figures = benchmark(flow, options.batch)
     if options.json:
         print(json.dumps({**flow.architecture.as_dict(), "batch": options.batch, **figures}))
         return
     print(f"parameters              {figures['n_params']:>12,}")
-    print(f"threads                 {figures['threads']:>12}")
+    where = "GPU" if figures["backend"] == "cuda" else figures["threads"]
+    print(f"threads                 {where:>12}")
     print(f"training step           {figures['step_s'] * 1e3:>12.3f} ms")
     print(f"sampling call           {figures['sample_s'] * 1e3:>12.3f} ms")
+    if figures["roofline_share"] is None:
+        print(f"training step           {figures['gflop_s']:>12.0f} GFLOP/s")
+        return
     print(f"matrix products alone   {figures['roofline_gflop_s']:>12.0f} GFLOP/s")
     share = f"{figures['roofline_share']:.0%} of that"
     print(f"training step           {figures['gflop_s']:>12.0f} GFLOP/s = {share}")

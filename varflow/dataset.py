@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from varflow.backend import is_on_device
 from varflow.errors import FileFormatError
 from varflow.files import read_points, write_points
 
@@ -25,7 +26,8 @@ class Dataset:
     """Points x drawn from a known density p, and the values f(x) of the function to be integrated.
 
     Arrays that are C-contiguous float64 already are held without a copy, others are converted. They are
-    never written to, and must not change as long as the dataset is in use.
+    never written to, and must not change as long as the dataset is in use. Arrays on a GPU are copied to the
+    host for their checks; training there uses points that are C-contiguous float64 where they are.
 
     Parameters
     ----------
@@ -61,6 +63,7 @@ class Dataset:
 
     x: FloatArray
     bounds: FloatArray
+    device_x: Any  # the points where a GPU can use them as they are, or None
     _values: dict[str, FloatArray]  # px or logpx, and fx or logfx: what was given, under its name
 
     def __init__(
@@ -77,6 +80,7 @@ class Dataset:
         points = _finite_points("x", x)
         self.bounds = checked_bounds(bounds, points.shape[1])
         self.x = _within("x", points, self.bounds)
+        self.device_x = _kept_on_device(x)
         self._values = {name: _floats(name, values) for name, values in given.items()}
         for name, values in self._values.items():
             _check_values(name, values, self.n)
@@ -86,6 +90,7 @@ class Dataset:
         """Build a dataset of rows that were checked before; all of their f may be zero."""
         data = cls.__new__(cls)
         data.x, data._values, data.bounds = x, values, bounds
+        data.device_x = None
         return data
 
     @classmethod
@@ -381,6 +386,10 @@ def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
     parts = values if isinstance(values, list | tuple) else ()  # whose masks NumPy would drop
     if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
         raise TypeError(f"{name} must not be a masked array: leave the masked rows out")
+    if is_on_device(values):
+        from varflow.gpu import to_host  # it imports numba.cuda, which takes long and may not be there
+
+        values = to_host(values)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -389,6 +398,16 @@ def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
         raise TypeError(f"{name} must hold real numbers, found dtype {array.dtype}")
     with np.errstate(over="ignore"):  # a long double too large becomes inf, which is refused as such
         return np.require(array, np.float64, ["C", "A"])
+
+
+def _kept_on_device(x: object) -> Any:
+    """View points that are on a GPU, and C-contiguous float64 there, as numba's device array; else None."""
+    if not is_on_device(x):
+        return None
+    from varflow.gpu import as_device_array  # as above
+
+    array = as_device_array(x)
+    return array if array.dtype == np.float64 and array.is_c_contiguous() else None
 
 
 def checked_points(name: str, points: npt.ArrayLike, bounds: FloatArray) -> FloatArray:

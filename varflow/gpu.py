@@ -11,12 +11,12 @@ from numba import config, cuda
 from varflow.adam import Adam
 from varflow.architecture import Architecture
 from varflow.kernels import cuda as kernels
-from varflow.kernels.cuda import THREADS, TILE_COLUMNS, TILE_ROWS
+from varflow.kernels.cuda import THREADS, TILE_COLUMNS, TILE_ROWS, point_kernel
 from varflow.kernels.layout import Layout
 from varflow.objective import Objective
 from varflow.steps import Taken
 
-__all__ = ["DeviceFlow", "DeviceSteps"]
+__all__ = ["DeviceFlow", "DeviceSteps", "point_kernel", "to_device", "to_host", "value_at_each"]
 
 MOST_BLOCKS = 512  # that map points at once; each has rows of the workspace
 CHUNK_ROWS = 16_384  # of a minibatch that have rows of the workspace at once
@@ -32,6 +32,28 @@ def launch(kernel: Any, grid: int | tuple[int, int], *arguments: Any) -> None:
     finally:
         config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
     configured(*arguments)
+
+
+def to_device(array: np.ndarray) -> Any:
+    """Copy an array to the GPU."""
+    return cuda.to_device(array)
+
+
+def as_device_array(array: Any) -> Any:
+    """View an array on the GPU, whoever made it, as one of numba's."""
+    return array if hasattr(array, "__cuda_ndarray__") else cuda.as_cuda_array(array)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Copy an array from the GPU."""
+    return as_device_array(array).copy_to_host()
+
+
+def value_at_each(kernel: Any, points: Any) -> np.ndarray:
+    """Values (n,) of a function at points (n, d) on the GPU, by its `point_kernel`."""
+    values = cuda.device_array((points.shape[0],), np.float64)
+    launch(kernel, -(-points.shape[0] // THREADS), values, points)
+    return values.copy_to_host()
 
 
 def _tiles(n: int) -> int:
@@ -143,7 +165,7 @@ class DeviceFlow:
         TypeError, ValueError
             If they are not; the message names the first wrong row.
         """
-        array = cuda.as_cuda_array(points)
+        array = as_device_array(points)
         d = self.architecture.d
         if array.dtype.kind != "f":
             raise TypeError(f"{name} must hold floating-point numbers, found dtype {array.dtype}")
@@ -270,7 +292,8 @@ class DeviceSteps:
     def _uploaded(self, objective: Objective) -> tuple[Any, Any]:
         """Points and weights of an objective on the device, where they stay until there is another."""
         if self._points[0] is not objective:
-            self._points = objective, cuda.to_device(objective.x), cuda.to_device(objective.weights)
+            x = cuda.to_device(objective.x) if objective.device_x is None else objective.device_x
+            self._points = objective, x, cuda.to_device(objective.weights)
         return self._points[1:]
 
     def _take(

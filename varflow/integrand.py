@@ -20,6 +20,7 @@ from numba import njit
 from numba.core.registry import CPUDispatcher
 
 from varflow.dataset import read_only
+from varflow.device_integrand import device_integrand, is_device_function
 from varflow.domain import Domain
 from varflow.errors import unknown_name
 from varflow.parallel import default_threads
@@ -113,7 +114,8 @@ class Integrand:
     ----------
     f : callable
         Takes points, a read-only C-contiguous float64 array (n, d), and returns an array (n,) or (n, ...) of
-        real numbers, or a dict of such arrays, with strings for keys.
+        real numbers, or a dict of such arrays, with strings for keys. Or a device function of numba.cuda,
+        which takes a point and returns a number; for others that work on a GPU, see `device_integrand`.
     domain : Domain
         The box that f is integrated over.
     vectorized : bool, optional
@@ -154,6 +156,8 @@ class Integrand:
         workers: int | Map = 1,
         on_invalid: str = "raise",
     ) -> None:
+        if is_device_function(f):
+            f = device_integrand(f)
         if not callable(f):
             raise TypeError(f"f must be callable, found {f!r}")
         if on_invalid not in _ON_INVALID:

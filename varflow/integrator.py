@@ -86,6 +86,8 @@ class Integrator:
         Seed of everything random; drawn from the system if not given.
     threads : int, optional
         Threads of the flow; see `Flow`.
+    backend : {"cpu", "cuda", "auto"}, optional
+        Backend of a flow to be made; "cpu" if not given. See `Flow`.
     progress : bool, optional
         Whether to show a bar on stderr; if not given, where that is a terminal.
     checkpoint : path, optional
@@ -134,6 +136,7 @@ class Integrator:
         on_invalid: str = "raise",
         seed: int | None = None,
         threads: int | None = None,
+        backend: str | None = None,
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
@@ -172,7 +175,7 @@ class Integrator:
         ):  # fmt: skip
             check_setting(name, setting)
         generator = np.random.Generator(np.random.Philox(seed))
-        self.flow = _make_flow(self.domain.d, flow, flow_options, generator, threads)
+        self.flow = _make_flow(self.domain.d, flow, flow_options, generator, threads, backend)
         self._trainer = BasicStatefulTrainer(
             self.flow, loss=loss, **{"n_epochs": 10, "minibatch_size": 1000, **(trainer_options or {})}
         )
@@ -180,7 +183,7 @@ class Integrator:
             "bounds": self.domain.bounds.tolist(),
             "survey_strategy": survey_strategy,
             "loss": loss,
-            "flow": self.flow.description(),
+            "flow": self.flow.identity(),
             "params": None if isinstance(flow, str) else digest(flow.params),
             "use_survey": use_survey,
             "latent_points": latent_points,
@@ -558,6 +561,7 @@ def _make_flow(
     flow_options: dict[str, Any] | None,
     generator: np.random.Generator,
     threads: int | None,
+    backend: str | None,
 ) -> Flow:
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
@@ -566,13 +570,15 @@ def _make_flow(
             "repetitions": 2 if d == 2 else 1,
             "seed": seed,
             "threads": threads,
+            "backend": backend or "cpu",
             **(flow_options or {}),
         }
         return Flow(d, flow, **options)
     if not isinstance(flow, Flow):
         raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
-    if flow_options is not None:
-        raise TypeError("flow_options are for a flow that is made here, but flow is one already")
+    if flow_options is not None or backend is not None:
+        given = "flow_options are" if flow_options is not None else "backend is"
+        raise TypeError(f"{given} for a flow that is made here, but flow is one already")
     if flow.d != d:
         raise ValueError(f"bounds have {d} dimensions, but the flow has d = {flow.d}")
     if not np.array_equal(flow.bounds, np.tile([0.0, 1.0], (d, 1))):

@@ -97,6 +97,7 @@ class Objective:
     def __init__(self, flow: Flow, data: Dataset, loss: Loss, prior: LatentPrior | None = None) -> None:
         check_same_box(flow, data)
         self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
+        self.device_x = data.device_x
         self.is_known_to_kernels = loss.power is not None and prior is None
         if not self.is_known_to_kernels:
             self.px = data.px
@@ -132,7 +133,7 @@ class Objective:
         """
         objective = cls.__new__(cls)
         objective.flow, objective.x, objective.loss, objective.prior = flow, read_only(x), loss, None
-        objective.is_known_to_kernels, objective.weights = True, weights
+        objective.is_known_to_kernels, objective.weights, objective.device_x = True, weights, None
         return objective
 
     def value(self, rows: np.ndarray) -> float:

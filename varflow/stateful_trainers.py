@@ -347,7 +347,7 @@ class BasicStatefulTrainer(BasicTrainer):
         if path is None:
             return Checkpoint(None, False, 0.0, FILE, {})
         identity = {
-            "flow": self.flow.description(),
+            "flow": self.flow.identity(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
             "optim": task.optim.settings(),
@@ -450,7 +450,9 @@ class StatefulTrainer(BasicStatefulTrainer):
     flow_prior : LatentPrior, optional
         Density in latent space; uniform if not given. See `BasicTrainer`.
     flow_options : dict, optional
-        Arguments of `Flow` besides d and cell.
+        Arguments of `Flow` besides d, cell and backend.
+    backend : {"cpu", "cuda", "auto"}, optional
+        Backend of a flow to be made; "cpu" if not given. See `Flow`.
     **config
         Settings; see `BasicStatefulTrainer`.
 
@@ -467,14 +469,17 @@ class StatefulTrainer(BasicStatefulTrainer):
         flow: str | Flow = "pwlinear",
         flow_prior: LatentPrior | None = None,
         flow_options: dict[str, Any] | None = None,
+        backend: str | None = None,
         **config: Any,
     ) -> None:
+        options = {} if backend is None else {"backend": backend}
         if isinstance(flow, str):
-            flow = Flow(d, flow, **(flow_options or {}))
+            flow = Flow(d, flow, **(flow_options or {}) | options)
         elif not isinstance(flow, Flow):
             raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
-        elif flow_options is not None:
-            raise TypeError("flow_options are for a flow that is made here, but flow is one already")
+        elif flow_options is not None or backend is not None:
+            given = "flow_options are" if flow_options is not None else "backend is"
+            raise TypeError(f"{given} for a flow that is made here, but flow is one already")
         elif flow.d != d:
             raise ValueError(f"d is {d}, but the flow has d = {flow.d}")
         super().__init__(flow, flow_prior, loss=loss, **config)

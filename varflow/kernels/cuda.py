@@ -638,6 +638,18 @@ def adam_step(params, m, v, averaged, dparams, state, step_size, beta1, beta2, e
             averaged[i] += real(renewal) * (params[i] - averaged[i])
 
 
+def point_kernel(f):
+    """Make the kernel that calls a device function f for each of points (n, d), for values (n,)."""
+
+    @cuda.jit
+    def values_of_f(values, points):
+        i = cuda.grid(1)
+        if i < points.shape[0]:
+            values[i] = f(points[i])
+
+    return values_of_f
+
+
 # Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11), as NumPy has it: 4 numbers of
 # 64 bits from a counter and a key, by 10 rounds. Products are formed in halves: there is none of 128 bits.
 ROUNDS = 10
