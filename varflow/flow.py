@@ -379,7 +379,7 @@ class Flow:
         """Describe the flow but for its parameters, in what JSON can hold; see `from_description`."""
         return {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """Describe what the bits of a run with the flow depend on, besides its parameters."""
         where = {} if self.backend == "cpu" else {"backend": self.backend, "precision": self.precision}
         return self.description() | where

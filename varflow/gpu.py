@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
@@ -11,7 +11,7 @@ from numba import config, cuda
 from varflow.adam import Adam
 from varflow.architecture import Architecture
 from varflow.kernels import cuda as kernels
-from varflow.kernels.cuda import THREADS, TILE_COLUMNS, TILE_ROWS, point_kernel
+from varflow.kernels.cuda import IS_SIMULATED, THREADS, TILE_COLUMNS, TILE_ROWS, point_kernel
 from varflow.kernels.layout import Layout
 from varflow.objective import Objective
 from varflow.steps import Taken
@@ -19,6 +19,7 @@ from varflow.steps import Taken
 __all__ = ["DeviceFlow", "DeviceSteps", "point_kernel", "to_device", "to_host", "value_at_each"]
 
 MOST_BLOCKS = 512  # that map points at once; each has rows of the workspace
+BLOCKS_A_LAYER = 2 if IS_SIMULATED else 16  # that transpose its weights
 CHUNK_ROWS = 16_384  # of a minibatch that have rows of the workspace at once
 LEAST_ROWS_A_PART, MOST_PARTS = 512, 64  # of the gradient, which is added up in parts
 
@@ -90,11 +91,9 @@ class DeviceFlow:
 
     def transpose_weights(self) -> None:
         """Renew the transposed weights, which the kernels that follow read."""
-        layers = self.architecture.layers
-        launch(
-            kernels.transpose_weights, layers.shape[0] * layers.shape[1], self.transposed, self.params,
-            self.layout,
-        )  # fmt: skip
+        n_cells, n_layers, _ = self.architecture.layers.shape
+        grid = n_cells * n_layers, BLOCKS_A_LAYER
+        launch(kernels.transpose_weights, grid, self.transposed, self.params, self.layout)
 
     def transform(
         self, params: np.ndarray, points: Any, is_inverse: bool, log_volume: float
@@ -229,6 +228,14 @@ def rows_a_part(n_batch: int) -> int:
     return n_rows
 
 
+class _Points(NamedTuple):
+    """What a step reads, on the device; see `gradient` of kernels/cuda.py."""
+
+    x: Any
+    weights: Any
+    dz: Any
+
+
 class DeviceSteps:
     """Steps of Adam that stay on the GPU from the first to the last of a call; see `CpuSteps`.
 
@@ -255,8 +262,7 @@ class DeviceSteps:
         self._dparams = cuda.device_array((architecture.n_params,), architecture.dtype)
         self._losses = cuda.device_array((_tiles(n_batch),), np.float64)
         self._squares = cuda.device_array((-(-architecture.n_params // THREADS),), np.float64)
-        self._no_dz = cuda.device_array((0, architecture.d), np.float64)
-        self._points: tuple[Objective | None, Any, Any] = (None, None, None)
+        self._uploaded: tuple[Objective, _Points] | None = None
 
     def take(
         self,
@@ -269,40 +275,37 @@ class DeviceSteps:
     ) -> Taken:
         """Take a step on each minibatch; arguments and what is returned are those of `CpuSteps.take`."""
         if objective.is_known_to_kernels:
-            x, weights = self._uploaded(objective)
             rows = cuda.to_device(np.concatenate(minibatches))
             ends = np.cumsum([len(minibatch) for minibatch in minibatches]).tolist()
-            batches = [(rows[end - len(one) : end]) for one, end in zip(minibatches, ends, strict=True)]
-            return self._take(x, weights, batches, self._no_dz, objective, optim, progress, scale, is_of_log)
+            batches = [rows[end - len(one) : end] for one, end in zip(minibatches, ends, strict=True)]
+            is_variance, points = objective.loss.power == 2, self._points(objective)
+            return self._take(points, batches, is_variance, optim, progress, scale, is_of_log)
         losses: list[float] = []
         for minibatch, moment in zip(minibatches, progress, strict=True):
             loss, weights, dz = objective.derivative(minibatch)
             if not math.isfinite(loss):
                 return Taken(losses, f"the loss is {loss}")
-            taken = self._take(
-                cuda.to_device(objective.x[minibatch]), cuda.to_device(weights),
-                [cuda.to_device(np.arange(len(minibatch)))], cuda.to_device(dz), objective, optim, [moment],
-                scale, is_of_log,
-            )  # fmt: skip
+            points = _Points(*map(cuda.to_device, (objective.x[minibatch], weights, dz)))
+            rows = cuda.to_device(np.arange(len(minibatch)))
+            taken = self._take(points, [rows], False, optim, [moment], scale, is_of_log)
             if taken.error is not None:
                 return Taken(losses, taken.error)
             losses.append(loss)
         return Taken(losses, None)
 
-    def _uploaded(self, objective: Objective) -> tuple[Any, Any]:
-        """Points and weights of an objective on the device, where they stay until there is another."""
-        if self._points[0] is not objective:
+    def _points(self, objective: Objective) -> _Points:
+        """Points of an objective on the device, where they stay until there is another objective."""
+        if self._uploaded is None or self._uploaded[0] is not objective:
             x = cuda.to_device(objective.x) if objective.device_x is None else objective.device_x
-            self._points = objective, x, cuda.to_device(objective.weights)
-        return self._points[1:]
+            no_dz = cuda.device_array((0, self.flow.d), np.float64)
+            self._uploaded = objective, _Points(x, cuda.to_device(objective.weights), no_dz)
+        return self._uploaded[1]
 
     def _take(
         self,
-        x: Any,
-        weights: Any,
+        points: _Points,
         batches: list[Any],
-        dz: Any,
-        objective: Objective,
+        is_variance: bool,
         optim: Adam,
         progress: Sequence[float],
         scale: float,
@@ -320,7 +323,7 @@ class DeviceSteps:
             self.device.upload(params)
             try:
                 for k, (rows, moment) in enumerate(zip(batches, progress, strict=True)):
-                    self._add_gradient(x, rows, weights, dz, objective)
+                    self._add_gradient(points, rows, is_variance)
                     t = start + k + 1
                     renewal = 1.0 if average is params and k == 0 else optim.renewal(t)
                     settings = (*optim.factors(t, moment, scale), renewal)
@@ -340,18 +343,17 @@ class DeviceSteps:
             return Taken(found[:n_done], None)
         return Taken(found[:n_done], _failure(found[n_done], params.dtype))
 
-    def _add_gradient(self, x: Any, rows: Any, weights: Any, dz: Any, objective: Objective) -> None:
+    def _add_gradient(self, points: _Points, rows: Any, is_variance: bool) -> None:
         """Gradient of a minibatch, by parts."""
         device, n_batch = self.device, rows.shape[0]
         device.transpose_weights()
-        n_rows_a_part, is_variance = rows_a_part(n_batch), objective.is_known_to_kernels
-        is_variance = is_variance and objective.loss.power == 2
-        log_volume = 0.0 if is_variance else self.flow.log_volume
+        n_rows_a_part = rows_a_part(n_batch)
+        log_volume = 0.0 if is_variance else self.flow.log_volume  # that loss has it in its weights
         for begin in range(0, n_batch, CHUNK_ROWS):
             n_tiles = _tiles(min(CHUNK_ROWS, n_batch - begin))
             launch(
-                kernels.gradient, n_tiles, self._losses, begin, x, rows, weights, dz, is_variance, log_volume,
-                device.params, device.transposed, device.layout, self._work,
+                kernels.gradient, n_tiles, self._losses, begin, points.x, rows, points.weights, points.dz,
+                is_variance, log_volume, device.params, device.transposed, device.layout, self._work,
             )  # fmt: skip
             n_rows = n_tiles * TILE_ROWS
             grid = (self._jobs.shape[0], -(-n_rows // n_rows_a_part))

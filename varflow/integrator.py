@@ -183,7 +183,7 @@ class Integrator:
             "bounds": self.domain.bounds.tolist(),
             "survey_strategy": survey_strategy,
             "loss": loss,
-            "flow": self.flow.identity(),
+            "flow": self.flow.fingerprint(),
             "params": None if isinstance(flow, str) else digest(flow.params),
             "use_survey": use_survey,
             "latent_points": latent_points,

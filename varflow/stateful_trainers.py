@@ -347,7 +347,7 @@ class BasicStatefulTrainer(BasicTrainer):
         if path is None:
             return Checkpoint(None, False, 0.0, FILE, {})
         identity = {
-            "flow": self.flow.identity(),
+            "flow": self.flow.fingerprint(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
             "optim": task.optim.settings(),

@@ -33,14 +33,16 @@ from varflow.kernels.splines import (
     exponential,
 )
 
+IS_SIMULATED: bool = config.ENABLE_CUDASIM
+
 # Of a product: the rows and columns that a block has at once, and what it sums over in shared memory at once.
 # Where a thread of Python plays each thread, blocks are small.
-TILE_ROWS, TILE_COLUMNS, TILE_DEPTH = (8, 16, 4) if config.ENABLE_CUDASIM else (32, 64, 32)
+TILE_ROWS, TILE_COLUMNS, TILE_DEPTH = (8, 16, 4) if IS_SIMULATED else (32, 64, 32)
 OWN = 4  # rows, and columns, of it that one thread has
 THREADS = TILE_ROWS // OWN * (TILE_COLUMNS // OWN)  # of a block
 PADDED_ROWS = TILE_ROWS + OWN  # in shared memory, so that threads find each other's banks free
 # Of shared memory, so that a thread reads four numbers at once; the simulator does not know of it.
-ALIGNMENT = None if config.ENABLE_CUDASIM else 16
+ALIGNMENT = None if IS_SIMULATED else 16
 
 WEIGHTS, BIASES = range(2)  # kinds of the jobs of `weight_gradients`
 FAILED, N_DONE, SCALE = range(3)  # of the state that one step hands on to the next
@@ -57,7 +59,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     It is kept on disk as the kernels of the CPU are, but not where it is only simulated.
     """
     compiled: Any = cuda.jit(function)
-    if not config.ENABLE_CUDASIM:
+    if not IS_SIMULATED:
         with suppress(RuntimeError):  # "cannot cache function: no locator available"
             compiled._cache = _cache(function)
     return compiled
@@ -233,9 +235,10 @@ def conditioner(c, first, params, transposed, layout, work, shared):
     slot, end = slot_of(c, work), first + TILE_ROWS
     n_inputs = layout.n_inputs[c]
     n_hidden = work.hidden.shape[1]
+    real = work.coordinates.dtype.type
     for i in range(cuda.threadIdx.x, n_inputs * TILE_ROWS, THREADS):
         r, k = first + i // n_inputs, i % n_inputs
-        work.inputs[slot, r, k] = 2.0 * work.coordinates[r, layout.split[c, k]] - 1.0
+        work.inputs[slot, r, k] = real(2) * work.coordinates[r, layout.split[c, k]] - real(1)
     slope, one = params.dtype.type(NEGATIVE_SLOPE), params.dtype.type(1)
     source = work.inputs[slot, first:end, :n_inputs]
     for k in range(n_hidden if n_inputs > 0 else 0):
@@ -315,7 +318,7 @@ def coupling_backward(c, first, params, transposed, layout, work, shared):
         cuda.syncthreads()
         for i in range(cuda.threadIdx.x, n_inputs * TILE_ROWS, THREADS):
             r, k = i // n_inputs, i % n_inputs
-            work.dcoordinates[first + r, layout.split[c, k]] += 2.0 * dinputs[r, k]
+            work.dcoordinates[first + r, layout.split[c, k]] += dinputs[r, k] + dinputs[r, k]
         cuda.syncthreads()
 
 
@@ -381,14 +384,14 @@ def first_outside(found, points, is_latent, layout):
 def transpose_weights(transposed, params, layout):
     """Copy all weight matrices, transposed, to the places where they stand in params.
 
-    transposed: (n_params,), set. One block a layer, cells outside.
+    transposed: (n_params,), set. The grid is (how many layers, cells outside, and blocks for each).
     """
     n_layers = layout.layers.shape[1]
     c, k = cuda.blockIdx.x // n_layers, cuda.blockIdx.x % n_layers
     layer = layout.layers[c, k]
     is_last = k == n_layers - 1  # kept as (n_out, n_in)
     n, m, place = (layer[1] if is_last else layer[0]), (layer[0] if is_last else layer[1]), layer[2]
-    for i in range(cuda.threadIdx.x, n * m, THREADS):
+    for i in range(cuda.blockIdx.y * THREADS + cuda.threadIdx.x, n * m, cuda.gridDim.y * THREADS):
         transposed[place + i % m * n + i // m] = params[place + i]
 
 

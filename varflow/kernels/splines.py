@@ -11,6 +11,9 @@ coordinate. Each cell is four functions and one row of the table `CELLS`:
 They take m coordinates at once, bins outside and coordinates inside, which is the order that vectorises
 (a GPU thread calls them with m = 1). Shapes: logits and values (P, m), scratch (SCRATCH_ROWS, m), everything
 else (m,). With logits of zero, each cell is the identity.
+
+All arithmetic of a map is in the precision of its coordinates, `real`: a GPU is slow in float64, and one
+constant or index that is not cast makes all that it meets float64.
 """
 
 import math
@@ -110,46 +113,50 @@ def pwlinear_activate(logits, largest):
 def pwlinear_forward(z, slope, values, x, scratch):
     """Piecewise-linear map, bins of equal width in x (Müller et al., arXiv 1808.03856, section 4.1)."""
     n_bins, m = values.shape
+    real = x.dtype.type
+    zero, one = real(0), real(1)
     total, position = scratch[0], scratch[1]
     for i in range(m):
-        z[i] = 0.0
-        total[i] = 0.0
-        slope[i] = 0.0
-        position[i] = x[i] * n_bins  # rounded once: so exactly one bin finds x within its edges
+        z[i] = zero
+        total[i] = zero
+        slope[i] = zero
+        position[i] = x[i] * real(n_bins)  # rounded once: so exactly one bin finds x within its edges
     for j in range(n_bins):
         is_last = j == n_bins - 1
         for i in range(m):
-            inside = position[i] - j  # of x, from the left edge of bin j
-            z[i] += values[j, i] * min(max(inside, 0.0), 1.0)
+            inside = position[i] - real(j)  # of x, from the left edge of bin j
+            z[i] += values[j, i] * min(max(inside, zero), one)
             total[i] += values[j, i]
-            slope[i] += values[j, i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
+            slope[i] += values[j, i] if inside >= zero and (inside < one or is_last) else zero
     for i in range(m):
-        over_total = 1.0 / total[i]
-        z[i] = min(z[i] * over_total, 1.0)
-        slope[i] *= n_bins * over_total
+        over_total = one / total[i]
+        z[i] = min(z[i] * over_total, one)
+        slope[i] *= real(n_bins) * over_total
 
 
 @device_function
 def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     """Derivatives through `pwlinear_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape
+    real = x.dtype.type
+    zero, one = real(0), real(1)
     rising, falling, position = scratch[0], scratch[1], scratch[2]
     for i in range(m):
-        rising[i] = 0.0
-        position[i] = x[i] * n_bins
+        rising[i] = zero
+        position[i] = x[i] * real(n_bins)
     for j in range(n_bins):
         for i in range(m):
             rising[i] += values[j, i]
     for i in range(m):
-        over_total = 1.0 / rising[i]
+        over_total = one / rising[i]
         rising[i] = dz[i] * over_total
         falling[i] = (dz[i] * z[i] + dlog_slope[i]) * over_total
     for j in range(n_bins):
         is_last = j == n_bins - 1
         for i in range(m):
-            inside = position[i] - j
-            here = dlog_slope[i] if inside >= 0.0 and (inside < 1.0 or is_last) else 0.0
-            dlogits[j, i] = values[j, i] * (rising[i] * min(max(inside, 0.0), 1.0) - falling[i]) + here
+            inside = position[i] - real(j)
+            here = dlog_slope[i] if inside >= zero and (inside < one or is_last) else zero
+            dlogits[j, i] = values[j, i] * (rising[i] * min(max(inside, zero), one) - falling[i]) + here
     for i in range(m):
         dx[i] = dz[i] * slope[i]
 
@@ -158,24 +165,26 @@ def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
 def pwlinear_inverse(x, slope, values, z, scratch):
     """Inverse of `pwlinear_forward`; x and z may be the same array."""
     n_bins, m = values.shape
+    real = z.dtype.type
+    zero, one, infinity = real(0), real(1), real(math.inf)
     total, k = scratch[0], scratch[1]
     for i in range(m):
-        total[i] = 0.0
-        k[i] = 0.0
+        total[i] = zero
+        k[i] = zero
     for j in range(n_bins):
         for i in range(m):
             total[i] += values[j, i]
     for i in range(m):
-        x[i] = z[i] * total[i] if z[i] < 1.0 else math.inf  # 1 goes to 1, whatever the sums are rounded to
+        x[i] = z[i] * total[i] if z[i] < one else infinity  # 1 goes to 1, whatever the sums are rounded to
     for j in range(n_bins - 1):
         for i in range(m):
-            is_beyond = k[i] == j and x[i] >= values[j, i]
-            x[i] -= values[j, i] if is_beyond else 0.0  # what is left to cover
-            k[i] += 1.0 if is_beyond else 0.0  # in which bin
+            is_beyond = k[i] == real(j) and x[i] >= values[j, i]
+            x[i] -= values[j, i] if is_beyond else zero  # what is left to cover
+            k[i] += one if is_beyond else zero  # in which bin
     for i in range(m):
         here = values[int(k[i]), i]
-        x[i] = (k[i] + min(x[i] / here, 1.0)) / n_bins
-        slope[i] = here * n_bins / total[i]
+        x[i] = (k[i] + min(x[i] / here, one)) / real(n_bins)
+        slope[i] = here * real(n_bins) / total[i]
 
 
 @device_function
@@ -189,9 +198,9 @@ def pwquad_activate(logits, largest):
 @device_function
 def pwquad_part(values, factor, j, i):
     """Area below bin j of coordinate i, up to the factor of heights, its width and its mean height."""
-    n_bins = values.shape[0] // 2
-    height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
-    width = MIN_SHARE / n_bins + factor * values[j, i]
+    n_bins, real = values.shape[0] // 2, type(factor)
+    height = real(0.5) * (real(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+    width = real(MIN_SHARE) / real(n_bins) + factor * values[j, i]
     return width * height, width, height
 
 
@@ -203,42 +212,44 @@ def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heigh
     factor of widths; the area and the sum of the mean heights of all bins, and of those to the left.
     """
     n_bins, m = values.shape[0] // 2, values.shape[1]
-    least = MIN_SHARE / n_bins
+    real = target.dtype.type
+    zero, one = real(0), real(1)
+    least = real(MIN_SHARE) / real(n_bins)
     for i in range(m):
-        k[i] = 0.0
-        left[i] = 0.0
-        below[i] = 0.0
-        factor[i] = 0.0
-        area[i] = 0.0
-        heights_below[i] = 0.0
-        heights[i] = 0.0
+        k[i] = zero
+        left[i] = zero
+        below[i] = zero
+        factor[i] = zero
+        area[i] = zero
+        heights_below[i] = zero
+        heights[i] = zero
     for j in range(n_bins):
         for i in range(m):
-            height = 0.5 * (np.float64(values[n_bins + j, i]) + values[n_bins + j + 1, i])
+            height = real(0.5) * (real(values[n_bins + j, i]) + values[n_bins + j + 1, i])
             factor[i] += values[j, i]
             area[i] += values[j, i] * height
             heights[i] += height
     for i in range(m):
-        factor[i] = (1.0 - MIN_SHARE) / factor[i]
+        factor[i] = real(1.0 - MIN_SHARE) / factor[i]
         area[i] = least * heights[i] + factor[i] * area[i]
     for j in range(n_bins - 1):
         for i in range(m):
             part, width, height = pwquad_part(values, factor[i], j, i)
             reached = below[i] + part if is_latent else left[i] + width
-            goal = target[i] * (area[i] if is_latent else 1.0)
-            is_beyond = k[i] == j and goal >= reached
-            k[i] += 1.0 if is_beyond else 0.0
-            left[i] += width if is_beyond else 0.0
-            below[i] += part if is_beyond else 0.0
-            heights_below[i] += height if is_beyond else 0.0
+            goal = target[i] * (area[i] if is_latent else one)
+            is_beyond = k[i] == real(j) and goal >= reached
+            k[i] += one if is_beyond else zero
+            left[i] += width if is_beyond else zero
+            below[i] += part if is_beyond else zero
+            heights_below[i] += height if is_beyond else zero
 
 
 @device_function
 def pwquad_piece(values, factor, j, i):
     """Heights at both sides of bin j of coordinate i, and its width."""
-    n_bins = values.shape[0] // 2
-    low, high = np.float64(values[n_bins + j, i]), np.float64(values[n_bins + j + 1, i])
-    return low, high, MIN_SHARE / n_bins + factor * values[j, i]
+    n_bins, real = values.shape[0] // 2, type(factor)
+    low, high = real(values[n_bins + j, i]), real(values[n_bins + j + 1, i])
+    return low, high, real(MIN_SHARE) / real(n_bins) + factor * values[j, i]
 
 
 @device_function
@@ -251,13 +262,15 @@ def pwquad_height(low, high, inside):
 def pwquad_forward(z, slope, values, x, scratch):
     """Piecewise-quadratic map: its slope is a polygon (Müller et al., arXiv 1808.03856, section 4.2)."""
     m = values.shape[1]
+    real = x.dtype.type
+    zero, half, one = real(0), real(0.5), real(1)
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     pwquad_locate(values, x, False, k, left, below, factor, area, scratch[5], scratch[6])
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
-        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
+        inside = min(max((x[i] - left[i]) / width, zero), one)
         height = pwquad_height(low, high, inside)
-        z[i] = min((below[i] + 0.5 * width * inside * (low + height)) / area[i], 1.0)
+        z[i] = min((below[i] + half * width * inside * (low + height)) / area[i], one)
         slope[i] = height / area[i]
 
 
@@ -265,7 +278,9 @@ def pwquad_forward(z, slope, values, x, scratch):
 def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     """Derivatives through `pwquad_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape[0] // 2, values.shape[1]
-    least = MIN_SHARE / n_bins
+    real = x.dtype.type
+    zero, half, one = real(0), real(0.5), real(1)
+    least = real(MIN_SHARE) / real(n_bins)
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     heights_below, heights = scratch[5], scratch[6]
     pwquad_locate(values, x, False, k, left, below, factor, area, heights_below, heights)
@@ -274,38 +289,40 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     mean = scratch[1]  # of the derivatives in the widths, by the widths; takes the place of left
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
-        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
+        inside = min(max((x[i] - left[i]) / width, zero), one)
         height = pwquad_height(low, high, inside)
         dheight = dlog_slope[i] / height
         dpart[i] = dz[i] / area[i]
         darea[i] = -(dz[i] * z[i] + dlog_slope[i]) / area[i]
         dx[i] = dpart[i] * height + dheight * (high - low) / width
-        dlow[i] = dpart[i] * width * inside * (1.0 - 0.5 * inside) + dheight * (1.0 - inside)
-        dhigh[i] = dpart[i] * width * inside * 0.5 * inside + dheight * inside
-        half = 0.5 * (low + high)
-        dwidth[i] = dpart[i] * 0.5 * inside * (low + height) - dx[i] * inside + darea[i] * half
+        dlow[i] = dpart[i] * width * inside * (one - half * inside) + dheight * (one - inside)
+        dhigh[i] = dpart[i] * width * inside * half * inside + dheight * inside
+        middle = half * (low + high)
+        dwidth[i] = dpart[i] * half * inside * (low + height) - dx[i] * inside + darea[i] * middle
         mean[i] = (
             dpart[i] * (below[i] - least * heights_below[i])
             - dx[i] * (left[i] - least * k[i])
             + darea[i] * (area[i] - least * heights[i])
-            + (dwidth[i] - darea[i] * half) * (width - least)
-        ) / (1.0 - MIN_SHARE)
+            + (dwidth[i] - darea[i] * middle) * (width - least)
+        ) / real(1.0 - MIN_SHARE)
     for j in range(n_bins):
+        number = real(j)
         for i in range(m):
             _, _, height = pwquad_part(values, factor[i], j, i)
-            dother = darea[i] * height + (dpart[i] * height - dx[i] if j < k[i] else 0.0)
-            here = dwidth[i] if j == k[i] else dother
+            dother = darea[i] * height + (dpart[i] * height - dx[i] if number < k[i] else zero)
+            here = dwidth[i] if number == k[i] else dother
             dlogits[j, i] = factor[i] * values[j, i] * (here - mean[i])
     dvertex = scratch[2]  # in the next vertex, from the bin to the left of it; takes the place of below
     for i in range(m):
-        dvertex[i] = 0.0
+        dvertex[i] = zero
     for j in range(n_bins):
+        number = real(j)
         for i in range(m):
             _, width, _ = pwquad_part(values, factor[i], j, i)
-            dboth = 0.5 * width * (darea[i] + (dpart[i] if j < k[i] else 0.0))
-            here = dvertex[i] + dboth + (dlow[i] if j == k[i] else 0.0)
+            dboth = half * width * (darea[i] + (dpart[i] if number < k[i] else zero))
+            here = dvertex[i] + dboth + (dlow[i] if number == k[i] else zero)
             dlogits[n_bins + j, i] = values[n_bins + j, i] * here
-            dvertex[i] = dboth + (dhigh[i] if j == k[i] else 0.0)
+            dvertex[i] = dboth + (dhigh[i] if number == k[i] else zero)
     for i in range(m):
         dlogits[2 * n_bins, i] = values[2 * n_bins, i] * dvertex[i]
 
@@ -314,15 +331,17 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
 def pwquad_inverse(x, slope, values, z, scratch):
     """Inverse of `pwquad_forward`; x and z may be the same array."""
     m = values.shape[1]
+    real = z.dtype.type
+    zero, one, two = real(0), real(1), real(2)
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     pwquad_locate(values, z, True, k, left, below, factor, area, scratch[5], scratch[6])
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
-        part = max(z[i] * area[i] - below[i], 0.0) / width
-        height = math.sqrt(max(low * low + 2.0 * (high - low) * part, 0.0))
-        inside = 2.0 * part / (low + height)  # the quadratic's root without a difference of equals
-        inside = min(inside, 1.0) if z[i] < 1.0 else 1.0
-        x[i] = min(left[i] + width * inside, 1.0) if z[i] < 1.0 else 1.0
+        part = max(z[i] * area[i] - below[i], zero) / width
+        height = math.sqrt(max(low * low + two * (high - low) * part, zero))
+        inside = two * part / (low + height)  # the quadratic's root without a difference of equals
+        inside = min(inside, one) if z[i] < one else one
+        x[i] = min(left[i] + width * inside, one) if z[i] < one else one
         slope[i] = pwquad_height(low, high, inside) / area[i]
 
 
@@ -342,26 +361,28 @@ def rqs_locate(values, target, is_latent, k, left, bottom, factor, height_factor
     Set, all (m,): the number k of the bin, its left edge, its lower edge, the factors of widths and heights.
     """
     n_bins, m = values.shape[0] // 3, values.shape[1]
-    least = MIN_SHARE / n_bins
+    real = target.dtype.type
+    zero, one = real(0), real(1)
+    least = real(MIN_SHARE) / real(n_bins)
     for i in range(m):
-        k[i] = 0.0
-        left[i] = 0.0
-        bottom[i] = 0.0
-        factor[i] = 0.0
-        height_factor[i] = 0.0
+        k[i] = zero
+        left[i] = zero
+        bottom[i] = zero
+        factor[i] = zero
+        height_factor[i] = zero
     for j in range(n_bins):
         for i in range(m):
             factor[i] += values[j, i]
             height_factor[i] += values[n_bins + j, i]
     for i in range(m):
-        factor[i] = (1.0 - MIN_SHARE) / factor[i]
-        height_factor[i] = (1.0 - MIN_SHARE) / height_factor[i]
+        factor[i] = real(1.0 - MIN_SHARE) / factor[i]
+        height_factor[i] = real(1.0 - MIN_SHARE) / height_factor[i]
     for j in range(n_bins - 1):
         for i in range(m):
             right = left[i] + (least + factor[i] * values[j, i])
             top = bottom[i] + (least + height_factor[i] * values[n_bins + j, i])
-            is_beyond = k[i] == j and target[i] >= (top if is_latent else right)
-            k[i] += 1.0 if is_beyond else 0.0
+            is_beyond = k[i] == real(j) and target[i] >= (top if is_latent else right)
+            k[i] += one if is_beyond else zero
             left[i] = right if is_beyond else left[i]
             bottom[i] = top if is_beyond else bottom[i]
 
@@ -369,35 +390,39 @@ def rqs_locate(values, target, is_latent, k, left, bottom, factor, height_factor
 @device_function
 def rqs_piece(values, factor, height_factor, j, i):
     """Width and height of bin j of coordinate i, and the slopes at its two edges."""
-    n_bins = values.shape[0] // 3
-    width = MIN_SHARE / n_bins + factor * values[j, i]
-    height = MIN_SHARE / n_bins + height_factor * values[n_bins + j, i]
-    first = MIN_SLOPE + (1.0 - MIN_SLOPE) * np.float64(values[2 * n_bins + j, i])
-    last = MIN_SLOPE + (1.0 - MIN_SLOPE) * np.float64(values[2 * n_bins + j + 1, i])
+    n_bins, real = values.shape[0] // 3, type(factor)
+    least = real(MIN_SHARE) / real(n_bins)
+    width = least + factor * values[j, i]
+    height = least + height_factor * values[n_bins + j, i]
+    first = real(MIN_SLOPE) + real(1.0 - MIN_SLOPE) * real(values[2 * n_bins + j, i])
+    last = real(MIN_SLOPE) + real(1.0 - MIN_SLOPE) * real(values[2 * n_bins + j + 1, i])
     return width, height, first, last
 
 
 @device_function
 def rqs_top(mean, first, last, inside):
     """Numerator of the slope, over the square of the mean slope of the bin (equation 5)."""
-    outside = 1.0 - inside
-    return last * inside * inside + 2.0 * mean * inside * outside + first * outside * outside
+    real = type(mean)
+    outside = real(1) - inside
+    return last * inside * inside + real(2) * mean * inside * outside + first * outside * outside
 
 
 @device_function
 def rqs_forward(z, slope, values, x, scratch):
     """Monotone rational-quadratic spline (Durkan et al., arXiv 1906.04032, equations 4 and 5)."""
     m = values.shape[1]
+    real = x.dtype.type
+    zero, one, two = real(0), real(1), real(2)
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, x, False, k, left, bottom, factor, height_factor)
     for i in range(m):
         width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
-        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
-        both = inside * (1.0 - inside)
-        denominator = mean + (first + last - 2.0 * mean) * both
+        inside = min(max((x[i] - left[i]) / width, zero), one)
+        both = inside * (one - inside)
+        denominator = mean + (first + last - two * mean) * both
         numerator = mean * inside * inside + first * both
-        z[i] = min(bottom[i] + height * min(numerator / denominator, 1.0), 1.0)
+        z[i] = min(bottom[i] + height * min(numerator / denominator, one), one)
         top = rqs_top(mean, first, last, inside)
         slope[i] = top * (mean / denominator) ** 2
 
@@ -406,7 +431,9 @@ def rqs_forward(z, slope, values, x, scratch):
 def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     """Derivatives through `rqs_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape[0] // 3, values.shape[1]
-    least = MIN_SHARE / n_bins
+    real = x.dtype.type
+    zero, one, two = real(0), real(1), real(2)
+    least = real(MIN_SHARE) / real(n_bins)
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, x, False, k, left, bottom, factor, height_factor)
     # Derivatives in the lower edge, in the width and the height of the bin, in the slopes at its two edges,
@@ -416,26 +443,26 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     for i in range(m):
         width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
-        inside = min(max((x[i] - left[i]) / width, 0.0), 1.0)
-        outside = 1.0 - inside
+        inside = min(max((x[i] - left[i]) / width, zero), one)
+        outside = one - inside
         both = inside * outside
-        excess = first + last - 2.0 * mean
+        excess = first + last - two * mean
         denominator = mean + excess * both
         ratio = (mean * inside * inside + first * both) / denominator
         top = rqs_top(mean, first, last, inside)
-        dlog_top, dlog_denominator = dlog_slope[i] / top, -2.0 * dlog_slope[i] / denominator
+        dlog_top, dlog_denominator = dlog_slope[i] / top, -two * dlog_slope[i] / denominator
         dratio = dz[i] * height / denominator
         dmean = (
-            dratio * (inside * inside - ratio * (1.0 - 2.0 * both))
-            + 2.0 * dlog_slope[i] / mean
-            + dlog_top * 2.0 * both
-            + dlog_denominator * (1.0 - 2.0 * both)
+            dratio * (inside * inside - ratio * (one - two * both))
+            + two * dlog_slope[i] / mean
+            + dlog_top * two * both
+            + dlog_denominator * (one - two * both)
         )
-        dfirst[i] = dratio * both * (1.0 - ratio) + dlog_top * outside * outside + dlog_denominator * both
+        dfirst[i] = dratio * both * (one - ratio) + dlog_top * outside * outside + dlog_denominator * both
         dlast[i] = -dratio * both * ratio + dlog_top * inside * inside + dlog_denominator * both
         dinside = (
             dz[i] * slope[i] * width
-            + dlog_top * 2.0 * (last * inside + mean * (outside - inside) - first * outside)
+            + dlog_top * two * (last * inside + mean * (outside - inside) - first * outside)
             + dlog_denominator * excess * (outside - inside)
         )
         dbottom[i] = dz[i]
@@ -444,39 +471,44 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
         dheight[i] = dbottom[i] * ratio + dmean / width
         mean_dwidth[i] = -dx[i] * (left[i] - least * k[i]) + dwidth[i] * (width - least)
         mean_dheight[i] = dbottom[i] * (bottom[i] - least * k[i]) + dheight[i] * (height - least)
-        mean_dwidth[i] /= 1.0 - MIN_SHARE
-        mean_dheight[i] /= 1.0 - MIN_SHARE
+        mean_dwidth[i] /= real(1.0 - MIN_SHARE)
+        mean_dheight[i] /= real(1.0 - MIN_SHARE)
     for j in range(n_bins):
+        number = real(j)
         for i in range(m):
-            here = dwidth[i] if j == k[i] else (-dx[i] if j < k[i] else 0.0)
+            here = dwidth[i] if number == k[i] else (-dx[i] if number < k[i] else zero)
             dlogits[j, i] = factor[i] * values[j, i] * (here - mean_dwidth[i])
-            here = dheight[i] if j == k[i] else (dbottom[i] if j < k[i] else 0.0)
+            here = dheight[i] if number == k[i] else (dbottom[i] if number < k[i] else zero)
             dlogits[n_bins + j, i] = height_factor[i] * values[n_bins + j, i] * (here - mean_dheight[i])
     for j in range(n_bins + 1):
+        number = real(j)
         for i in range(m):
-            here = dfirst[i] if j == k[i] else (dlast[i] if j == k[i] + 1.0 else 0.0)
-            dlogits[2 * n_bins + j, i] = (1.0 - MIN_SLOPE) * here * values[2 * n_bins + j, i]
+            here = dfirst[i] if number == k[i] else (dlast[i] if number == k[i] + one else zero)
+            dlogits[2 * n_bins + j, i] = real(1.0 - MIN_SLOPE) * here * values[2 * n_bins + j, i]
 
 
 @device_function
 def rqs_inverse(x, slope, values, z, scratch):
     """Inverse of `rqs_forward` (equations 6 to 8); x and z may be the same array."""
     m = values.shape[1]
+    real = z.dtype.type
+    zero, one, two, four, tiny = real(0), real(1), real(2), real(4), real(1e-30)
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, z, True, k, left, bottom, factor, height_factor)
     for i in range(m):
         width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
-        ratio = min(max((z[i] - bottom[i]) / height, 0.0), 1.0)
-        excess = first + last - 2.0 * mean
+        ratio = min(max((z[i] - bottom[i]) / height, zero), one)
+        excess = first + last - two * mean
         a = mean - first + ratio * excess
         b = first - ratio * excess
         c = -mean * ratio
-        root = math.sqrt(max(b * b - 4.0 * a * c, 0.0))
-        inside = -2.0 * c / (b + root) if b > 0.0 else (root - b) / (2.0 * a)  # no difference of equals
-        inside = min(inside, 1.0) if z[i] < 1.0 else 1.0
-        x[i] = min(left[i] + width * inside, 1.0) if z[i] < 1.0 else 1.0
-        both = inside * (1.0 - inside)
+        root = math.sqrt(max(b * b - four * a * c, zero))
+        # No difference of equals; nor 0 / 0, where float32 rounds a and b to 0 because slopes are steep.
+        inside = -two * c / (b + root) if b > zero else (root - b) / max(two * a, tiny)
+        inside = min(inside, one) if z[i] < one else one
+        x[i] = min(left[i] + width * inside, one) if z[i] < one else one
+        both = inside * (one - inside)
         top = rqs_top(mean, first, last, inside)
         slope[i] = top * (mean / (mean + excess * both)) ** 2
 
