@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,12 +54,28 @@ every_flow = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_turns():
-    """The simulator's threads wait for each other all the time."""
+def sound_simulator():
+    """Mend what numba's simulator has at fault, and let threads that wait for each other take turns quickly.
+
+    By itself, it lets two threads that ask for the same shared array at the same time have one each.
+    """
+    if not SIMULATED:
+        yield
+        return
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    lock = threading.Lock()
+
+    def array(self, shape, dtype, alignment=None):
+        caller = sys._getframe(1)
+        with lock:
+            return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
+
     interval = sys.getswitchinterval()
-    if SIMULATED:
-        sys.setswitchinterval(1e-4)
-    yield
+    sys.setswitchinterval(1e-4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeCUDAShared, "array", array)
+        yield
     sys.setswitchinterval(interval)
 
 
@@ -92,6 +109,12 @@ def gradient_on_device(objective, rows):
     return taken.losses[0], steps._dparams.copy_to_host()
 
 
+class ArrayOfGPU:
+    """What CuPy's arrays look like from afar."""
+
+    __cuda_array_interface__ = {}  # noqa: RUF012 - nobody changes it
+
+
 class TestFallback:
     """What there is without a GPU."""
 
@@ -122,6 +145,8 @@ class TestFallback:
             vf.Integrator(np.sum, 2, backend="cuda")
         with pytest.raises(vf.BackendError):
             vf.device_integrand(np.sum)
+        with pytest.raises(vf.BackendError):
+            Dataset(ArrayOfGPU(), np.ones(3), np.ones(3))
 
     @pytest.mark.skipif(missing() is None, reason="there is a GPU")
     def test_auto_takes_the_cpu_and_says_so_once(self):
@@ -149,13 +174,10 @@ class TestFallback:
         assert process.stderr.count("\n") == 1
 
     def test_arrays_of_a_gpu_need_its_backend(self):
-        class Array:
-            __cuda_array_interface__ = {}  # noqa: RUF012 - nobody changes it
-
         with pytest.raises(
             TypeError, match=r"^an array x on the GPU needs a flow with backend 'cuda', found 'cpu'"
         ):
-            Flow(2).log_prob(Array())
+            Flow(2).log_prob(ArrayOfGPU())
         with pytest.raises(TypeError, match=r"^sample_blocks_on_device needs a flow with backend 'cuda'"):
             Flow(2).sample_blocks_on_device(10)
 

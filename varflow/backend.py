@@ -2,11 +2,13 @@
 
 import logging
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from varflow.errors import BackendError, unknown_name
 
-__all__ = ["BACKENDS", "PRECISIONS", "choose_backend", "choose_precision", "is_on_device"]
+__all__ = ["BACKENDS", "PRECISIONS", "choose_backend", "choose_precision", "is_on_device", "load_gpu"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,27 @@ def choose_backend(name: str) -> str:
     if name == "cpu" or missing() is None:
         return "cpu" if name == "cpu" else "cuda"
     if name == "cuda":
-        raise BackendError(f"backend 'cuda': {missing()}")
+        load_gpu()  # raises
     _say_fallback()
     return "cpu"
+
+
+def load_gpu() -> Any:
+    """Import the module `gpu`, and numba.cuda with it, which takes long: only where a GPU is used.
+
+    Returns
+    -------
+    module
+        The module.
+
+    Raises
+    ------
+    BackendError
+        If something is missing.
+    """
+    if reason := missing():
+        raise BackendError(f"backend 'cuda': {reason}")
+    return import_module("varflow.gpu")
 
 
 def choose_precision(precision: str | None, dtype: str, backend: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from varflow.backend import is_on_device
+from varflow.backend import is_on_device, load_gpu
 from varflow.errors import FileFormatError
 from varflow.files import read_points, write_points
 
@@ -387,9 +387,7 @@ def _floats(name: str, values: npt.ArrayLike) -> FloatArray:
     if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
         raise TypeError(f"{name} must not be a masked array: leave the masked rows out")
     if is_on_device(values):
-        from varflow.gpu import to_host  # it imports numba.cuda, which takes long and may not be there
-
-        values = to_host(values)
+        values = load_gpu().to_host(values)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -404,9 +402,7 @@ def _kept_on_device(x: object) -> Any:
     """View points that are on a GPU, and C-contiguous float64 there, as numba's device array; else None."""
     if not is_on_device(x):
         return None
-    from varflow.gpu import as_device_array  # as above
-
-    array = as_device_array(x)
+    array = load_gpu().as_device_array(x)
     return array if array.dtype == np.float64 and array.is_c_contiguous() else None
 
 

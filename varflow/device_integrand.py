@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from varflow.backend import choose_backend, is_on_device
+from varflow.backend import is_on_device, load_gpu
 
 __all__ = ["device_integrand", "is_device_function"]
 
@@ -18,8 +18,7 @@ class _DeviceIntegrand:
         self._kernel: Any = None
 
     def __call__(self, x: np.ndarray) -> Any:
-        from varflow import gpu  # it imports numba.cuda, which takes long and may not be there
-
+        gpu = load_gpu()
         points = gpu.to_device(x)
         if not is_device_function(self.f):
             return _to_host(self.f(points))
@@ -56,7 +55,7 @@ def device_integrand(f: Callable[..., Any]) -> Callable[[np.ndarray], Any]:
     """
     if not (callable(f) or is_device_function(f)):
         raise TypeError(f"f must be callable, got {f!r}")
-    choose_backend("cuda")
+    load_gpu()
     return _DeviceIntegrand(f)
 
 
@@ -69,8 +68,6 @@ def is_device_function(f: object) -> bool:
 
 def _to_host(values: Any) -> Any:
     """Copy what f returned to the host."""
-    from varflow import gpu
-
     if isinstance(values, Mapping):
         return {key: _to_host(part) for key, part in values.items()}
-    return gpu.to_host(values) if is_on_device(values) else values
+    return load_gpu().to_host(values) if is_on_device(values) else values

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from varflow.architecture import Architecture, positive_int
 from varflow.archive import Kind, read_archive, write_archive
-from varflow.backend import choose_backend, choose_precision, is_on_device
+from varflow.backend import choose_backend, choose_precision, is_on_device, load_gpu
 from varflow.dataset import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.kernels import cpu
@@ -146,9 +146,8 @@ class Flow:
     @cached_property
     def device(self) -> "DeviceFlow":
         """What of the flow is kept on the GPU, with backend "cuda"."""
-        from varflow.gpu import DeviceFlow  # it imports numba.cuda, which takes long and may not be there
-
-        return DeviceFlow(self.architecture, self.layout, self.precision)
+        device: DeviceFlow = load_gpu().DeviceFlow(self.architecture, self.layout, self.precision)
+        return device
 
     def to_latent(self, x: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Map points to latent space.

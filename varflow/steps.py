@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from varflow.adam import Adam
+from varflow.backend import load_gpu
 from varflow.errors import InvalidLossError
 from varflow.flow import Flow
 from varflow.objective import GradientBuffers, Objective
@@ -107,6 +108,5 @@ def make_steps(flow: Flow, n_batch: int) -> Steps:
     """Make what takes steps with a flow's backend, for minibatches of at most n_batch rows."""
     if flow.backend == "cpu":
         return CpuSteps(flow, n_batch)
-    from varflow.gpu import DeviceSteps  # it imports numba.cuda, which takes long and may not be there
-
-    return DeviceSteps(flow, n_batch)
+    steps: Steps = load_gpu().DeviceSteps(flow, n_batch)
+    return steps
