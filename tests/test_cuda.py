@@ -442,8 +442,7 @@ class TestIntegrands:
 @pytest.mark.skipif(SIMULATED, reason="runs the simulator")
 def test_in_the_simulator(tmp_path):
     """All tests above that are marked on_device, one thread of Python for each of the GPU's."""
-    results = {f"{loss} {name}": part for loss in TRAININGS for name, part in train("cpu", loss).items()}
-    np.savez(tmp_path / "cpu.npz", **results)
+    np.savez(tmp_path / "cpu.npz", **cpu_results())
     environment = os.environ | {
         "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", CPU_FILE: str(tmp_path / "cpu.npz"),
     }  # fmt: skip

@@ -59,12 +59,13 @@ def choose_backend(name: str) -> str:
     """
     if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
-    if name == "cpu" or missing() is None:
-        return "cpu" if name == "cpu" else "cuda"
-    if name == "cuda":
-        load_gpu()  # raises
-    _say_fallback()
-    return "cpu"
+    if name == "auto" and missing() is not None:
+        _say_fallback()
+        return "cpu"
+    if name == "cpu":
+        return "cpu"
+    load_gpu()  # raises if something is missing
+    return "cuda"
 
 
 def load_gpu() -> Any:
