@@ -251,6 +251,11 @@ def dkl_loss(fx, px, log_q):
 LOSSES = {"variance": variance_loss, "dkl": dkl_loss}
 
 
+def with_control_variate(value, px):
+    """The loss value(z, log_q) with the mean of q / p besides."""
+    return lambda z, log_q: value(z, log_q) + np.exp(log_q - np.log(px)).mean(axis=-1)
+
+
 def derivatives(value, architecture, params, bounds, x, directions):
     """Derivatives (k,) of value(z, log_q), analytic in both, along directions (k, n_params)."""
     found = []

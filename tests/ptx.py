@@ -46,7 +46,8 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
         "transpose_weights": (params, params, layout),
         "transform": (points, numbers, points, flag, number, params, params, layout, work),
         "gradient": (
-            numbers, integer, points, indices, numbers, points, flag, number, params, params, layout, work,
+            numbers, integer, points, indices, numbers, numbers, points, flag, number, params, params, layout,
+            work,
         ),
         "weight_gradients": (
             array(dtype, 2), integer, array(np.int64, 2), integer, integer, layout, work,

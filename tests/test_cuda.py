@@ -297,6 +297,22 @@ class TestGradients:
             error = np.linalg.norm(found[block] - expected[block])
             assert error <= 1e-10 * np.linalg.norm(expected[block]) + 1e-14
 
+    def test_with_a_control_variate(self):
+        flow = make_flow(2, "pwquad", "iflow")
+        x, px, fx = make_data(flow)
+        data, rows = Dataset(x, px, fx, bounds=flow.bounds), np.arange(N)[::-1].copy()
+        weights, log_p = Objective(flow, data, LOSSES["variance"]).weights, data.logpx + flow.log_volume
+        objective = Objective.with_control_variate(flow, data.x, weights, log_p, LOSSES["variance"])
+        fx_scaled = np.exp(data.log_weight(1) + data.logpx)[rows]
+
+        def variance(z, log_q):
+            return naive.variance_loss(fx_scaled, data.px[rows], log_q)
+
+        value = naive.with_control_variate(variance, data.px[rows])
+        expected = naive.gradient(value, flow.architecture, flow.params, flow.bounds, x[rows])
+        _, found = gradient_on_device(objective, rows)
+        assert np.linalg.norm(found - expected) <= 1e-10 * np.linalg.norm(expected)
+
     def test_of_a_network_wider_than_a_tile(self, monkeypatch):
         """Products in several tiles each way, a minibatch in several chunks, a gradient of several parts."""
         from varflow import gpu

@@ -64,6 +64,14 @@ def gradient(flow, data, loss, rows=None, prior=None):
     return value, dparams.sum(axis=0)
 
 
+def controlled_gradient(flow, data, loss, rows):
+    """The same with the control variate."""
+    weights, log_p = Objective(flow, data, loss).weights, data.logpx + flow.log_volume
+    objective = Objective.with_control_variate(flow, data.x, weights, log_p, loss)
+    value, dparams = objective.gradient(rows, GradientBuffers(flow, len(rows)))
+    return value, dparams.sum(axis=0)
+
+
 def oracle_value(name, data, rows=None, prior=None):
     """The loss as a function of z and log q, with f scaled over all points as `Objective` says."""
     rows = slice(None) if rows is None else rows
@@ -185,6 +193,47 @@ class TestAgainstTheOracle:
         assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-12, abs=1e-12)
         expected = oracle_gradient(flow, data.x, value)
         assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+
+class TestControlVariate:
+    """The mean of q/p over x ~ p, whose derivative is added."""
+
+    @every_cell
+    @every_loss
+    @pytest.mark.parametrize("d", [1, 2, 5])
+    @pytest.mark.parametrize("n", [40, 200])
+    def test_is_that_of_the_oracle(self, cell, name, d, n):
+        flow = random_flow(d, cell=cell)
+        data = random_data(flow, smooth_points(flow, n))
+        rows = np.random.default_rng(2).integers(0, data.n, n)
+        value = naive.with_control_variate(oracle_value(name, data, rows), data.px[rows])
+        loss, found = controlled_gradient(flow, data, LOSSES[name], rows)
+        assert loss == gradient(flow, data, LOSSES[name], rows)[0]  # that is told is the loss alone
+        expected = oracle_gradient(flow, data.x[rows], value)
+        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+    @every_cell
+    @every_loss
+    def test_leaves_no_noise_where_the_flow_is_the_integrand(self, cell, name):
+        flow = random_flow(3, cell=cell)
+        x = uniform_points(flow, 300)
+        px = np.random.default_rng(1).uniform(0.5, 2, 300) * np.exp(-flow.log_volume)
+        q = np.exp(flow.log_prob(x))
+        unit = np.mean(q / px)  # what is taken for the integral of f, so that it is 1
+        data = Dataset(x, px * unit, q, bounds=flow.bounds)
+        with_noise = np.linalg.norm(gradient(flow, data, LOSSES[name], np.arange(50))[1])
+        for rows in (np.arange(1), np.arange(50), np.arange(300)):
+            _, found = controlled_gradient(flow, data, LOSSES[name], rows)
+            assert np.linalg.norm(found) < 1e-12 * with_noise
+
+    @every_loss
+    def test_without_a_finite_ratio_is_not_finite(self, name):
+        flow = random_flow(2)
+        data = random_data(flow, uniform_points(flow, 40))
+        rows, log_p = np.arange(40), np.full(40, -800.0)
+        objective = Objective.with_control_variate(flow, data.x, np.zeros(40), log_p, LOSSES[name])
+        _, dparams = objective.gradient(rows, GradientBuffers(flow, 40))
+        assert not np.isfinite(dparams).all()
 
 
 @every_cell

@@ -233,6 +233,7 @@ class _Points(NamedTuple):
 
     x: Any
     weights: Any
+    log_p: Any
     dz: Any
 
 
@@ -285,7 +286,7 @@ class DeviceSteps:
             loss, weights, dz = objective.derivative(minibatch)
             if not math.isfinite(loss):
                 return Taken(losses, f"the loss is {loss}")
-            points = _Points(*map(cuda.to_device, (objective.x[minibatch], weights, dz)))
+            points = _Points(*map(cuda.to_device, (objective.x[minibatch], weights, objective.log_p, dz)))
             rows = cuda.to_device(np.arange(len(minibatch)))
             taken = self._take(points, [rows], False, optim, [moment], scale, is_of_log)
             if taken.error is not None:
@@ -298,7 +299,8 @@ class DeviceSteps:
         if self._uploaded is None or self._uploaded[0] is not objective:
             x = cuda.to_device(objective.x) if objective.device_x is None else objective.device_x
             no_dz = cuda.device_array((0, self.flow.d), np.float64)
-            self._uploaded = objective, _Points(x, cuda.to_device(objective.weights), no_dz)
+            weights, log_p = cuda.to_device(objective.weights), cuda.to_device(objective.log_p)
+            self._uploaded = objective, _Points(x, weights, log_p, no_dz)
         return self._uploaded[1]
 
     def _take(
@@ -352,8 +354,9 @@ class DeviceSteps:
         for begin in range(0, n_batch, CHUNK_ROWS):
             n_tiles = _tiles(min(CHUNK_ROWS, n_batch - begin))
             launch(
-                kernels.gradient, n_tiles, self._losses, begin, points.x, rows, points.weights, points.dz,
-                is_variance, log_volume, device.params, device.transposed, device.layout, self._work,
+                kernels.gradient, n_tiles, self._losses, begin, points.x, rows, points.weights, points.log_p,
+                points.dz, is_variance, log_volume, device.params, device.transposed, device.layout,
+                self._work,
             )  # fmt: skip
             n_rows = n_tiles * TILE_ROWS
             grid = (self._jobs.shape[0], -(-n_rows // n_rows_a_part))

@@ -98,6 +98,7 @@ class Objective:
         check_same_box(flow, data)
         self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
         self.device_x = data.device_x
+        self.log_p = np.empty(0)
         self.is_known_to_kernels = loss.power is not None and prior is None
         if not self.is_known_to_kernels:
             self.px = data.px
@@ -112,8 +113,16 @@ class Objective:
                 np.exp(self.weights, out=self.weights)
 
     @classmethod
-    def of_weights(cls, flow: Flow, x: np.ndarray, weights: np.ndarray, loss: Loss) -> "Objective":
+    def with_control_variate(
+        cls, flow: Flow, x: np.ndarray, weights: np.ndarray, log_p: np.ndarray, loss: Loss
+    ) -> "Objective":
         """Make one of the losses that the kernels know, of points that need no checks.
+
+        Its gradient has a control variate: the mean of q/p over x ~ p is 1 whatever the parameters are, so
+        that adding its derivative changes no expectation. Where f, in units of its integral, equals q, the
+        derivatives of both cancel at each point, and nothing is left of the noise that keeps minibatches from
+        finding the minimum: (f^2 / q + q) / p is (f - q)^2 / (q p) + 2 f / p, and has its minimum at f = q
+        point by point, as (q - f log q) / p has.
 
         Parameters
         ----------
@@ -122,7 +131,10 @@ class Objective:
         x : ndarray, (n, d)
             Points in its box, C-contiguous.
         weights : ndarray, (n,)
-            log(f̂^2 / p) for the variance loss, f̂ / p for the DKL loss; p is the density in the unit cube.
+            log(f̂^2 / p) for the variance loss, f̂ / p for the DKL loss; f̂ is in units of the integral, p the
+            density in the unit cube.
+        log_p : ndarray, (n,)
+            Log of that density.
         loss : Loss
             Which of the two.
 
@@ -133,7 +145,8 @@ class Objective:
         """
         objective = cls.__new__(cls)
         objective.flow, objective.x, objective.loss, objective.prior = flow, read_only(x), loss, None
-        objective.is_known_to_kernels, objective.weights, objective.device_x = True, weights, None
+        objective.is_known_to_kernels, objective.device_x = True, None
+        objective.weights, objective.log_p = weights, log_p
         return objective
 
     def value(self, rows: np.ndarray) -> float:
@@ -179,7 +192,7 @@ class Objective:
             return self._gradient_by_derivative(rows, buffers)
         is_variance = self.loss.power == 2
         no_dz = np.empty((0, self.flow.d))
-        total, dparams = self._accumulate(self.x, rows, self.weights, no_dz, is_variance, buffers)
+        total, dparams = self._accumulate(self.x, rows, self.weights, self.log_p, no_dz, is_variance, buffers)
         loss = total / len(rows)
         if not is_variance and self.flow.log_volume != 0:
             loss += float(self.weights[rows].mean()) * self.flow.log_volume
@@ -222,7 +235,7 @@ class Objective:
         """Go through the flow twice: for log q, which the derivative needs, and with that forth and back."""
         loss, weights, dz = self.derivative(rows)
         x = read_only(self.x[rows])
-        _, dparams = self._accumulate(x, np.arange(len(rows)), weights, dz, False, buffers)
+        _, dparams = self._accumulate(x, np.arange(len(rows)), weights, self.log_p, dz, False, buffers)
         return loss, dparams
 
     def _accumulate(
@@ -230,6 +243,7 @@ class Objective:
         x: np.ndarray,
         rows: np.ndarray,
         weights: np.ndarray,
+        log_p: np.ndarray,
         dz: np.ndarray,
         is_variance: bool,
         buffers: GradientBuffers,
@@ -243,7 +257,7 @@ class Objective:
 
         def work(k: int) -> None:
             cpu.gradient(
-                dparams, losses, next_lane, x, rows, weights, dz, is_variance,
+                dparams, losses, next_lane, x, rows, weights, log_p, dz, is_variance,
                 flow.params, flow.layout, buffers.workspaces[k],
             )  # fmt: skip
 

@@ -1,9 +1,10 @@
 """The survey by replay: many small rounds of new points, each training on them and on earlier ones.
 
-A round draws points from the flow as it is, with a uniform share, and takes some steps: one on the new
-points, the others on points chosen from the later half of all so far, each with its density. The DKL loss
+A round draws points from the flow as it is, with a uniform share, and takes some steps: first on the new
+points, then on points chosen from the later three quarters of all so far, each with its density. The DKL loss
 comes first, which is robust while the flow is far off; then the logarithm of the variance loss, which is what
-is to be small at the end. The learning rate falls to zero in each stage.
+is to be small at the end. Gradients of both have a control variate, see `Objective.with_control_variate`:
+their noise falls as the flow comes closer to the integrand. The learning rate falls to zero in each stage.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,12 +40,14 @@ STRATEGIES = (
     "fixed_sample",
 )
 LEARNING_RATE = 5e-3
+BETAS = 0.9, 0.98  # gradients become smaller as their noise does: the second moments have to follow
 FEWEST_ROUNDS = 8  # of a stage
-ROUND = 1024  # new points a round, and points a step
-STEPS = 6  # a round
+ROUND = 1024  # new points a round
+STEPS = 12  # a round
+STEP = 512  # points a step
 UNIFORM_SHARE = 0.03  # of the new points
 WARM_UP = 20  # rounds in which the learning rate rises
-RECENT = 0.5  # share of all points, the latest, that earlier ones are chosen from
+RECENT = 0.75  # share of all points, the latest, that earlier ones are chosen from
 
 
 class Memory:
@@ -97,7 +100,8 @@ class Memory:
         log_weights = self._log_f[rows] - self._log_q[rows] - log_mean
         with np.errstate(under="ignore"):
             weights = np.exp(log_weights) if loss == "dkl" else log_weights + (self._log_f[rows] - log_mean)
-        return Objective.of_weights(flow, self._u[rows], weights, LOSSES[loss])
+        log_p = self._log_q[rows]
+        return Objective.with_control_variate(flow, self._u[rows], weights, log_p, LOSSES[loss])
 
     def is_uniform_better(self, flow: Flow, n: int, loss: str) -> bool:
         """Tell whether the uniform density has a smaller loss than the flow on the last n points."""
@@ -122,7 +126,7 @@ class Round(NamedTuple):
 
 def stage_optimiser() -> Adam:
     """Make the optimiser of a new stage."""
-    return Adam(lr=LEARNING_RATE, schedule="cosine")
+    return Adam(lr=LEARNING_RATE, schedule="cosine", betas=BETAS)
 
 
 class Replay:
@@ -153,7 +157,7 @@ class Replay:
         self.flow, self.evaluate, self.memory, self.generator = flow, evaluate, memory, generator
         self.loss = loss
         self.n_skipped = 0  # steps without a finite gradient
-        self.steps = make_steps(flow, ROUND)
+        self.steps = make_steps(flow, STEP)
 
     def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
         """Go through rounds; yields each after its steps.
@@ -190,20 +194,20 @@ class Replay:
         log_mean = self.memory.log_mean(first_recent)
         if log_mean == -np.inf:
             return  # f was zero everywhere: there is nothing to learn yet
+        new = n - 1 - self.generator.permutation(ROUND)  # else the uniform points would be in one minibatch
+        rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * STEP - ROUND)])
+        objective = self.memory.objective(self.flow, rows, loss, log_mean)
+        minibatches = np.split(np.arange(len(rows)), STEPS)
+        progress = [(k + step / STEPS) / n_rounds for step in range(STEPS)]
         warmth = min(1.0, (k + 1) / WARM_UP)
-        for step in range(STEPS):
-            is_first = step == 0
-            rows = np.arange(n - ROUND, n) if is_first else self.generator.integers(first_recent, n, ROUND)
-            objective = self.memory.objective(self.flow, rows, loss, log_mean)
-            self._step(objective, optim, (k + step / STEPS) / n_rounds, warmth)
-
-    def _step(self, objective: Objective, optim: Adam, progress: float, warmth: float) -> None:
-        """Take a step, or none where the gradient is not finite or f is zero at all points."""
         is_variance = objective.loss.power == 2  # its logarithm has a gradient without units
-        taken = self.steps.take(
-            objective, [np.arange(ROUND)], optim, [progress], warmth, is_of_log=is_variance
-        )
-        self.n_skipped += taken.error is not None
+        step = 0
+        while step < STEPS:
+            taken = self.steps.take(
+                objective, minibatches[step:], optim, progress[step:], warmth, is_of_log=is_variance
+            )
+            step += len(taken.losses) + 1  # left out is one that is refused, or with f zero at all points
+            self.n_skipped += taken.error is not None
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:

@@ -347,14 +347,26 @@ def linear_loss(dlog_q, log_q, weights, rows, first):
     return total
 
 
+@device_function
+def control_variate(dlog_q, log_q, log_p, rows, first):
+    """Derivative in log q of the mean of q / p, which is 1 over x ~ p whatever q is.
+
+    dlog_q: (T,), added to. log_p: (n,). Arguments otherwise as in `variance_loss`.
+    """
+    n_batch = rows.shape[0]
+    for r in range(min(log_q.shape[0], n_batch - first)):
+        share = math.exp(log_q[r] - log_p[rows[first + r]]) / n_batch
+        dlog_q[r] += 0.0 if share < NEGLIGIBLE else share
+
+
 @kernel
-def gradient(dparams, losses, next_lane, x, rows, weights, dz, is_variance, params, layout, work):
+def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_variance, params, layout, work):
     """Loss and gradient of lanes, as long as there are any: fixed shares of a minibatch, whoever has them.
 
     dparams: (n_lanes, n_params), set. losses: (n_lanes,), sums over the lane's rows, set. next_lane: (1,).
     x: (n, d) in the box. rows: (n_batch,), which of them make the minibatch. weights: (n,), log(f^2 / p)
-    where is_variance, else the factor of -log q. dz: (n_batch, d), derivative of the loss in z, or (0, d)
-    for none.
+    where is_variance, else the factor of -log q. log_p: (n,), where the gradient is to have a control
+    variate, or (0,). dz: (n_batch, d), derivative of the loss in z, or (0, d) for none.
     """
     transpose_weights(work.transposed, params, layout)
     n_rows = work.log_det.shape[0]
@@ -380,6 +392,8 @@ def gradient(dparams, losses, next_lane, x, rows, weights, dz, is_variance, para
                 losses[lane] += variance_loss(work.dlog_q, work.log_det, weights, rows, first)
             else:
                 losses[lane] += linear_loss(work.dlog_q, work.log_det, weights, rows, first)
+            if log_p.shape[0] > 0:
+                control_variate(work.dlog_q, work.log_det, log_p, rows, first)
             work.dcoordinates[:] = 0
             for r in range(min(n_rows, dz.shape[0] - first)):
                 for k in range(dz.shape[1]):

@@ -444,13 +444,16 @@ def row_loss(weight, log_q, log_volume, is_variance):
 
 
 @kernel
-def gradient(losses, begin, x, rows, weights, dz, is_variance, log_volume, params, transposed, layout, work):
+def gradient(
+    losses, begin, x, rows, weights, log_p, dz, is_variance, log_volume, params, transposed, layout, work
+):  # fmt: skip
     """Loss of a minibatch, and its derivatives in whatever the weights are multiplied with.
 
     losses: (n_tiles,), sums over the rows of a tile, set. begin: of the minibatch's rows, that of the first
     block. x: (n, d) in the box. rows: (n_batch,), which of them make the minibatch. weights: (n,),
-    log(f^2 / p) where is_variance, else the factor of -log q. dz: (n_batch, d), derivative of the loss in z,
-    or (0, d) for none. One block a tile, which has rows of `work` of its own.
+    log(f^2 / p) where is_variance, else the factor of -log q. log_p: (n,), where the gradient is to have a
+    control variate, or (0,). dz: (n_batch, d), derivative of the loss in z, or (0, d) for none. One block a
+    tile, which has rows of `work` of its own.
     """
     left = cuda.shared.array((TILE_DEPTH, PADDED_ROWS), params.dtype, alignment=ALIGNMENT)
     right = cuda.shared.array((TILE_DEPTH, TILE_COLUMNS), params.dtype, alignment=ALIGNMENT)
@@ -473,8 +476,10 @@ def gradient(losses, begin, x, rows, weights, dz, is_variance, log_volume, param
     for r in range(cuda.threadIdx.x, TILE_ROWS, THREADS):
         partial[r], work.dlog_q[first + r] = 0, 0
         if begin + r < n_batch:
-            weight = weights[rows[begin + r]]
-            partial[r], slope = row_loss(weight, work.log_det[first + r], log_volume, is_variance)
+            row, log_q = rows[begin + r], work.log_det[first + r]
+            partial[r], slope = row_loss(weights[row], log_q, log_volume, is_variance)
+            if log_p.shape[0] > 0:
+                slope -= math.exp(log_q - log_p[row])  # see `control_variate` of cpu.py
             share = slope / n_batch
             work.dlog_q[first + r] = 0.0 if abs(share) < NEGLIGIBLE else -share
     cuda.syncthreads()
