@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Scrambles of an iteration: their scatter gives the error, good to a fifth or an eighth.
 FEW_BATCHES, MANY_BATCHES = 16, 32
-FEW_CALLS = 32_768  # below which an iteration has few
+FEW_CALLS = 8192  # below which an iteration has few
 FEWEST_POINTS = 2 * FEW_BATCHES
 GROUP = 131_072  # points evaluated together, at least
 LOOK = 4096  # points of an iteration that looks how good the flow is

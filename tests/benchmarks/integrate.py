@@ -85,8 +85,8 @@ def published(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterato
 def trained_and_sampled(case: Case, seed: int, **options: Any) -> Line:
     """Train, and give the standard deviation a point of fresh ones."""
     integrator = vf.Integrator(
-        case.f, case.d, n_iter_survey=1, n_points_survey=N_TRAINING, n_iter_refine=2,
-        n_points_refine=N_FRESH // 2, seed=seed, **options,
+        case.f, case.d, n_iter_survey=1, n_points_survey=N_TRAINING, n_iter_refine=1,
+        n_points_refine=N_FRESH, seed=seed, **options,
     )  # fmt: skip
     begin = perf_counter()
     integrator.survey()
