@@ -460,17 +460,18 @@ class Integrator:
             self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
 
     def _refine_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
-        n, mean, covariance = 0, np.zeros(1), np.full((1, 1), math.inf)
+        n, shortfall = 0, math.inf
         while True:
-            more = self._next_size(n, _shortfall(mean, covariance, rtol, atol))
-            more = min(more, n_calls - self._iterations.n_calls)
+            more = min(self._next_size(n, shortfall), n_calls - self._iterations.n_calls)
             if more < FEWEST_POINTS:
                 return
             self._iterations.refine(more, progress)
             used = [one for one in self.history if one.is_used]
             n = sum(one.n_calls for one in used)
-            mean, covariance = average(used)
-            if _shortfall(mean, covariance, rtol, atol) <= 1:
+            # Errors are themselves uncertain: those that are too small by chance are not to end runs.
+            uncertainty = 1 / math.sqrt(2 * len(used) * (MANY_BATCHES - 1))
+            shortfall = (1 + uncertainty) * _shortfall(*average(used), rtol, atol)
+            if shortfall <= 1:
                 return
 
     def _next_size(self, n: int, shortfall: float) -> int:
