@@ -119,10 +119,11 @@ class Objective:
         """Make one of the losses that the kernels know, of points that need no checks.
 
         Its gradient has a control variate: the mean of q/p over x ~ p is 1 whatever the parameters are, so
-        that adding its derivative changes no expectation. Where f, in units of its integral, equals q, the
-        derivatives of both cancel at each point, and nothing is left of the noise that keeps minibatches from
-        finding the minimum: (f^2 / q + q) / p is (f - q)^2 / (q p) + 2 f / p, and has its minimum at f = q
-        point by point, as (q - f log q) / p has.
+        that adding its derivative changes no expectation (the score function as a control variate: Ranganath
+        et al., arXiv 1401.0118, section 3.2; here for points from p). Where f, in units of its integral,
+        equals q, both derivatives cancel at each point, and nothing is left of the noise that keeps
+        minibatches from the minimum: (f^2 / q + q) / p is (f - q)^2 / (q p) + 2 f / p, and has its minimum at
+        f = q point by point, as (q - f log q) / p has.
 
         Parameters
         ----------
