@@ -268,8 +268,8 @@ class Integrator:
         n_calls : int
             Largest number of calls of the integrand, at least 16384.
         rtol, atol : float
-            Stop when the error is at most atol or rtol times the estimate, for all components. Where both
-            are 0, all calls are used.
+            Stop when the error, and its own uncertainty besides, is at most atol or rtol times the estimate,
+            for all components. Where both are 0, all calls are used.
 
         Returns
         -------

@@ -44,7 +44,7 @@ BETAS = 0.9, 0.98  # gradients become smaller as their noise does: the second mo
 FEWEST_ROUNDS = 8  # of a stage
 ROUND = 1024  # new points a round
 STEPS = 12  # a round
-STEP = 512  # points a step
+MINIBATCH = 512  # points a step
 UNIFORM_SHARE = 0.03  # of the new points
 WARM_UP = 20  # rounds in which the learning rate rises
 RECENT = 0.75  # share of all points, the latest, that earlier ones are chosen from
@@ -157,7 +157,7 @@ class Replay:
         self.flow, self.evaluate, self.memory, self.generator = flow, evaluate, memory, generator
         self.loss = loss
         self.n_skipped = 0  # steps without a finite gradient
-        self.steps = make_steps(flow, STEP)
+        self.steps = make_steps(flow, MINIBATCH)
 
     def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
         """Go through rounds; yields each after its steps.
@@ -195,7 +195,7 @@ class Replay:
         if log_mean == -np.inf:
             return  # f was zero everywhere: there is nothing to learn yet
         new = n - 1 - self.generator.permutation(ROUND)  # else the uniform points would be in one minibatch
-        rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * STEP - ROUND)])
+        rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * MINIBATCH - ROUND)])
         objective = self.memory.objective(self.flow, rows, loss, log_mean)
         minibatches = np.split(np.arange(len(rows)), STEPS)
         progress = [(k + step / STEPS) / n_rounds for step in range(STEPS)]
