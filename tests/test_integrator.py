@@ -11,6 +11,7 @@ from scipy import stats
 
 import varflow as vf
 from varflow import Dataset, Flow, Integrator, InvalidIntegrandError, Result
+from varflow.iterations import Iterations
 from varflow.kernels.splines import CELLS
 from varflow.losses import LOSSES
 from varflow.proposal import LATENT_POINTS
@@ -394,6 +395,72 @@ class TestExtend:
         assert not any("tolerance" in warning for warning in more.warnings)
 
 
+class TestMap:
+    """The element-wise map, which a new flow is given where it brings it much closer to f."""
+
+    @staticmethod
+    def narrow(x):
+        width = 0.02
+        return np.exp(-(((x - 0.4) / width) ** 2).sum(axis=1)) / (width * math.sqrt(math.pi)) ** x.shape[1]
+
+    @staticmethod
+    def ridge(x):
+        return np.exp(-(((x.sum(axis=1) % 1) - 0.5) ** 2) / 1e-4)
+
+    @pytest.fixture
+    def maps(self, monkeypatch):
+        """How often a map was fitted, and how often kept."""
+        counts = {"fit_map": 0, "keep_map": 0}
+
+        def counting(name, method):
+            def counted(self):
+                counts[name] += 1
+                method(self)
+
+            return counted
+
+        for name in counts:
+            monkeypatch.setattr(Iterations, name, counting(name, getattr(Iterations, name)))
+        return counts
+
+    @pytest.mark.parametrize("tolerance", [{}, {"rtol": 2e-3}])
+    @pytest.mark.parametrize("cell", ["pwquad", "rqs"])
+    def test_finds_narrow_peaks(self, maps, cell, tolerance):
+        result = integrated(self.narrow, 6, n_calls=150_000, flow=cell, **tolerance)
+        assert_right(result, 1, 0.01)
+        assert not result.warnings
+        assert maps["fit_map"] >= maps["keep_map"] > 0
+
+    def test_is_not_kept_where_coordinates_depend_on_each_other(self, maps):
+        result = integrated(self.ridge, 3, n_calls=LONGER)
+        assert_right(result, math.sqrt(math.pi * 1e-4), 0.01)
+        assert maps["fit_map"] > 0
+        assert maps["keep_map"] == 0
+
+    def test_is_not_fitted_where_the_flow_is_close(self, maps):
+        integrated(lambda x: np.prod(2 * x, axis=1), 2)
+        assert maps["fit_map"] == 0
+
+    def test_a_given_flow_stays_without(self, maps):
+        flow = Flow(6, "pwquad", seed=1, **SMALL)
+        integrated(self.narrow, 6, n_calls=LONGER, flow=flow, flow_options=None)
+        assert maps["fit_map"] == 0
+
+    def test_a_survey_after_the_first_goes_on_without(self, maps):
+        integrator = make(self.narrow, 3, n_points=32_768)
+        integrator.survey()
+        assert maps["fit_map"] > 0
+        maps["fit_map"] = 0
+        integrator.survey()
+        assert maps["fit_map"] == 0
+
+    def test_fits_take_a_quarter_of_the_calls_at_most(self, maps):
+        integrator = make(self.narrow, 6, n_iter=1, n_points=LONGER)
+        integrator.survey()
+        assert maps["fit_map"] == 4
+        assert integrator.integrand.n_calls <= LONGER
+
+
 class TestTolerance:
     @pytest.mark.parametrize(("rtol", "atol"), [(1e-2, 0), (1e-3, 0), (0, 1e-4), (1e-3, 1e-4)])
     def test_is_reached(self, rtol, atol):
@@ -436,7 +503,8 @@ class TestTolerance:
     def test_signed_integral_of_zero_keeps_the_better_flow(self, tolerance):
         # Training helps here by far, and that the mean is zero does not hide it.
         def f(x):
-            return np.sign(x[:, 0] - 0.5) * np.exp(-300 * ((np.abs(x - 0.5) - 0.25) ** 2).sum(axis=1))
+            sign = np.sign(x[:, 0] - 0.5)
+            return sign * np.exp(-300 * ((x - 0.5 - 0.25 * sign[:, None]) ** 2).sum(axis=1))
 
         for seed in range(3):
             result = integrated(f, n_calls=LONGER, seed=seed, **tolerance)

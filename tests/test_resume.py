@@ -240,6 +240,11 @@ WIDTH = np.sqrt(0.02)  # of the peak
 PEAK_INTEGRAL = (WIDTH * np.sqrt(np.pi) / 2 * (erf(0.4 / WIDTH) + erf(0.6 / WIDTH))) ** 2
 
 
+def narrow_peak(x):
+    """For which a survey begins with an element-wise map."""
+    return np.exp(-np.sum((x - 0.4) ** 2, axis=1) / 1e-4)
+
+
 def two_peaks(x):
     return {"a": peak(x), "b": np.stack([peak(x), -x[:, 0]], axis=1)}
 
@@ -267,7 +272,7 @@ def figures(result):
 
 
 class TestIntegration:
-    @pytest.mark.parametrize("f", [peak, two_peaks])
+    @pytest.mark.parametrize("f", [peak, two_peaks, narrow_peak])
     @pytest.mark.parametrize("options", [{}, {"rtol": 2e-3}, {"use_survey": True, "latent_points": "random"}])
     def test_ends_with_the_same_bits(self, tmp_path, f, options):
         options = {**options, "n_calls": 45_000, "seed": 3, "flow_options": TINY}

@@ -88,6 +88,35 @@ class TestMemory:
         assert dkl == pytest.approx(np.mean(-f / unit / np.exp(log_q) * of_flow), rel=1e-5, abs=1e-5)
         assert variance == pytest.approx(np.mean((f / unit) ** 2 / np.exp(log_q + of_flow)), rel=1e-5)
 
+    @pytest.mark.parametrize("power", [0.01, 0.5, 1.0])
+    def test_tempered_weights_are_a_power_of_weights(self, power):
+        ((u, f, log_q),) = parts(50)
+        memory, flow, rows = remembered((u, f, log_q)), random_flow(), np.arange(50)
+        weights, of_flow = (f / np.exp(log_q)) ** power, flow.log_prob(u)
+        log_mean = memory.log_mean(0, power)
+        assert log_mean == pytest.approx(np.log(weights.mean()), abs=1e-12)
+        weights /= weights.mean()
+        dkl, variance = (
+            memory.objective(flow, rows, loss, log_mean, power).value(rows) for loss in ("dkl", "variance")
+        )
+        assert dkl == pytest.approx(np.mean(-weights * of_flow), rel=1e-5, abs=1e-5)
+        assert variance == pytest.approx(np.mean(weights**2 * np.exp(log_q - of_flow)), rel=1e-5)
+
+    def test_keeps_what_it_is_told_to(self):
+        several = parts(700, 2 * ROUND, 5)
+        memory = remembered(*several)
+        memory.keep(memory.latest(2 * ROUND + 5))
+        expected = remembered(*several[1:])
+        assert memory.n == expected.n
+        np.testing.assert_array_equal(memory.u, expected.u)
+        memory.keep(slice(2 * ROUND))
+        memory.add(*several[0])
+        expected = remembered(several[1], several[0])
+        np.testing.assert_array_equal(memory.u, expected.u)
+        np.testing.assert_array_equal(
+            memory.log_weights(memory.latest(900)), expected.log_weights(expected.latest(900))
+        )
+
     @pytest.mark.parametrize("shift", [-600, 600])
     def test_log_mean_is_finite_where_weights_are_not(self, shift):
         ((u, f, log_q),) = parts(50)
@@ -134,6 +163,15 @@ class TestStage:
             assert relative_variance(staged(n_rounds=30, loss=loss).flow) < 0.1 * relative_variance(
                 make_flow()
             )
+
+    def test_finds_a_peak_that_no_point_is_near_at_first(self):
+        def narrow(u):
+            return np.exp(-((u - 0.4) ** 2).sum(axis=1) / 1e-3)[:, None]
+
+        replay = staged(narrow, n_rounds=60, d=5)
+        share = math.sqrt(math.pi * 1e-3 / 2) ** 5  # effective share of uniform points: 1e-7
+        assert share * 60 * ROUND < 0.01
+        assert relative_variance(replay.flow, narrow) < 1
 
     def test_next_stage_goes_on(self):
         replay = staged(n_rounds=15)

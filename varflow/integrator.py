@@ -31,9 +31,11 @@ from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=1, oldest=1, sealed=1)
+FILE = Kind("varflow integration checkpoint", version=2, oldest=1, sealed=1)
 FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
 SURVEY_SHARE = 0.75  # of the calls, at most
+MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
+STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `Iterations.power`: each, all
 MOST_ROUNDS = 4096  # of a stage: more points are not kept in memory
 MOST_CALLS = 1 << 21  # an iteration, for the sake of memory
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
@@ -193,7 +195,7 @@ class Integrator:
             self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey,
             self._trainer, Checkpoint(checkpoint, resume, checkpoint_seconds, FILE, identity),
         )  # fmt: skip
-        self._is_surveyed = False
+        self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
         self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
         self._warnings: list[str] = []
 
@@ -413,14 +415,46 @@ class Integrator:
 
     # The survey
 
+    def _first_look(self, n_calls: int, progress: Progress) -> Iteration:
+        """Look how good the flow is to begin with. A new one that is far off may be given a map."""
+        is_new = self._is_flow_new and not self.history
+        look = self._iterations.look(progress)
+        self._iterations.keep()
+        n_fits = int(MAP_SHARE * n_calls) // LOOK
+        if not is_new or n_fits == 0 or self._iterations.power * GAIN_OF_MAP > 1:
+            return look
+        return self._fit_map(n_fits, look, progress)
+
+    def _fit_map(self, n_fits: int, best: Iteration, progress: Progress) -> Iteration:
+        """Fit an element-wise map in turn with looks at what it gives; returns the look at what is kept.
+
+        Fresh points tell how close the flow has come to the integrand. Where that is not much closer, as
+        where coordinates depend on each other, the flow stays without a map.
+        """
+        enough = GAIN_OF_MAP * self._iterations.power
+        for _ in range(n_fits):
+            before = self._iterations.power
+            if before == 1:
+                break
+            self._iterations.fit_map()
+            look = self._iterations.look(progress)
+            if self._iterations.power < STEP_OF_MAP * before:
+                break
+            if self._iterations.power >= enough:
+                self._iterations.keep_map()
+                best = look
+        self._iterations.end_maps()
+        return best
+
     def _replay_survey(self, n_calls: int, progress: Progress) -> None:
         """Look, go through one stage, and look again: whichever flow is better is kept."""
-        n_rounds = min((int((1 - SCOUT_SHARE) * n_calls) - 2 * LOOK) // ROUND, MOST_ROUNDS)
-        if n_rounds < 2:  # one has no scatter
-            fewest = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))
+        fewest = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
+        if n_calls < fewest:
             raise ValueError(f"a survey by replay needs {fewest} calls at least, got {n_calls}")
-        before = self._iterations.look(progress)
-        self._iterations.keep()
+        n_before = self._iterations.n_calls
+        before = self._first_look(n_calls, progress)
+        n_left = int((1 - SCOUT_SHARE) * n_calls) - (self._iterations.n_calls - n_before) - LOOK
+        n_rounds = min(n_left // ROUND, MOST_ROUNDS)
         self._iterations.stage(n_rounds, 0.5, progress)
         if _is_better(before, self._iterations.look(progress)):
             self._iterations.go_back()
@@ -429,8 +463,7 @@ class Integrator:
 
     def _survey_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
         """Go through stages as long as they pay."""
-        best = self._iterations.look(progress)
-        self._iterations.keep()
+        best = self._first_look(n_calls, progress)
         n_failures = 0
         missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         while True:

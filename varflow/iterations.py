@@ -13,6 +13,7 @@ from varflow.adam import Adam, AdamState
 from varflow.archive import refused_as
 from varflow.checkpoint import Checkpoint, Saved
 from varflow.dataset import Dataset
+from varflow.elementwise import fit_elementwise
 from varflow.estimates import Batches
 from varflow.flow import Flow
 from varflow.integrand import Integrand
@@ -23,6 +24,7 @@ from varflow.result import Iteration, format_estimate, pack_history, unpack_hist
 from varflow.scout import MOST_STEPS, N_WALKERS, wander
 from varflow.stateful_trainers import BasicStatefulTrainer
 from varflow.survey import FEWEST_ROUNDS, Memory, Replay, choose_points, magnitudes, stage_optimiser
+from varflow.tempering import tempered_power
 
 __all__ = ["FEWEST_POINTS", "LOOK", "MANY_BATCHES", "SCOUT_SHARE", "UNIFORM_SHARE", "Iterations"]
 
@@ -34,6 +36,7 @@ FEW_CALLS = 8192  # below which an iteration has few
 FEWEST_POINTS = 2 * FEW_BATCHES
 GROUP = 131_072  # points evaluated together, at least
 LOOK = 4096  # points of an iteration that looks how good the flow is
+FEWEST_FITTED = 64  # points where f is not zero, that an element-wise map is fitted to
 UNIFORM_SHARE = 0.01  # of the points that estimate the integral
 USUAL_RATE = 0.65  # power of n with which errors of Sobol points fall
 SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
@@ -74,6 +77,8 @@ class Iterations:
         Points of the survey.
     rate : float
         Power of n with which the error seems to fall.
+    power : float
+        How close the flow of the last look is to the integrand, up to 1; see `tempered_power`.
     heaviest : float
         Largest share of one point in the sum of the weights of an iteration that counts.
     log_lost : ndarray
@@ -106,7 +111,7 @@ class Iterations:
         self._journal = Journal(integrand, start, self._keep_state, checkpoint.path is not None)
         self._replay = Replay(flow, self._evaluate, self.memory, generator, loss)
         self._history: list[Iteration] = []
-        self._rate = USUAL_RATE
+        self._rate, self._power = USUAL_RATE, 1.0
         self._expected = np.zeros(1)  # the integrals, as far as they are known
         self._kept = flow.params.copy()  # parameters to go back to
         self._stage: _Stage | None = None  # the one at hand
@@ -131,6 +136,11 @@ class Iterations:
         return self._rate if last is None else last.rate
 
     @property
+    def power(self) -> float:  # noqa: D102 - see the class
+        last = self._journal.last
+        return self._power if last is None else last.power
+
+    @property
     def n_skipped(self) -> int:  # noqa: D102 - see the class
         return self._replay.n_skipped
 
@@ -153,7 +163,7 @@ class Iterations:
 
         The estimate is not part of the result, as it decides which flow is kept; its points are trained on.
         """
-        self._do("look", lambda: self._estimate(LOOK, "survey", progress))
+        self._do("look", lambda: self._look(progress))
         return self.history[-1]
 
     def keep(self) -> None:
@@ -163,6 +173,18 @@ class Iterations:
     def go_back(self) -> None:
         """Give the flow the parameters that were remembered last."""
         self._do("go back", lambda: np.copyto(self.flow.params, self._kept))
+
+    def fit_map(self) -> None:
+        """Give a flow that was not trained yet an element-wise map, fitted to the points of the last look."""
+        self._do("fit map", self._fit_map)
+
+    def keep_map(self) -> None:
+        """Remember the flow's parameters, and of all points those of the last look alone."""
+        self._do("keep map", self._keep_map)
+
+    def end_maps(self) -> None:
+        """Go back to the parameters that were remembered last, and to the points of their look."""
+        self._do("end maps", self._end_maps)
 
     def refine(self, n_calls: int, progress: Progress) -> None:
         """Estimate the integral from fresh points of the flow as it is, for the result."""
@@ -191,6 +213,27 @@ class Iterations:
         self._checkpoint.write(self._state)
 
     # What they do
+
+    def _look(self, progress: Progress) -> None:
+        self._estimate(LOOK, "survey", progress)
+        self._power = tempered_power(self.memory.log_weights(self.memory.latest(LOOK)))
+
+    def _fit_map(self) -> None:
+        rows = self.memory.latest(LOOK)
+        log_weights = self.memory.log_weights(rows)
+        if np.count_nonzero(log_weights > -math.inf) >= FEWEST_FITTED:
+            with np.errstate(under="ignore"):
+                weights = np.exp(self._power * (log_weights - log_weights.max()))
+            fit_elementwise(self.flow, self.memory.u[rows], weights)
+
+    def _keep_map(self) -> None:
+        np.copyto(self._kept, self.flow.params)
+        self.memory.keep(self.memory.latest(LOOK))
+
+    def _end_maps(self) -> None:
+        np.copyto(self.flow.params, self._kept)
+        # Other maps are far off where they miss a region, and the weights of their points are large there.
+        self.memory.keep(slice(LOOK))
 
     def _go_through(self, n_rounds: int, share_of_dkl: float, progress: Progress) -> None:
         n_iterations = max(1, min(10, n_rounds // FEWEST_ROUNDS))
@@ -287,7 +330,8 @@ class Iterations:
         if self._journal.is_done(name):
             return
         operation()
-        self._journal.marks.append(Mark(name, len(self._history), self.integrand.n_calls, self._rate))
+        n_calls = self.integrand.n_calls
+        self._journal.marks.append(Mark(name, len(self._history), n_calls, self._rate, self._power))
         self._note_place()
 
     def _note_place(self) -> None:
@@ -308,6 +352,7 @@ class Iterations:
             "generator": _as_lists(generator_state),
             "stages": [iteration.stage for iteration in self._history],
             "rate": self._rate,
+            "power": self._power,
             "heaviest": self.heaviest,
             "n_skipped": self._replay.n_skipped,
             "n_rounds": None if self._stage is None else self._stage.n_rounds,
@@ -325,6 +370,7 @@ class Iterations:
             self._journal.restore(header, arrays)
             self.generator.bit_generator.state = header["generator"]
             self._rate, self.heaviest = header["rate"], header["heaviest"]
+            self._power = header.get("power", 1.0)  # without a map, where version 1 had none
             self._replay.n_skipped = header["n_skipped"]
             self._expected, self.log_lost = arrays["expected"], arrays["log_lost"]
             self._history = unpack_history(header["stages"], arrays, len(self._expected))

@@ -4,7 +4,8 @@ A round draws points from the flow as it is, with a uniform share, and takes som
 points, then on points chosen from the later three quarters of all so far, each with its density. The DKL loss
 comes first, which is robust while the flow is far off; then the logarithm of the variance loss, which is what
 is to be small at the end. Gradients of both have a control variate, see `Objective.with_control_variate`:
-their noise falls as the flow comes closer to the integrand. The learning rate falls to zero in each stage.
+their noise falls as the flow comes closer to the integrand. While the flow is far off, both are of an
+integrand between the two, see `tempered_power`. The learning rate falls to zero in each stage.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from varflow.losses import LOSSES
 from varflow.objective import Objective
 from varflow.proposal import Draw, draw
 from varflow.steps import make_steps
+from varflow.tempering import tempered_power
 
 __all__ = [
     "FEWEST_ROUNDS",
@@ -39,7 +41,7 @@ STRATEGIES = (
     "adaptive_variance",
     "fixed_sample",
 )
-LEARNING_RATE = 5e-3
+LEARNING_RATE = 7e-3
 BETAS = 0.9, 0.98  # gradients become smaller as their noise does: the second moments have to follow
 FEWEST_ROUNDS = 8  # of a stage
 ROUND = 1024  # new points a round
@@ -77,6 +79,21 @@ class Memory:
             self._u[rows], self._log_f[rows], self._log_q[rows] = u, np.log(magnitude), log_q
         self.n = end
 
+    @property
+    def u(self) -> np.ndarray:
+        """The points, (n, d)."""
+        return self._u[: self.n]
+
+    def latest(self, n: int) -> slice:
+        """Rows of the n points that were added last."""
+        return slice(self.n - n, self.n)
+
+    def keep(self, rows: slice) -> None:
+        """Forget all points but these."""
+        kept = self._u[rows], self._log_f[rows], self._log_q[rows]
+        self._u, self._log_f, self._log_q = (array.copy() for array in kept)
+        self.n = len(self._u)
+
     def arrays(self, n: int) -> dict[str, np.ndarray]:
         """Give the first n points as arrays for a file; see `restore`."""
         return {"u": self._u[:n], "log_f": self._log_f[:n], "log_q": self._log_q[:n]}
@@ -86,21 +103,28 @@ class Memory:
         self._u, self._log_f, self._log_q = arrays["u"], arrays["log_f"], arrays["log_q"]
         self.n = len(self._u)
 
-    def log_mean(self, first: int) -> float:
-        """Log of the mean of |f|/q over the points from `first` on; -inf where f is zero at all of them."""
-        log_weights = self._log_f[first : self.n] - self._log_q[first : self.n]
+    def log_weights(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Log of |f|/q at some of the points; -inf where f is zero."""
+        log_weights: np.ndarray = self._log_f[rows] - self._log_q[rows]
+        return log_weights
+
+    def log_mean(self, first: int, power: float = 1.0) -> float:
+        """Log of the mean of (|f|/q)^power over the points from `first` on; -inf where f is zero at all."""
+        log_weights = power * self.log_weights(slice(first, self.n))
         top = float(log_weights.max(initial=-np.inf))
         if top == -np.inf:
             return top
         with np.errstate(under="ignore"):
             return top + float(np.log(np.mean(np.exp(log_weights - top))))
 
-    def objective(self, flow: Flow, rows: np.ndarray, loss: str, log_mean: float) -> Objective:
-        """Make the loss on some of the points, of |f| in units of its integral, exp(log_mean)."""
-        log_weights = self._log_f[rows] - self._log_q[rows] - log_mean
-        with np.errstate(under="ignore"):
-            weights = np.exp(log_weights) if loss == "dkl" else log_weights + (self._log_f[rows] - log_mean)
+    def objective(
+        self, flow: Flow, rows: np.ndarray, loss: str, log_mean: float, power: float = 1.0
+    ) -> Objective:
+        """Make the loss on some of the points, of q (|f|/q)^power in units of its integral, exp(log_mean)."""
+        log_weights = power * self.log_weights(rows) - log_mean
         log_p = self._log_q[rows]
+        with np.errstate(under="ignore"):
+            weights = np.exp(log_weights) if loss == "dkl" else 2 * log_weights + log_p
         return Objective.with_control_variate(flow, self._u[rows], weights, log_p, LOSSES[loss])
 
     def is_uniform_better(self, flow: Flow, n: int, loss: str) -> bool:
@@ -191,12 +215,13 @@ class Replay:
     def _train(self, optim: Adam, loss: str, k: int, n_rounds: int) -> None:
         n = self.memory.n
         first_recent = int((1 - RECENT) * n)
-        log_mean = self.memory.log_mean(first_recent)
-        if log_mean == -np.inf:
-            return  # f was zero everywhere: there is nothing to learn yet
         new = n - 1 - self.generator.permutation(ROUND)  # else the uniform points would be in one minibatch
         rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * MINIBATCH - ROUND)])
-        objective = self.memory.objective(self.flow, rows, loss, log_mean)
+        power = tempered_power(self.memory.log_weights(rows))
+        log_mean = self.memory.log_mean(first_recent, power)
+        if log_mean == -np.inf:
+            return  # f was zero everywhere: there is nothing to learn yet
+        objective = self.memory.objective(self.flow, rows, loss, log_mean, power)
         minibatches = np.split(np.arange(len(rows)), STEPS)
         progress = [(k + step / STEPS) / n_rounds for step in range(STEPS)]
         warmth = min(1.0, (k + 1) / WARM_UP)
