@@ -58,7 +58,7 @@ class Integrator:
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     survey_strategy : str
         Where the points of the survey come from. "replay": many small rounds of points from the flow, each
-        training on new and on earlier ones. In the other strategies each of `n_iter_survey` iterations trains
+        training on new and on earlier ones; a new flow may begin with an element-wise map. In the other strategies each of `n_iter_survey` iterations trains
         on its own points, from "flat": the uniform density; "forward": the flow; "forward_flat_init": the
         flow, but the first from the uniform density; "adaptive_variance", "adaptive_dkl": the uniform density
         until the flow has the smaller loss of that name; "fixed_sample": always `sample`.
@@ -468,10 +468,11 @@ class Integrator:
         missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         while True:
             used = self._iterations.n_calls
-            # Another stage costs as much as all before and saves about half of what is missing.
+            # Another stage costs as much as all before and saves about half of what is missing, or more where
+            # that was taken for too little: a refinement much too long costs more than a stage too many.
             n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
             is_affordable = used + n_rounds * ROUND + LOOK <= SURVEY_SHARE * n_calls
-            if missing <= 2 * used or n_failures == 2 or not is_affordable:
+            if missing <= used or n_failures == 2 or not is_affordable:
                 break
             self._iterations.stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
             look = self._iterations.look(progress)

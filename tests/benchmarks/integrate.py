@@ -4,27 +4,32 @@
     python tests/benchmarks/integrate.py accuracy [case ...] [--seeds 1] [--cell CELL]
     python tests/benchmarks/integrate.py pulls [case ...] [--seeds 100]
     python tests/benchmarks/integrate.py overhead
-    python tests/benchmarks/integrate.py defaults [case ...]
+    python tests/benchmarks/integrate.py defaults [case ...] [--seeds 2]
+    python tests/benchmarks/integrate.py settings [case ...] [--seeds 2]
 
 `published` integrates to the tolerance of the literature and compares the calls of f with the fewest that
 i-flow, VEGAS or Foam needed; its last line has medians. `accuracy` trains with 300 000 calls and gives the
 standard deviation a point, in units of the integral, over 100 000 fresh ones. `pulls` gives mean and standard
 deviation of (mean - exact)/sdev over seeds. `overhead` times a call of an f that costs nothing. `defaults` is
-`accuracy` for flows that differ from the default in one setting each.
+`accuracy` for flows that differ from the default in one setting each, geometric means over seeds; `settings`
+is the same for the survey.
 """
 
 import argparse
 import json
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from statistics import fmean, median, stdev
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from integrands import CAMEL, IFLOW, Case
 
 import varflow as vf
+from varflow import survey
 
 Line = dict[str, Any]
 
@@ -42,6 +47,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "twice the cells": {"flow_options": {"repetitions": 2}},
     "rqs, 10 bins": {"flow": "rqs", "flow_options": {"n_bins": 10}},
     "pwlinear, 32 bins": {"flow": "pwlinear", "flow_options": {"n_bins": 32}},
+}
+SETTINGS: dict[str, dict[str, Any]] = {  # constants of the modules of varflow
+    "nothing": {},
+    "learning rate 0.0035": {"survey.LEARNING_RATE": 0.0035},
+    "learning rate 0.014": {"survey.LEARNING_RATE": 0.014},
+    "constant learning rate": {
+        "iterations.stage_optimiser": lambda: vf.Adam(
+            lr=survey.LEARNING_RATE, schedule="constant", betas=survey.BETAS
+        )
+    },
+    "minibatches of 256": {"survey.MINIBATCH": 256},
+    "minibatches of 1024": {"survey.MINIBATCH": 1024},
+    "6 steps a round": {"survey.STEPS": 6},
+    "24 steps a round": {"survey.STEPS": 24},
+    "rounds of 2048": {"survey.ROUND": 2048, "integrator.ROUND": 2048},
+    "1 % uniform points": {"survey.UNIFORM_SHARE": 0.01},
+    "10 % uniform points": {"survey.UNIFORM_SHARE": 0.1},
+    "the later half of the points": {"survey.RECENT": 0.5},
+    "all points": {"survey.RECENT": 1.0},
+    "tempered to 5 %": {"tempering.ESS": 0.05},
+    "tempered to 50 %": {"tempering.ESS": 0.5},
+    "not tempered": {"tempering.ESS": 0.0},
 }
 MEDIANS = ("calls", "pull", "rel", "seconds", "ratio")
 
@@ -112,18 +139,34 @@ def accuracy(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
             yield {"case": name, "seed": seed, **line, "zunis_gain": case.zunis_gain}
 
 
+def varied(changed: str, cases: dict[str, Case], n_seeds: int, **options: Any) -> Line:
+    """Give the same with one setting changed: geometric means over seeds, and over all cases."""
+    lines = {
+        name: [trained_and_sampled(case, seed, **options) for seed in range(n_seeds)]
+        for name, case in cases.items()
+    }
+    logs = {name: fmean(math.log(line["sigma"]) for line in of_case) for name, of_case in lines.items()}
+    return {
+        "changed": changed,
+        **{f"sigma_{name}": math.exp(log) for name, log in logs.items()},
+        "sigma": math.exp(fmean(logs.values())),
+        "train_s": sum(fmean(line["train_s"] for line in of_case) for of_case in lines.values()),
+    }
+
+
 def defaults(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
-    """Give the same for flows that differ from the default in one setting."""
+    """Change one setting of the flow at a time."""
     for changed, options in VARIANTS.items():
-        lines = [
-            trained_and_sampled(case, seed, **options) for case in cases.values() for seed in range(n_seeds)
-        ]
-        yield {
-            "changed": changed,
-            **{f"sigma_{name}": line["sigma"] for name, line in zip(cases, lines[::n_seeds], strict=True)},
-            "sigma": math.exp(fmean(math.log(line["sigma"]) for line in lines)),
-            "train_s": sum(line["train_s"] for line in lines),
-        }
+        yield varied(changed, cases, n_seeds, **options)
+
+
+def settings(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Change one setting of the survey at a time."""
+    for changed, constants in SETTINGS.items():
+        with ExitStack() as stack:
+            for name, value in constants.items():
+                stack.enter_context(patch(f"varflow.{name}", value))
+            yield varied(changed, cases, n_seeds)
 
 
 def pulls(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
@@ -156,15 +199,15 @@ def overhead(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
     yield {"d": 8, "us_per_call": median(times) / N_OVERHEAD * 1e6}
 
 
+CHOOSING = {
+    name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box", "gauss8", "camel8", "camel16")
+}
 MODES = {  # with the cases of each, and how many seeds
     "published": (published, IFLOW, 5),
     "accuracy": (accuracy, IFLOW | CAMEL, 1),
     "pulls": (pulls, {name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box")}, 100),
-    "defaults": (
-        defaults,
-        {name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box", "gauss8")},
-        1,
-    ),
+    "defaults": (defaults, CHOOSING, 2),
+    "settings": (settings, CHOOSING, 2),
     "overhead": (overhead, {}, 3),
 }
 
