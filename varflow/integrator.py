@@ -58,10 +58,11 @@ class Integrator:
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     survey_strategy : str
         Where the points of the survey come from. "replay": many small rounds of points from the flow, each
-        training on new and on earlier ones; a new flow may begin with an element-wise map. In the other strategies each of `n_iter_survey` iterations trains
-        on its own points, from "flat": the uniform density; "forward": the flow; "forward_flat_init": the
-        flow, but the first from the uniform density; "adaptive_variance", "adaptive_dkl": the uniform density
-        until the flow has the smaller loss of that name; "fixed_sample": always `sample`.
+        training on new and on earlier ones; a new flow may begin with an element-wise map. In the other
+        strategies each of `n_iter_survey` iterations trains on its own points, from "flat": the uniform
+        density; "forward": the flow; "forward_flat_init": the flow, but the first from the uniform density;
+        "adaptive_variance", "adaptive_dkl": the uniform density until the flow has the smaller loss of that
+        name; "fixed_sample": always `sample`.
     loss : {"variance", "dkl"}
         What training makes small. In "replay" it is the loss of the second part of the survey.
     flow : str or Flow
