@@ -3,23 +3,28 @@
     python tests/benchmarks/integrate.py published [case ...] [--seeds 5]
     python tests/benchmarks/integrate.py accuracy [case ...] [--seeds 1] [--cell CELL]
     python tests/benchmarks/integrate.py pulls [case ...] [--seeds 100]
+    python tests/benchmarks/integrate.py narrow [--seeds 2]
     python tests/benchmarks/integrate.py overhead
     python tests/benchmarks/integrate.py defaults [case ...] [--seeds 2]
+    python tests/benchmarks/integrate.py equal_seconds [case ...] [--seeds 2]
     python tests/benchmarks/integrate.py settings [case ...] [--seeds 2]
 
 `published` integrates to the tolerance of the literature and compares the calls of f with the fewest that
 i-flow, VEGAS or Foam needed; its last line has medians. `accuracy` trains with 300 000 calls and gives the
 standard deviation a point, in units of the integral, over 100 000 fresh ones. `pulls` gives mean and standard
-deviation of (mean - exact)/sdev over seeds. `overhead` times a call of an f that costs nothing. `defaults` is
-`accuracy` for flows that differ from the default in one setting each, geometric means over seeds; `settings`
-is the same for the survey.
+deviation of (mean - exact)/sdev over seeds. `narrow` integrates Gaussians somewhere in many dimensions, whose
+integral is 1. `overhead` times a call of an f that costs nothing. `defaults` is
+`accuracy` for flows that differ from the default in one setting each, geometric means over seeds;
+`equal_seconds` is the same with as many calls of training as take the default's time, by short trainings of
+the two in turn. `settings` is `defaults` for the survey.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from statistics import fmean, median, stdev
 from time import perf_counter
 from typing import Any
@@ -35,6 +40,9 @@ Line = dict[str, Any]
 
 LIMIT = 50_000_000  # calls, as in the literature
 N_TRAINING, N_FRESH, N_PULLS, N_OVERHEAD = 300_000, 100_000, 60_000, 1_000_000
+N_NARROW = 400_000
+NARROW = (8, 0.05), (8, 0.02), (16, 0.1)  # dimensions, and widths of peaks
+N_SHORT, ROUNDS = 20_000, 3  # calls of the trainings that are timed in turn, and how often
 VARIANTS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "8 bins": {"flow_options": {"n_bins": 8}},
@@ -109,10 +117,10 @@ def published(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterato
     yield {"medians": medians}
 
 
-def trained_and_sampled(case: Case, seed: int, **options: Any) -> Line:
+def trained_and_sampled(case: Case, seed: int, n_training: int = N_TRAINING, **options: Any) -> Line:
     """Train, and give the standard deviation a point of fresh ones."""
     integrator = vf.Integrator(
-        case.f, case.d, n_iter_survey=1, n_points_survey=N_TRAINING, n_iter_refine=1,
+        case.f, case.d, n_iter_survey=1, n_points_survey=n_training, n_iter_refine=1,
         n_points_refine=N_FRESH, seed=seed, **options,
     )  # fmt: skip
     begin = perf_counter()
@@ -139,12 +147,29 @@ def accuracy(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
             yield {"case": name, "seed": seed, **line, "zunis_gain": case.zunis_gain}
 
 
-def varied(changed: str, cases: dict[str, Case], n_seeds: int, **options: Any) -> Line:
+def short_training(case: Case, **options: Any) -> float:
+    """Seconds of a short training."""
+    integrator = vf.Integrator(case.f, case.d, n_iter_survey=1, n_points_survey=N_SHORT, seed=0, **options)
+    begin = perf_counter()
+    integrator.survey()
+    return perf_counter() - begin
+
+
+def affordable_calls(case: Case, **options: Any) -> int:
+    """Calls of a training that takes as long as the default flow's N_TRAINING do."""
+    short_training(case, **options)  # compiles
+    ratios = [short_training(case) / short_training(case, **options) for _ in range(ROUNDS)]
+    return round(N_TRAINING * median(ratios))
+
+
+def varied(
+    changed: str, cases: dict[str, Case], n_seeds: int, equal_seconds: bool = False, **options: Any
+) -> Line:
     """Give the same with one setting changed: geometric means over seeds, and over all cases."""
-    lines = {
-        name: [trained_and_sampled(case, seed, **options) for seed in range(n_seeds)]
-        for name, case in cases.items()
-    }
+    lines = {}
+    for name, case in cases.items():
+        n_training = affordable_calls(case, **options) if equal_seconds else N_TRAINING
+        lines[name] = [trained_and_sampled(case, seed, n_training, **options) for seed in range(n_seeds)]
     logs = {name: fmean(math.log(line["sigma"]) for line in of_case) for name, of_case in lines.items()}
     return {
         "changed": changed,
@@ -158,6 +183,12 @@ def defaults(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
     """Change one setting of the flow at a time."""
     for changed, options in VARIANTS.items():
         yield varied(changed, cases, n_seeds, **options)
+
+
+def equal_seconds(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Do so in the time that the default flow takes."""
+    for changed, options in VARIANTS.items():
+        yield varied(changed, cases, n_seeds, equal_seconds=True, **options)
 
 
 def settings(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
@@ -177,6 +208,35 @@ def pulls(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Li
             for seed in range(n_seeds)
         ]
         yield {"case": name, "seeds": n_seeds, "mean": fmean(found), "sdev": stdev(found)}
+
+
+def gaussians(centres: np.ndarray, width: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Sum of Gaussians of one width at centres (n, d), of integral 1 but for what is beyond the cube."""
+    n, d = centres.shape
+    scale = n * (width * math.sqrt(math.pi)) ** d
+
+    def f(x: np.ndarray) -> np.ndarray:
+        return sum(np.exp(-np.sum((x - centre) ** 2, axis=1) / width**2) for centre in centres) / scale
+
+    return f
+
+
+def narrow(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
+    """Integrate one or two narrow peaks."""
+    for d, width in NARROW:
+        for n_peaks, seed in product((1, 2), range(n_seeds)):
+            centres = np.random.default_rng(seed).uniform(0.3, 0.7, (n_peaks, d))
+            result = vf.integrate(gaussians(centres, width), d, n_calls=N_NARROW, seed=seed)
+            yield {
+                "d": d,
+                "width": width,
+                "peaks": n_peaks,
+                "seed": seed,
+                "mean": result.mean,
+                "sdev": result.sdev,
+                "pull": pull(result, 1.0),
+                "warnings": list(result.warnings),
+            }
 
 
 def first_coordinate(x: np.ndarray) -> np.ndarray:
@@ -207,7 +267,9 @@ MODES = {  # with the cases of each, and how many seeds
     "accuracy": (accuracy, IFLOW | CAMEL, 1),
     "pulls": (pulls, {name: IFLOW[name] for name in ("camel4", "circles", "annulus", "box")}, 100),
     "defaults": (defaults, CHOOSING, 2),
+    "equal_seconds": (equal_seconds, CHOOSING, 2),
     "settings": (settings, CHOOSING, 2),
+    "narrow": (narrow, {}, 2),
     "overhead": (overhead, {}, 3),
 }
 
