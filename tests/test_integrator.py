@@ -461,6 +461,57 @@ class TestMap:
         assert integrator.integrand.n_calls <= LONGER
 
 
+def narrow_at(x, centre, width=0.05):
+    return np.exp(-(((x - centre) / width) ** 2).sum(axis=1)) / (width * math.sqrt(math.pi)) ** x.shape[1]
+
+
+def both(x):
+    """Two peaks that few points meet by chance."""
+    return narrow_at(x, 0.3) / 4 + 3 * narrow_at(x, 0.7) / 4
+
+
+def has_lost(result):
+    return any("the flow has lost a region" in warning for warning in result.warnings)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A flow that knows the smaller one of the two peaks, in five dimensions."""
+    result = integrated(lambda x: narrow_at(x, 0.3), 5, n_calls=N_CALLS)
+    assert_right(result, 1)
+    return {"flow": result.flow, "flow_options": None}
+
+
+class TestLostRegions:
+    """What walkers find that the flow does not."""
+
+    def test_are_warned_of_and_regained_by_a_survey(self, start):
+        integrator = make(both, 5, n_points=LONGER, **start)
+        integrator.refine()
+        result = integrator.result()
+        assert result.mean < 0.5  # far from the integral, which is 1
+        assert has_lost(result)
+        integrator.survey()
+        integrator.refine()
+        more = integrator.result()
+        assert_right(more, 1)
+        assert not has_lost(more)
+        assert not any(one.is_used for one in more.history[: len(result.history)])
+
+    @pytest.mark.parametrize("use_survey", [False, True])
+    @pytest.mark.parametrize("rtol", [0.0, 1e-2])
+    def test_are_regained_within_the_calls(self, start, rtol, use_survey):
+        f = Counting(both)
+        result = integrated(f, 5, n_calls=200_000, rtol=rtol, use_survey=use_survey, **start)
+        assert_right(result, 1)
+        assert not has_lost(result)
+        assert f.n_points == result.n_calls <= 200_000
+        assert [one.stage for one in result.history].count("regain") == 1
+
+    def test_are_warned_of_where_calls_do_not_suffice(self, start):
+        assert has_lost(integrated(both, 5, n_calls=LONGER, **start))
+
+
 class TestTolerance:
     @pytest.mark.parametrize(("rtol", "atol"), [(1e-2, 0), (1e-3, 0), (0, 1e-4), (1e-3, 1e-4)])
     def test_is_reached(self, rtol, atol):

@@ -322,6 +322,32 @@ class TestIntegration:
                 refined(stopping(peak, n), **kept)
         assert figures(refined(peak, **kept)) == figures(refined(peak))
 
+    def test_of_a_survey_that_regains_a_region(self, tmp_path):
+        flow = vf.integrate(narrow_peak, 3, n_calls=30_000, seed=1, flow_options=TINY).flow
+
+        def integrate(f, **options):
+            integrator = vf.Integrator(f, 3, flow=flow, n_iter=2, n_points=21_000, seed=1, **options)
+            integrator.refine()  # finds a region that the flow does not know
+            integrator.survey()
+            integrator.refine()
+            return integrator.result()
+
+        def wanted(x):
+            return narrow_peak(x) + narrow_peak(x - 0.3)
+
+        whole = integrate(wanted)
+        assert "regain" in [one.stage for one in whole.history]
+        kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "checkpoint_seconds": 0}
+        n_stops = 0
+        for n in np.random.default_rng(0).integers(1, 60, size=1000):
+            try:
+                result = integrate(stopping(wanted, n), **kept)
+                break
+            except Stop:
+                n_stops += 1
+        assert n_stops > 3
+        assert figures(result) == figures(whole)
+
     def test_a_run_that_has_ended_calls_nothing_again(self, tmp_path):
         options = {"n_calls": 30_000, "seed": 3, "flow_options": TINY}
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True}

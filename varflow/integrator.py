@@ -32,6 +32,7 @@ from varflow.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
 __all__ = ["Integrator", "integrate"]
 
 FILE = Kind("varflow integration checkpoint", version=2, oldest=1, sealed=1)
+FEWEST_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
 FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
 SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
@@ -40,7 +41,6 @@ MOST_ROUNDS = 4096  # of a stage: more points are not kept in memory
 MOST_CALLS = 1 << 21  # an iteration, for the sake of memory
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
 TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
-UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 UNLIKELY = 1e-3  # probability of chi2 that is warned of
 FARTHEST = 1e300  # coordinate of a given point where the bounds are infinite
 SMALLEST = 1e-140  # integral below which the square of an error underflows
@@ -208,6 +208,9 @@ class Integrator:
     def survey(self) -> None:
         """Train the flow, with `n_iter_survey` times `n_points_survey` points.
 
+        A survey by replay that follows one whose result warned of a lost region trains on points from there,
+        and what was estimated without that region does not count any more.
+
         Raises
         ------
         Exception
@@ -294,6 +297,9 @@ class Integrator:
         with self._running(n_calls) as progress:
             if rtol == 0 and atol == 0:
                 self._replay_survey(int(SURVEY_SHARE * n_calls), progress)
+                n_more = (n_calls - self._iterations.n_calls) // 2
+                if self._can_regain(n_more):
+                    self._replay_survey(n_more, progress)
                 self._refine_in_parts(n_calls - self._iterations.n_calls, 2, progress)  # to be compared
             else:
                 self._survey_to(n_calls, rtol, atol, progress)
@@ -448,32 +454,49 @@ class Integrator:
         return best
 
     def _replay_survey(self, n_calls: int, progress: Progress) -> None:
-        """Look, go through one stage, and look again: whichever flow is better is kept."""
-        fewest = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
-        if n_calls < fewest:
-            raise ValueError(f"a survey by replay needs {fewest} calls at least, got {n_calls}")
-        n_before = self._iterations.n_calls
+        """Look, go through one stage, and look again: whichever flow is better is kept.
+
+        Where the last survey has lost a region, this one begins with points from there, and its flow is kept:
+        the errors of the two would not tell.
+        """
+        if n_calls < FEWEST_SURVEYED:
+            raise ValueError(f"a survey by replay needs {FEWEST_SURVEYED} calls at least, got {n_calls}")
+        n_before, is_regaining = self._iterations.n_calls, self._can_regain(n_calls)
         before = self._first_look(n_calls, progress)
+        if is_regaining:
+            self._iterations.regain(n_before)
         n_left = int((1 - SCOUT_SHARE) * n_calls) - (self._iterations.n_calls - n_before) - LOOK
         n_rounds = min(n_left // ROUND, MOST_ROUNDS)
         self._iterations.stage(n_rounds, 0.5, progress)
-        if _is_better(before, self._iterations.look(progress)):
+        if _is_better(before, self._iterations.look(progress)) and not is_regaining:
             self._iterations.go_back()
             self._warnings.append("training made the flow no better: the first one is used")
         self._iterations.scout(n_calls)
 
+    def _can_regain(self, n_calls: int) -> bool:
+        """Whether the flow has lost a region, and the calls are enough for a survey that regains it."""
+        return n_calls >= 2 * FEWEST_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
+
     def _survey_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
-        """Go through stages as long as they pay."""
+        """Go through stages as long as they pay, and again where that has lost a region."""
+        while True:
+            self._go_through_stages(n_calls, rtol, atol, progress)
+            used = self._iterations.n_calls
+            self._iterations.scout(used)
+            n_rounds = self._affordable_rounds(n_calls)
+            if n_rounds == 0 or not self._iterations.has_lost(used):
+                return
+            self._iterations.regain(used)
+            self._iterations.stage(n_rounds, 0.5, progress)
+
+    def _go_through_stages(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
+        """Look, go through stages with a look after each, and keep the best flow."""
         best = self._first_look(n_calls, progress)
         n_failures = 0
         missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         while True:
-            used = self._iterations.n_calls
-            # Another stage costs as much as all before and saves about half of what is missing, or more where
-            # that was taken for too little: a refinement much too long costs more than a stage too many.
-            n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
-            is_affordable = used + n_rounds * ROUND + LOOK <= SURVEY_SHARE * n_calls
-            if missing <= used or n_failures == 2 or not is_affordable:
+            used, n_rounds = self._iterations.n_calls, self._affordable_rounds(n_calls)
+            if missing <= used or n_failures == 2 or n_rounds == 0:
                 break
             self._iterations.stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
             look = self._iterations.look(progress)
@@ -484,7 +507,16 @@ class Integrator:
             best, n_failures = look, 0
             missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         self._iterations.go_back()
-        self._iterations.scout(self._iterations.n_calls)
+
+    def _affordable_rounds(self, n_calls: int) -> int:
+        """Rounds of another stage; 0 if the calls for it are not there.
+
+        It costs as much as all before and saves about half of what is missing, or more where that was taken
+        for too little: a refinement much too long costs more than a stage too many.
+        """
+        used = self._iterations.n_calls
+        n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
+        return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= SURVEY_SHARE * n_calls else 0
 
     # The refinement
 
@@ -525,7 +557,7 @@ class Integrator:
             yield f"the tolerance was not reached in {result.n_calls} calls"
         n_used = sum(iteration.n_calls for iteration in used)
         log_lost, heaviest = self._iterations.log_lost, self._iterations.heaviest
-        n_lost = np.count_nonzero(log_lost > math.log(n_used / UNSEEN))
+        n_lost = np.count_nonzero(self._iterations.is_lost(n_used))
         if n_lost:
             yield (
                 f"{n_lost} of {len(log_lost)} walkers that climb from uniform points ended where f/q is up "

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from varflow.journal import Journal, Mark
 from varflow.progress import Progress
 from varflow.proposal import draw
 from varflow.result import Iteration, format_estimate, pack_history, unpack_history
-from varflow.scout import MOST_STEPS, N_WALKERS, wander
+from varflow.scout import MOST_STEPS, N_WALKERS, Walkers, draw_around, wander
 from varflow.stateful_trainers import BasicStatefulTrainer
 from varflow.survey import FEWEST_ROUNDS, Memory, Replay, choose_points, magnitudes, stage_optimiser
 from varflow.tempering import tempered_power
@@ -40,6 +40,7 @@ FEWEST_FITTED = 64  # points where f is not zero, that an element-wise map is fi
 UNIFORM_SHARE = 0.01  # of the points that estimate the integral
 USUAL_RATE = 0.65  # power of n with which errors of Sobol points fall
 SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
+UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 LARGEST = 1e140  # |f| beyond which squares overflow
 
 MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
@@ -81,8 +82,10 @@ class Iterations:
         How close the flow of the last look is to the integrand, up to 1; see `tempered_power`.
     heaviest : float
         Largest share of one point in the sum of the weights of an iteration that counts.
+    walkers : Walkers
+        The last that looked for regions the flow has lost.
     log_lost : ndarray
-        Log of f/q, in units of the integral of |f|, where walkers ended.
+        Log of f/q, in units of the integral of |f|, where they ended.
     n_skipped : int
         Training steps that were left out because the gradient was not finite.
     has_integrand_changed : bool
@@ -103,6 +106,7 @@ class Iterations:
         self.integrand, self.flow, self.generator = integrand, flow, generator
         self.memory = Memory(flow.d)
         self.heaviest = 0.0
+        self.walkers = Walkers(np.empty((0, flow.d)), np.empty(0), np.empty(0))
         self.log_lost = np.empty(0)
         self.has_integrand_changed = False
         self._make_points, self._counts_survey, self._trainer = make_points, counts_survey, trainer
@@ -139,6 +143,16 @@ class Iterations:
     def power(self) -> float:  # noqa: D102 - see the class
         last = self._journal.last
         return self._power if last is None else last.power
+
+    def is_lost(self, n_points: int) -> np.ndarray:
+        """Which walkers, (n,) bool, ended in a region that so many points of the flow would not see."""
+        is_lost: np.ndarray = self.log_lost > _log_unseen(n_points)
+        return is_lost
+
+    def has_lost(self, n_points: int) -> bool:
+        """Whether any walker did."""
+        last = self._journal.last
+        return (self._largest_lost() if last is None else last.log_lost) > _log_unseen(n_points)
 
     @property
     def n_skipped(self) -> int:  # noqa: D102 - see the class
@@ -208,6 +222,13 @@ class Iterations:
         """Look for regions that the flow has lost, with a small share of n_calls; see `log_lost`."""
         self._do(f"scout {n_calls}", lambda: self._send_scouts(n_calls))
 
+    def regain(self, n_points: int) -> None:
+        """Draw points to be trained on, in regions that n_points of the flow would not see; see `is_lost`.
+
+        Estimates so far are without these regions, and do not count any more.
+        """
+        self._do(f"regain {n_points}", lambda: self._draw_where_lost(n_points))
+
     def save(self) -> None:
         """Write the checkpoint."""
         self._checkpoint.write(self._state)
@@ -270,13 +291,32 @@ class Iterations:
         log_mean = self.memory.log_mean(self.memory.n // 2)
         if n_steps < 1 or log_mean == -math.inf:
             return
-        u, log_f = wander(self._log_magnitude, self.flow.d, n_steps, self.generator)
-        log_q = np.logaddexp(self.flow.log_prob(u), math.log(UNIFORM_SHARE))
-        self.log_lost = log_f - log_q - log_mean
+        self.walkers = wander(self._log_magnitude, self.flow.d, n_steps, self.generator)
+        log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(UNIFORM_SHARE))
+        self.log_lost = self.walkers.log_f - log_q - log_mean
+        self._append_search("scouts", self.integrand.n_calls - n_before, begin)
+
+    def _draw_where_lost(self, n_points: int) -> None:
+        begin, is_lost = time.perf_counter(), self.is_lost(n_points)
+        u, log_q = draw_around(Walkers(*(part[is_lost] for part in self.walkers)), LOOK, self.generator)
+        magnitude = magnitudes(self._evaluate(u))
+        # Of all points, so many are in regions known before that those in others would be chosen too rarely.
+        self.memory.keep(self.memory.latest(LOOK))
+        self.memory.add(u, magnitude, log_q)
+        self._history = [replace(iteration, is_used=False) for iteration in self._history]
+        self.heaviest = 0.0
+        self._append_search("regain", LOOK, begin)
+        logger.info("regain: the flow has lost regions where %d walkers ended", np.count_nonzero(is_lost))
+
+    def _append_search(self, stage: str, n_calls: int, begin: float) -> None:
+        """Append an iteration without an estimate."""
         m = len(self._history[-1].mean)
-        n_spent, seconds = self.integrand.n_calls - n_before, time.perf_counter() - begin
-        nothing = np.full(m, math.nan), np.full((m, m), math.nan)
-        self._history.append(Iteration("scouts", n_spent, *nothing, math.nan, seconds, False, 0.0))
+        nothing, seconds = (np.full(m, math.nan), np.full((m, m), math.nan)), time.perf_counter() - begin
+        self._history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0))
+
+    def _largest_lost(self) -> float:
+        known = self.log_lost[: len(self.walkers.u)]  # none where it comes from a file of version 1
+        return float(known.max(initial=0.0))
 
     def _log_magnitude(self, u: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
@@ -331,7 +371,9 @@ class Iterations:
             return
         operation()
         n_calls = self.integrand.n_calls
-        self._journal.marks.append(Mark(name, len(self._history), n_calls, self._rate, self._power))
+        self._journal.marks.append(
+            Mark(name, len(self._history), n_calls, self._rate, self._power, self._largest_lost())
+        )
         self._note_place()
 
     def _note_place(self) -> None:
@@ -359,6 +401,7 @@ class Iterations:
         }
         arrays |= self.memory.arrays(n_memory) | pack_history(self._history, len(self._expected))
         arrays |= {"params": self.flow.params, "kept": self._kept, "expected": self._expected}
+        arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
         arrays |= {"log_lost": self.log_lost} | self._trainer.get_config()["optim"].state().arrays("trainer")
         if self._stage is not None:
             arrays |= self._stage.optim.state().arrays("stage") | self._stage.batches.arrays("batches")
@@ -373,6 +416,8 @@ class Iterations:
             self._power = header.get("power", 1.0)  # without a map, where version 1 had none
             self._replay.n_skipped = header["n_skipped"]
             self._expected, self.log_lost = arrays["expected"], arrays["log_lost"]
+            if "walkers_u" in arrays:  # version 1 has no more than log_lost
+                self.walkers = Walkers(*(arrays[f"walkers_{name}"] for name in Walkers._fields))
             self._history = unpack_history(header["stages"], arrays, len(self._expected))
             self.memory.restore(arrays)
             np.copyto(self.flow.params, arrays["params"])
@@ -402,6 +447,11 @@ class _Stage:
     n_rounds: int  # done
     optim: Adam
     batches: Batches  # of the iteration at hand
+
+
+def _log_unseen(n_points: int) -> float:
+    """Log of f/q, in units of the integral, beyond which n_points see nothing of a region."""
+    return math.log(max(1.0, n_points / UNSEEN))
 
 
 def _checked(values: np.ndarray) -> np.ndarray:

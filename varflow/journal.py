@@ -24,7 +24,9 @@ class Mark(NamedTuple):
     n_history: int  # iterations
     n_calls: int  # of the integrand
     rate: float  # power of n with which the error seems to fall
-    power: float = 1.0  # how close the flow of the last look is; not in files of version 1
+    # Not in files of version 1:
+    power: float = 1.0  # how close the flow of the last look is
+    log_lost: float = 0.0  # log of the largest f/q where walkers ended
 
 
 class Journal:

@@ -2,19 +2,43 @@
 
 Points drawn from a flow say little of where the flow is not: a peak that it has lost is met by none of them,
 and the estimate misses it with a small error. So walkers start anywhere and climb, whatever the flow says,
-and the flow's density is looked at where they end.
+and the flow's density is looked at where they end. Points drawn around there bring the region back.
 """
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["MOST_STEPS", "N_WALKERS", "wander"]
+__all__ = ["MOST_STEPS", "N_WALKERS", "Walkers", "draw_around", "wander"]
 
 N_WALKERS = 32
 MOST_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
 FIRST_STEP = 0.1  # standard deviation in each coordinate
-WANTED_ACCEPTANCE = 0.25  # near the best for random walks (Roberts et al., Ann. Appl. Probab. 7 (1997) 110)
+# For random walks over a Gaussian of many dimensions (Roberts et al., Ann. Appl. Probab. 7 (1997) 110): near
+# the best acceptance, and the length of the steps that have it, in widths of the Gaussian over the root of d.
+WANTED_ACCEPTANCE = 0.25
+STEP_OF_WIDTH = 2.38
+
+
+class Walkers(NamedTuple):
+    """Where walkers have ended.
+
+    Attributes
+    ----------
+    u : ndarray, (n, d)
+        Their points in the unit cube.
+    log_f : ndarray, (n,)
+        The log of |f| there.
+    width : ndarray, (n,)
+        Standard deviation, up to 1, of a Gaussian over which their last steps would be accepted as often as
+        wanted.
+    """
+
+    u: np.ndarray
+    log_f: np.ndarray
+    width: np.ndarray
 
 
 def wander(
@@ -22,7 +46,7 @@ def wander(
     d: int,
     n_steps: int,
     generator: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Walkers:
     """Let walkers go from uniform points of the unit cube by Metropolis steps with |f| for their density.
 
     Each adapts the length of its steps to how often they are accepted. So what the walkers end in are the
@@ -41,10 +65,8 @@ def wander(
 
     Returns
     -------
-    u : ndarray, (N_WALKERS, d)
-        Where the walkers end.
-    log_f : ndarray, (N_WALKERS,)
-        The log of |f| there.
+    Walkers
+        N_WALKERS of them.
     """
     u = generator.random((N_WALKERS, d))
     log_f = log_magnitude(u)
@@ -60,7 +82,39 @@ def wander(
         log_f = np.where(is_accepted, log_proposed, log_f)
         # Robbins and Monro: the changes fall off, but slowly enough to come anywhere.
         log_step += (is_accepted - WANTED_ACCEPTANCE) * 2 / np.sqrt(1 + step / 10)
-    return u, log_f
+    return Walkers(u, log_f, np.minimum(np.exp(log_step) * math.sqrt(d) / STEP_OF_WIDTH, 1))
+
+
+def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points around where walkers have ended.
+
+    Parameters
+    ----------
+    walkers : Walkers
+        At least one. Each has the same share of a mixture of Gaussians of their widths, cut off at the faces
+        of the unit cube.
+    n : int
+        Number of points.
+    generator : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    u : ndarray, (n, d)
+        The points.
+    log_q : ndarray, (n,)
+        Log density of the mixture there.
+    """
+    from scipy.special import logsumexp, ndtr, ndtri  # only lost regions are to pay for it
+
+    centre, width = walkers.u, walkers.width[:, None]
+    below, above = ndtr(-centre / width), ndtr((1 - centre) / width)
+    k = generator.integers(len(centre), size=n)
+    share = below[k] + (above - below)[k] * generator.random((n, centre.shape[1]))
+    u = np.clip(centre[k] + width[k] * ndtri(share), 0, 1)
+    log_scale = np.log(width * math.sqrt(2 * math.pi) * (above - below)).sum(axis=1)
+    squares = np.stack([np.square((u - c) / w).sum(axis=1) for c, w in zip(centre, width, strict=True)])
+    return u, logsumexp(-0.5 * squares - log_scale[:, None], axis=0) - math.log(len(centre))
 
 
 def _reflected(u: np.ndarray) -> np.ndarray:

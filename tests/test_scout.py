@@ -1,0 +1,71 @@
+"""Walkers climb to the peaks wherever they are, and points are drawn around them with a known density."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from varflow.scout import MOST_STEPS, N_WALKERS, Walkers, draw_around, wander
+
+
+def generator(seed=1):
+    return np.random.Generator(np.random.Philox(seed))
+
+
+def log_peaks(u, centres, width):
+    """Log of a sum of Gaussians of a standard deviation."""
+    log_parts = [-0.5 * ((u - centre) ** 2).sum(axis=1) / width**2 for centre in centres]
+    return np.logaddexp.reduce(log_parts)
+
+
+def make_walkers(d, n=3, width=(0.05, 0.6), seed=1):
+    rng = np.random.default_rng(seed)
+    return Walkers(rng.random((n, d)), np.zeros(n), rng.uniform(*width, n))
+
+
+@pytest.mark.parametrize(("d", "width"), [(2, 0.01), (4, 0.02), (8, 0.02), (16, 0.07)])
+def test_walkers_end_in_all_peaks_and_know_their_width(d, width):
+    centres = np.array([np.full(d, 0.3), np.full(d, 0.7)])
+    walkers = wander(lambda u: log_peaks(u, centres, width), d, MOST_STEPS, generator())
+    assert len(walkers.u) == N_WALKERS
+    np.testing.assert_array_equal(walkers.log_f, log_peaks(walkers.u, centres, width))
+    distances = [np.linalg.norm(walkers.u - centre, axis=1) / (width * math.sqrt(d)) for centre in centres]
+    near = np.array(distances) < 3
+    assert (near.sum(axis=1) >= 5).all()
+    assert near.any(axis=0).mean() > 0.6
+    assert 0.5 < np.median(walkers.width[near.any(axis=0)]) / width < 2
+
+
+def test_walkers_stay_in_the_cube_where_f_is_zero():
+    walkers = wander(lambda u: np.full(len(u), -np.inf), 3, 20, generator())
+    assert ((walkers.u >= 0) & (walkers.u <= 1)).all()
+    assert (walkers.log_f == -np.inf).all()
+    assert (walkers.width == 1).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_density_around_walkers_is_that_of_truncated_gaussians(d):
+    walkers = make_walkers(d)
+    u, log_q = draw_around(walkers, 200, generator())
+    density = np.zeros(len(u))
+    for centre, width in zip(walkers.u, walkers.width, strict=True):
+        law = stats.truncnorm(-centre / width, (1 - centre) / width, loc=centre, scale=width)
+        density += law.pdf(u).prod(axis=1) / len(walkers.u)
+    np.testing.assert_allclose(np.exp(log_q), density, rtol=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_points_around_walkers_have_that_density(d):
+    u, log_q = draw_around(make_walkers(d, width=(0.3, 0.6)), 20_000, generator())
+    assert ((u >= 0) & (u <= 1)).all()
+    for values, exact in ((np.ones(len(u)), 1), (u[:, 0], 1 / 2), (u[:, -1] ** 2, 1 / 3)):
+        weighted = values / np.exp(log_q)
+        assert abs(weighted.mean() - exact) < 5 * weighted.std() / math.sqrt(len(u))
+
+
+def test_walkers_at_faces_and_of_tiny_widths():
+    walkers = Walkers(np.array([[0.0, 1.0], [0.5, 0.5]]), np.zeros(2), np.array([1e-9, 1e-7]))
+    u, log_q = draw_around(walkers, 1000, generator())
+    assert ((u >= 0) & (u <= 1)).all()
+    assert np.isfinite(log_q).all()
