@@ -39,21 +39,23 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
     def array(dtype: Any, ndim: int) -> Any:
         return types.Array(numba.from_dtype(np.dtype(dtype)), ndim, "C")
 
+    layers = array(np.int64, 3)
     number, integer, flag = types.float64, types.int64, types.boolean
     params, numbers, points, indices = array(dtype, 1), array(float, 1), array(float, 2), array(np.int64, 1)
     return {
         "first_outside": (indices, points, flag, layout),
-        "transpose_weights": (params, params, layout),
+        "transpose_weights": (params, params, layers),
         "transform": (points, numbers, points, flag, number, params, params, layout, work),
         "gradient": (
             numbers, integer, points, indices, numbers, numbers, points, flag, number, params, params, layout,
             work,
         ),
         "weight_gradients": (
-            array(dtype, 2), integer, array(np.int64, 2), integer, integer, layout, work,
+            array(dtype, 2), integer, array(np.int64, 2), integer, integer, layers, array(dtype, 2),
+            *[array(dtype, 3)] * 2, array(dtype, 2),
         ),
-        "fold_parts": (params, numbers, array(dtype, 2)),
-        "judge": (numbers, numbers, numbers, numbers, integer, flag, number, number),
+        "fold_parts": (params, numbers, array(dtype, 2), integer),
+        "judge": (numbers, numbers, integer, numbers, integer, numbers, integer, flag, number, number),
         "adam_step": (*[params] * 5, numbers, *[number] * 6),
         "latent_points": (points, integer, types.uint64, types.uint64),
     }  # fmt: skip

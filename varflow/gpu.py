@@ -20,7 +20,7 @@ __all__ = ["DeviceFlow", "DeviceSteps", "point_kernel", "to_device", "to_host", 
 
 MOST_BLOCKS = 512  # that map points at once; each has rows of the workspace
 BLOCKS_A_LAYER = 2 if IS_SIMULATED else 16  # that transpose its weights
-CHUNK_ROWS = 16_384  # of a minibatch that have rows of the workspace at once
+CHUNK_ROWS = 32_768  # of a minibatch that have rows of the workspace at once
 LEAST_ROWS_A_PART, MOST_PARTS = 512, 64  # of the gradient, which is added up in parts
 
 
@@ -93,7 +93,7 @@ class DeviceFlow:
         """Renew the transposed weights, which the kernels that follow read."""
         n_cells, n_layers, _ = self.architecture.layers.shape
         grid = n_cells * n_layers, BLOCKS_A_LAYER
-        launch(kernels.transpose_weights, grid, self.transposed, self.params, self.layout)
+        launch(kernels.transpose_weights, grid, self.transposed, self.params, self.layout.layers)
 
     def transform(
         self, params: np.ndarray, points: Any, is_inverse: bool, log_volume: float
@@ -205,18 +205,17 @@ class DeviceFlow:
 
 
 def tile_jobs(architecture: Architecture) -> np.ndarray:
-    """Tiles that the gradient is made of, (n_jobs, 5): kind, cell, layer, first row, first column."""
-    jobs: list[tuple[int, int, int, int, int]] = []
-    n_layers = architecture.layers.shape[1]
-    for c, cell in enumerate(architecture.layers.tolist()):
-        for k, (n_in, n_out, _, _) in enumerate(cell):
-            n_rows, n_columns = (n_out, n_in) if k == n_layers - 1 else (n_in, n_out)
-            jobs += [
-                (kernels.WEIGHTS, c, k, row, column)
-                for row in range(0, n_rows, TILE_ROWS)
-                for column in range(0, n_columns, TILE_COLUMNS)
-            ]
-            jobs += [(kernels.BIASES, c, k, 0, column) for column in range(0, n_out, THREADS)]
+    """Tiles that the gradient is made of, (n_jobs, 4): cell, layer, first row, first column.
+
+    Those with the first row of a matrix make the biases' part, too: there is one where it has no rows.
+    """
+    jobs = [
+        (c, k, row, column)
+        for c, cell in enumerate(architecture.layers.tolist())
+        for k, (n_in, n_out, _, _) in enumerate(cell)
+        for row in range(0, max(n_in, 1), TILE_ROWS)
+        for column in range(0, n_out, TILE_COLUMNS)
+    ]
     return np.array(jobs, np.int64)
 
 
@@ -329,7 +328,7 @@ class DeviceSteps:
                     t = start + k + 1
                     renewal = 1.0 if average is params and k == 0 else optim.renewal(t)
                     settings = (*optim.factors(t, moment, scale), renewal)
-                    self._judge(rows.shape[0], losses[k : k + 1], state, optim.clip_norm, is_of_log)
+                    self._judge(rows.shape[0], losses, k, state, optim.clip_norm, is_of_log)
                     launch(
                         kernels.adam_step, self._squares.shape[0], self.device.params, m, v, averaged,
                         self._dparams, state, *settings,
@@ -362,17 +361,20 @@ class DeviceSteps:
             grid = (self._jobs.shape[0], -(-n_rows // n_rows_a_part))
             launch(
                 kernels.weight_gradients, grid, self._parts, begin // n_rows_a_part, self._jobs, n_rows,
-                n_rows_a_part, device.layout, self._work,
+                n_rows_a_part, device.layout.layers, self._work.inputs, self._work.hidden,
+                self._work.dhidden, self._work.dlogits,
             )  # fmt: skip
 
-    def _judge(self, n_batch: int, loss: Any, state: Any, clip_norm: float | None, is_of_log: bool) -> None:
-        """Add up loss and gradient, and see whether both are finite."""
+    def _judge(
+        self, n_batch: int, losses: Any, k: int, state: Any, clip_norm: float | None, is_of_log: bool
+    ) -> None:
+        """Add up loss and gradient of step k, and see whether both are finite."""
         n_parts = -(-n_batch // rows_a_part(n_batch))
         n_blocks = self._squares.shape[0]
-        launch(kernels.fold_parts, n_blocks, self._dparams, self._squares, self._parts[:n_parts])
+        launch(kernels.fold_parts, n_blocks, self._dparams, self._squares, self._parts, n_parts)
         launch(
-            kernels.judge, 1, state, loss, self._losses[: _tiles(n_batch)], self._squares, n_batch, is_of_log,
-            math.inf if clip_norm is None else float(clip_norm),
+            kernels.judge, 1, state, losses, k, self._losses, _tiles(n_batch), self._squares, n_batch,
+            is_of_log, math.inf if clip_norm is None else float(clip_norm),
             float(np.finfo(self.flow.architecture.dtype).max),
         )  # fmt: skip
 

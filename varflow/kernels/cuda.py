@@ -37,18 +37,17 @@ IS_SIMULATED: bool = config.ENABLE_CUDASIM
 
 # Of a product: the rows and columns that a block has at once, and what it sums over in shared memory at once.
 # Where a thread of Python plays each thread, blocks are small.
-TILE_ROWS, TILE_COLUMNS, TILE_DEPTH = (8, 16, 4) if IS_SIMULATED else (32, 64, 32)
-OWN = 4  # rows, and columns, of it that one thread has
-THREADS = TILE_ROWS // OWN * (TILE_COLUMNS // OWN)  # of a block
-PADDED_ROWS = TILE_ROWS + OWN  # in shared memory, so that threads find each other's banks free
+TILE_ROWS, TILE_COLUMNS, TILE_DEPTH = (8, 16, 4) if IS_SIMULATED else (32, 64, 16)
+OWN_ROWS, OWN_COLUMNS = 4, 4  # of it that one thread has; multiples of four
+ROW_GROUPS, COLUMN_GROUPS = TILE_ROWS // OWN_ROWS, TILE_COLUMNS // OWN_COLUMNS
+THREADS = ROW_GROUPS * COLUMN_GROUPS  # of a block
+# What one thread brings of each operand at once.
+OWN_LEFT, OWN_RIGHT = TILE_DEPTH * TILE_ROWS // THREADS, TILE_DEPTH * TILE_COLUMNS // THREADS
+PADDED_ROWS = TILE_ROWS + 4  # in shared memory, so that threads find each other's banks free
 # Of shared memory, so that a thread reads four numbers at once; the simulator does not know of it.
 ALIGNMENT = None if IS_SIMULATED else 16
 
-WEIGHTS, BIASES = range(2)  # kinds of the jobs of `weight_gradients`
 FAILED, N_DONE, SCALE = range(3)  # of the state that one step hands on to the next
-
-# Indices without a sign, where it counts: for others, each access looks whether it is from the end.
-ONE = np.uint32(1)
 
 device_function: Any = cuda.jit(device=True)
 
@@ -82,21 +81,24 @@ def _exponential(x):
 
 
 class Workspace(NamedTuple):
-    """Buffers of all tiles; `n_kept` is the number of cells in training, else 1."""
+    """Buffers of all tiles; `n_kept` is the number of cells in training, else 1.
+
+    Matrices that are multiplied are flat. Of cells that have fewer columns than others, an end is left free.
+    """
 
     coordinates: Any  # (n_rows, d), before or behind the cell at hand
     log_det: Any  # (n_rows,)
-    inputs: Any  # (n_kept, n_rows, d), of the networks
-    hidden: Any  # (n_kept, n_hidden, n_rows, H)
-    values: Any  # (n_kept, n_rows, P * D), of the cells
+    inputs: Any  # (n_kept, n_rows * d), of the networks
+    hidden: Any  # (n_kept, n_hidden, n_rows * H)
+    values: Any  # (n_kept, n_rows * P * D), of the cells
     x: Any  # (n_kept, n_rows, D), transformed coordinates before the cell
     z: Any  # (n_kept, n_rows, D), and behind it
     slope: Any  # (n_kept, n_rows, D)
     dcoordinates: Any  # (n_rows, d)
     dlog_q: Any  # (n_rows,)
-    dhidden: Any  # (n_kept, n_hidden, n_rows, H), before the leaky ReLU
-    dlogits: Any  # (n_kept, n_rows, P * D)
-    dinputs: Any  # (n_rows, d)
+    dhidden: Any  # (n_kept, n_hidden, n_rows * H), before the leaky ReLU
+    dlogits: Any  # (n_kept, n_rows * P * D)
+    dinputs: Any  # (n_rows * d,)
 
 
 def make_workspace(architecture: Architecture, n_rows: int, keeps_all: bool, real: Any) -> Workspace:
@@ -112,112 +114,155 @@ def make_workspace(architecture: Architecture, n_rows: int, keeps_all: bool, rea
     return Workspace(
         coordinates=cuda.device_array((n_rows, d), real),
         log_det=cuda.device_array((n_rows,), real),
-        inputs=cuda.device_array((n_kept, n_rows, d), dtype),
-        hidden=cuda.device_array((*networks, n_rows, architecture.d_hidden), dtype),
-        values=cuda.device_array((n_kept, n_rows, n_out), dtype),
+        inputs=cuda.device_array((n_kept, n_rows * d), dtype),
+        hidden=cuda.device_array((*networks, n_rows * architecture.d_hidden), dtype),
+        values=cuda.device_array((n_kept, n_rows * n_out), dtype),
         x=cuda.device_array((n_kept, n_rows, n_transformed), real),
         z=cuda.device_array((n_kept, n_rows, n_transformed), real),
         slope=cuda.device_array((n_kept, n_rows, n_transformed), real),
         dcoordinates=cuda.device_array((n_back, d), real),
         dlog_q=cuda.device_array((n_back,), real),
-        dhidden=cuda.device_array((*networks, n_back, architecture.d_hidden), dtype),
-        dlogits=cuda.device_array((n_kept, n_back, n_out), dtype),
-        dinputs=cuda.device_array((n_back, d), dtype),
+        dhidden=cuda.device_array((*networks, n_back * architecture.d_hidden), dtype),
+        dlogits=cuda.device_array((n_kept, n_back * n_out), dtype),
+        dinputs=cuda.device_array((n_back * d,), dtype),
     )
 
 
 @device_function
-def own_row():
-    """First of the rows of a tile's product that this thread has."""
-    return np.uint32(cuda.threadIdx.x) // np.uint32(TILE_COLUMNS // OWN) * np.uint32(OWN)
+def index(i):
+    """An index of 32 bits without a sign, the cheapest: sums and products of such have 64 again."""
+    return np.uint32(i)
 
 
 @device_function
-def own_column():
-    """First of the columns that it has."""
-    return np.uint32(cuda.threadIdx.x) % np.uint32(TILE_COLUMNS // OWN) * np.uint32(OWN)
+def matrix(flat, place, n_rows, n_columns):
+    """A matrix that stands in a flat array from a place on, row by row."""
+    return flat, index(place), index(n_rows), index(n_columns)
+
+
+@device_function
+def own_row(i):
+    """The i-th of the rows of a tile's product that this thread has: by fours, which are read at once."""
+    group = index(cuda.threadIdx.x) // index(COLUMN_GROUPS)
+    return index(index(i // 4 * ROW_GROUPS * 4 + i % 4) + group * index(4))
+
+
+@device_function
+def own_column(j):
+    """The j-th of the columns that it has."""
+    group = index(cuda.threadIdx.x) % index(COLUMN_GROUPS)
+    return index(index(j // 4 * COLUMN_GROUPS * 4 + j % 4) + group * index(4))
 
 
 @device_function
 def clear(sums):
-    """sums: (OWN, OWN), of this thread, set to zero."""
-    for i in range(OWN):
-        for j in range(OWN):
+    """sums: (OWN_ROWS, OWN_COLUMNS), of this thread, set to zero."""
+    for i in range(OWN_ROWS):
+        for j in range(OWN_COLUMNS):
             sums[i, j] = 0
 
 
 @device_function
-def add_products(sums, left, right, depth):
-    """sums: (OWN, OWN), of this thread, added to. left, right: (TILE_DEPTH, ...). depth: how many count."""
-    row, column = own_row(), own_column()
-    k, end = np.uint32(0), np.uint32(depth)
-    while k < end:
-        for i in range(OWN):
-            for j in range(OWN):
-                sums[i, j] += left[k, row + np.uint32(i)] * right[k, column + np.uint32(j)]
-        k += ONE
+def add_outer_product(sums, left, right, k):
+    """Add the products of row k of left and row k of right, as far as they are this thread's."""
+    for i in range(OWN_ROWS):
+        for j in range(OWN_COLUMNS):
+            sums[i, j] += left[k, own_row(i)] * right[k, own_column(j)]
 
 
 @device_function
-def bring(shared, width, matrix, first_row, end_row, first_column):
-    """Copy rows of a matrix to shared memory; what is beyond end_row and its last column is zero.
+def add_products(sums, left, right):
+    """sums: (OWN_ROWS, OWN_COLUMNS), of this thread, added to. left, right: (TILE_DEPTH, ...)."""
+    k = index(0)
+    while k < index(TILE_DEPTH):  # compilers do not unroll so much by themselves
+        add_outer_product(sums, left, right, k)
+        add_outer_product(sums, left, right, index(k + index(1)))
+        add_outer_product(sums, left, right, index(k + index(2)))
+        add_outer_product(sums, left, right, index(k + index(3)))
+        k = index(k + index(4))
 
-    shared: (TILE_DEPTH, at least width), set.
+
+@device_function
+def element(i, width):
+    """Row and column of the i-th element of this thread in a piece of a matrix that is so wide."""
+    place = index(index(cuda.threadIdx.x) + index(i * THREADS))
+    return index(place // index(width)), index(place % index(width))
+
+
+@device_function
+def fetch(piece, width, source, first_row, first_column):
+    """Read this thread's elements of a piece of a matrix, from a row and a column on; zero is beyond it.
+
+    piece: (elements a thread,), set.
     """
-    for i in range(cuda.threadIdx.x, TILE_DEPTH * width, THREADS):
-        r, k = i // width, i % width
-        row, column = first_row + r, first_column + k
-        is_inside = row < end_row and column < matrix.shape[1]
-        shared[r, k] = matrix[row, column] if is_inside else shared.dtype.type(0)
+    flat, place, n_rows, n_columns = source
+    for i in range(piece.shape[0]):
+        r, k = element(i, width)
+        row, column = index(first_row + r), index(first_column + k)
+        is_inside = row < n_rows and column < n_columns
+        piece[i] = flat[index(place + row * n_columns + column)] if is_inside else piece.dtype.type(0)
 
 
 @device_function
-def bring_transposed(shared, matrix, first_column):
-    """Copy columns of a matrix (TILE_ROWS, ...) to the rows of shared memory; what is beyond them is zero."""
-    for i in range(cuda.threadIdx.x, TILE_DEPTH * TILE_ROWS, THREADS):
-        r, k = i // TILE_DEPTH, i % TILE_DEPTH
-        is_inside = first_column + k < matrix.shape[1]
-        shared[k, r] = matrix[r, first_column + k] if is_inside else shared.dtype.type(0)
+def put(shared, width, piece):
+    """Write this thread's elements to shared memory, (TILE_DEPTH, at least width)."""
+    for i in range(piece.shape[0]):
+        r, k = element(i, width)
+        shared[r, k] = piece[i]
 
 
 @device_function
-def bring_weights(shared, flat, place, n_in, n_out, first_row, first_column):
-    """Copy part of a matrix (n_in, n_out) that stands in a flat array; what is beyond it is zero."""
-    for i in range(cuda.threadIdx.x, TILE_DEPTH * TILE_COLUMNS, THREADS):
-        r, k = i // TILE_COLUMNS, i % TILE_COLUMNS
-        row, column = first_row + r, first_column + k
-        is_inside = row < n_in and column < n_out
-        shared[r, k] = flat[place + row * n_out + column] if is_inside else shared.dtype.type(0)
+def put_transposed(shared, piece):
+    """Write those of a piece (TILE_ROWS, TILE_DEPTH) to shared memory, (TILE_DEPTH, PADDED_ROWS)."""
+    for i in range(piece.shape[0]):
+        r, k = element(i, TILE_DEPTH)
+        shared[k, r] = piece[i]
 
 
 @device_function
-def tile_product(c, a, flat, place, params, biases, gate, closed, shared):
-    """C = b + A W where the gate is positive, and `closed` times that elsewhere.
+def tile_product(c, a, w, params, biases, gate, is_gated, closed, shared):
+    """C = b + A W where it is positive, or the gate is if is_gated, and `closed` times that elsewhere.
 
-    c: (TILE_ROWS, n_out), set. a: (TILE_ROWS, n_in). place: where in flat (n_params,) W (n_in, n_out) stands.
-    biases: where in params (n_params,) b (n_out,) does; -1 for none. gate: (TILE_ROWS, n_out), which may be c
-    itself. shared: (TILE_DEPTH, PADDED_ROWS) and (TILE_DEPTH, TILE_COLUMNS), in shared memory.
+    c, a, w: matrices (TILE_ROWS, n_out), set, (TILE_ROWS, n_in) and (n_in, n_out). biases: where in params
+    (n_params,) b (n_out,) stands; -1 for none. gate: flat array with numbers in the places of those of C.
+    shared: (TILE_DEPTH, PADDED_ROWS) and (TILE_DEPTH, TILE_COLUMNS), in shared memory.
     """
     left, right = shared
-    sums = cuda.local.array((OWN, OWN), c.dtype)
-    n_out, n_in = c.shape[1], a.shape[1]
-    zero = c.dtype.type(0)
-    for first_column in range(0, n_out, TILE_COLUMNS):
+    flat, place, _, n_out = c
+    sums = cuda.local.array((OWN_ROWS, OWN_COLUMNS), flat.dtype)
+    signs = cuda.local.array((OWN_ROWS, OWN_COLUMNS), flat.dtype)
+    of_a = cuda.local.array(OWN_LEFT, flat.dtype)
+    of_w = cuda.local.array(OWN_RIGHT, flat.dtype)
+    zero, n_in = flat.dtype.type(0), a[3]
+    cuda.syncthreads()  # A has been written
+    for first_column in range(index(0), n_out, index(TILE_COLUMNS)):
         clear(sums)
-        for first in range(0, n_in, TILE_DEPTH):
-            cuda.syncthreads()  # A has been written, and what is in shared memory has been read
-            bring_transposed(left, a, first)
-            bring_weights(right, flat, place, n_in, n_out, first, first_column)
+        fetch(of_a, TILE_DEPTH, a, index(0), index(0))
+        fetch(of_w, TILE_COLUMNS, w, index(0), first_column)
+        first = index(0)
+        while first < n_in:
+            cuda.syncthreads()  # what is in shared memory has been read
+            put_transposed(left, of_a)
+            put(right, TILE_COLUMNS, of_w)
             cuda.syncthreads()
-            add_products(sums, left, right, min(TILE_DEPTH, n_in - first))
-        for i in range(OWN):
-            for j in range(OWN):
-                row, column = own_row() + i, first_column + own_column() + j
+            first = index(first + index(TILE_DEPTH))  # the next piece is on its way while this is used
+            fetch(of_a, TILE_DEPTH, a, index(0), first)
+            fetch(of_w, TILE_COLUMNS, w, first, first_column)
+            add_products(sums, left, right)
+        # All is read before anything is written: a read would wait for each write.
+        for j in range(OWN_COLUMNS):
+            column = index(first_column + own_column(j))
+            bias = params[index(biases) + column] if biases >= 0 and column < n_out else zero
+            for i in range(OWN_ROWS):
+                sums[i, j] += bias
+                number = index(place + own_row(i) * n_out + column)
+                signs[i, j] = gate[number] if is_gated and column < n_out else sums[i, j]
+        for i in range(OWN_ROWS):
+            for j in range(OWN_COLUMNS):
+                column = index(first_column + own_column(j))
                 if column < n_out:
-                    value = sums[i, j] + (params[biases + column] if biases >= 0 else zero)
-                    c[row, column] = value
-                    if not gate[row, column] > zero:
-                        c[row, column] = closed * value
+                    value = sums[i, j] if signs[i, j] > zero else closed * sums[i, j]
+                    flat[index(place + own_row(i) * n_out + column)] = value
 
 
 @device_function
@@ -232,23 +277,21 @@ def conditioner(c, first, params, transposed, layout, work, shared):
 
     first: of the tile's rows. transposed: (n_params,), from `transpose_weights`.
     """
-    slot, end = slot_of(c, work), first + TILE_ROWS
-    n_inputs = layout.n_inputs[c]
+    slot, n_inputs = slot_of(c, work), layout.n_inputs[c]
     n_hidden = work.hidden.shape[1]
     real = work.coordinates.dtype.type
     for i in range(cuda.threadIdx.x, n_inputs * TILE_ROWS, THREADS):
         r, k = first + i // n_inputs, i % n_inputs
-        work.inputs[slot, r, k] = real(2) * work.coordinates[r, layout.split[c, k]] - real(1)
-    slope, one = params.dtype.type(NEGATIVE_SLOPE), params.dtype.type(1)
-    source = work.inputs[slot, first:end, :n_inputs]
-    for k in range(n_hidden if n_inputs > 0 else 0):
-        layer = layout.layers[c, k]
-        hidden = work.hidden[slot, k, first:end, : layer[1]]
-        tile_product(hidden, source, params, layer[2], params, layer[3], hidden, slope, shared)
-        source = hidden
-    layer = layout.layers[c, n_hidden]
-    logits = work.values[slot, first:end, : layer[1]]
-    tile_product(logits, source, transposed, layer[2], params, layer[3], logits, one, shared)
+        work.inputs[slot, r * n_inputs + k] = real(2) * work.coordinates[r, layout.split[c, k]] - real(1)
+    a = matrix(work.inputs[slot], first * n_inputs, TILE_ROWS, n_inputs)
+    for k in range(0 if n_inputs > 0 else n_hidden, n_hidden + 1):
+        n_in, n_out, place, biases = layout.layers[c, k]
+        is_last = k == n_hidden  # its weights are kept as (n_out, n_in), and no leaky ReLU follows
+        out, flat = (work.values[slot], transposed) if is_last else (work.hidden[slot, k], params)
+        closed = params.dtype.type(1.0 if is_last else NEGATIVE_SLOPE)
+        product, w = matrix(out, first * n_out, TILE_ROWS, n_out), matrix(flat, place, n_in, n_out)
+        tile_product(product, a, w, params, biases, out, False, closed, shared)
+        a = product
     cuda.syncthreads()
 
 
@@ -267,7 +310,8 @@ def coupling_forward(c, first, params, transposed, layout, work, shared):
     for i in range(cuda.threadIdx.x, n_transformed * TILE_ROWS, THREADS):
         r, k = first + i // n_transformed, i % n_transformed
         target = layout.split[c, n_inputs + k]
-        values = work.values[slot, r, k:n_out:n_transformed][:, np.newaxis]
+        row = slice(r * n_out + k, (r + 1) * n_out, n_transformed)
+        values = work.values[slot, row][:, np.newaxis]
         cell_activate(layout.cell, values, largest)
         x[0] = work.coordinates[r, target]
         cell_forward(layout.cell, z, slope, values, x, scratch)
@@ -283,7 +327,7 @@ def coupling_backward(c, first, params, transposed, layout, work, shared):
     Set are dlogits and dhidden of `work`. dcoordinates: in the coordinates behind the cell on entry, set to
     those before it, but before the first cell they are not complete.
     """
-    end, n_inputs = first + TILE_ROWS, layout.n_inputs[c]
+    n_inputs, real = layout.n_inputs[c], work.coordinates.dtype.type
     n_transformed = layout.split.shape[1] - n_inputs
     n_out = n_transformed * layout.n_logits
     n_hidden = work.hidden.shape[1]
@@ -296,29 +340,31 @@ def coupling_backward(c, first, params, transposed, layout, work, shared):
     for i in range(cuda.threadIdx.x, n_transformed * TILE_ROWS, THREADS):
         r, k = first + i // n_transformed, i % n_transformed
         target = layout.split[c, n_inputs + k]
-        values = work.values[c, r, k:n_out:n_transformed][:, np.newaxis]
-        dlogits = work.dlogits[c, r, k:n_out:n_transformed][:, np.newaxis]
+        row = slice(r * n_out + k, (r + 1) * n_out, n_transformed)
+        values, dlogits = work.values[c, row][:, np.newaxis], work.dlogits[c, row][:, np.newaxis]
         x[0], z[0], slope[0] = work.x[c, r, k], work.z[c, r, k], work.slope[c, r, k]
         dz[0], dlog_slope[0] = work.dcoordinates[r, target], work.dlog_q[r]
         cell_backward(layout.cell, dlogits, dz, values, x, z, slope, dz, dlog_slope, scratch)
         work.dcoordinates[r, target] = dz[0]
     if n_inputs == 0:
         return
-    negative, one = params.dtype.type(NEGATIVE_SLOPE), params.dtype.type(1)
-    layer = layout.layers[c, n_hidden]
-    doutputs, flat = work.dlogits[c, first:end, : layer[1]], params
-    for k in range(n_hidden - 1, -1, -1):
-        hidden = work.hidden[c, k, first:end, : layer[0]]
-        dhidden = work.dhidden[c, k, first:end, : layer[0]]
-        tile_product(dhidden, doutputs, flat, layer[2], params, -1, hidden, negative, shared)
-        doutputs, flat, layer = dhidden, transposed, layout.layers[c, k]
-    if c > 0:  # nobody asks for the derivatives in x
-        dinputs = work.dinputs[first:end, :n_inputs]
-        tile_product(dinputs, doutputs, flat, layer[2], params, -1, dinputs, one, shared)
-        cuda.syncthreads()
+    dout = matrix(work.dlogits[c], first * n_out, TILE_ROWS, n_out)
+    for k in range(n_hidden, 0 if c == 0 else -1, -1):  # nobody asks for the derivatives in x
+        n_in, n_out, place, _ = layout.layers[c, k]
+        is_gated = k > 0  # by the leaky ReLU below
+        din, gate = (
+            (work.dhidden[c, k - 1], work.hidden[c, k - 1]) if is_gated else (work.dinputs, work.dinputs)
+        )
+        closed = params.dtype.type(NEGATIVE_SLOPE if is_gated else 1.0)
+        product = matrix(din, first * n_in, TILE_ROWS, n_in)
+        w = matrix(params if k == n_hidden else transposed, place, n_out, n_in)
+        tile_product(product, dout, w, params, -1, gate, is_gated, closed, shared)
+        dout = product
+    cuda.syncthreads()
+    if c > 0:
         for i in range(cuda.threadIdx.x, n_inputs * TILE_ROWS, THREADS):
-            r, k = i // n_inputs, i % n_inputs
-            work.dcoordinates[first + r, layout.split[c, k]] += dinputs[r, k] + dinputs[r, k]
+            r, k = first + i // n_inputs, i % n_inputs
+            work.dcoordinates[r, layout.split[c, k]] += real(2) * work.dinputs[r * n_inputs + k]
         cuda.syncthreads()
 
 
@@ -336,7 +382,8 @@ def coupling_inverse(c, first, params, transposed, layout, work, shared):
     for i in range(cuda.threadIdx.x, n_transformed * TILE_ROWS, THREADS):
         r, k = first + i // n_transformed, i % n_transformed
         target = layout.split[c, n_inputs + k]
-        values = work.values[0, r, k:n_out:n_transformed][:, np.newaxis]
+        row = slice(r * n_out + k, (r + 1) * n_out, n_transformed)
+        values = work.values[0, row][:, np.newaxis]
         cell_activate(layout.cell, values, largest)
         x[0] = work.coordinates[r, target]
         cell_inverse(layout.cell, x, slope, values, x, scratch)
@@ -381,14 +428,15 @@ def first_outside(found, points, is_latent, layout):
 
 
 @kernel
-def transpose_weights(transposed, params, layout):
+def transpose_weights(transposed, params, layers):
     """Copy all weight matrices, transposed, to the places where they stand in params.
 
-    transposed: (n_params,), set. The grid is (how many layers, cells outside, and blocks for each).
+    transposed: (n_params,), set. layers: of the layout. The grid is (how many layers, cells outside, and
+    blocks for each).
     """
-    n_layers = layout.layers.shape[1]
+    n_layers = layers.shape[1]
     c, k = cuda.blockIdx.x // n_layers, cuda.blockIdx.x % n_layers
-    layer = layout.layers[c, k]
+    layer = layers[c, k]
     is_last = k == n_layers - 1  # kept as (n_out, n_in)
     n, m, place = (layer[1] if is_last else layer[0]), (layer[0] if is_last else layer[1]), layer[2]
     for i in range(cuda.blockIdx.y * THREADS + cuda.threadIdx.x, n * m, cuda.gridDim.y * THREADS):
@@ -493,64 +541,69 @@ def gradient(
 
 
 @kernel
-def weight_gradients(parts, first_part, jobs, n_rows, rows_a_part, layout, work):
+def weight_gradients(
+    parts, first_part, jobs, n_rows, rows_a_part, layers, inputs, hidden, dhidden, dlogits
+):  # fmt: skip
     """Derivatives in all parameters, by parts: of so many rows of the workspace each.
 
-    parts: (n_parts, n_params), set. first_part: of them, that of the first rows. jobs: (n_jobs, 5), which
-    tiles there are: kind, cell, layer, first row and first column. n_rows: of the workspace that count. The
-    grid is (n_jobs, how many parts).
+    parts: (n_parts, n_params), set. first_part: of them, that of the first rows. jobs: (n_jobs, 4), which
+    tiles there are: cell, layer, first row and first column. n_rows: of the workspace that count. layers: of
+    the layout. inputs, hidden, dhidden, dlogits: of the workspace. The grid is (n_jobs, how many parts).
     """
     left = cuda.shared.array((TILE_DEPTH, PADDED_ROWS), parts.dtype, alignment=ALIGNMENT)
     right = cuda.shared.array((TILE_DEPTH, TILE_COLUMNS), parts.dtype, alignment=ALIGNMENT)
-    shared = left, right
-    kind, c, k, first_row, first_column = jobs[cuda.blockIdx.x]
+    c, k, first_row, first_column = jobs[cuda.blockIdx.x]
     begin = cuda.blockIdx.y * rows_a_part
     end = min(begin + rows_a_part, n_rows)
     part = parts[first_part + cuda.blockIdx.y]
-    layer = layout.layers[c, k]
-    n_inputs, is_last = layout.n_inputs[c], k == layout.layers.shape[1] - 1
-    doutputs = work.dlogits[c, :, : layer[1]] if is_last else work.dhidden[c, k, :, : layer[1]]
-    if kind == BIASES:
-        column_sums(part, layer[3], doutputs, first_column, begin, end)
-        return
-    source = work.inputs[c, :, :n_inputs] if k == 0 else work.hidden[c, k - 1, :, : layer[0]]
-    if is_last:  # its weights are kept as (n_out, n_in)
-        product_over_rows(part, layer[2], doutputs, source, first_row, first_column, begin, end, shared)
-    else:
-        product_over_rows(part, layer[2], source, doutputs, first_row, first_column, begin, end, shared)
+    n_in, n_out, place, biases = layers[c, k]
+    is_last = k == layers.shape[1] - 1  # whose weights are kept as (n_out, n_in)
+    steps = (1, n_in) if is_last else (n_out, 1)
+    a = matrix(inputs[c] if k == 0 or n_in == 0 else hidden[c, k - 1], 0, end, n_in)
+    b = matrix(dlogits[c] if is_last else dhidden[c, k], 0, end, n_out)
+    product_over_rows(part, place, steps, biases, a, b, first_row, first_column, begin, (left, right))
 
 
 @device_function
-def column_sums(flat, place, matrix, first_column, begin, end):
-    """Sums over rows [begin, end) of a matrix (..., m), THREADS columns of it, into flat from a place on."""
-    column = first_column + cuda.threadIdx.x
-    if column < matrix.shape[1]:
-        total = flat.dtype.type(0)
-        for r in range(begin, end):
-            total += matrix[r, column]
-        flat[place + column] = total
+def product_over_rows(flat, place, steps, biases, a, b, first_row, first_column, begin, shared):
+    """A tile of A^T B over the rows from `begin` on and, if it has the first row, sums of B's columns.
 
-
-@device_function
-def product_over_rows(flat, place, a, b, first_row, first_column, begin, end, shared):
-    """A tile of A^T B over rows [begin, end) of both, into a matrix (n, m) that stands in flat at a place.
-
-    a: (..., n). b: (..., m).
+    flat: (n_params,), set in part: A^T B stands from a place on, with so many steps from row to row and from
+    column to column; the sums stand from `biases` on. a, b: matrices.
     """
     left, right = shared
-    sums = cuda.local.array((OWN, OWN), flat.dtype)
+    sums = cuda.local.array((OWN_ROWS, OWN_COLUMNS), flat.dtype)
+    of_a = cuda.local.array(OWN_LEFT, flat.dtype)
+    of_b = cuda.local.array(OWN_RIGHT, flat.dtype)
+    first_row, first_column, first, end = index(first_row), index(first_column), index(begin), a[2]
+    totals = cuda.local.array(OWN_COLUMNS, flat.dtype)
+    adds_up = first_row == 0 and own_row(0) == 0
+    for j in range(OWN_COLUMNS):
+        totals[j] = 0
     clear(sums)
-    for first in range(begin, end, TILE_DEPTH):
+    fetch(of_a, TILE_ROWS, a, first, first_row)
+    fetch(of_b, TILE_COLUMNS, b, first, first_column)
+    while first < end:
+        cuda.syncthreads()  # what is in shared memory has been read
+        put(left, TILE_ROWS, of_a)
+        put(right, TILE_COLUMNS, of_b)
         cuda.syncthreads()
-        bring(left, TILE_ROWS, a, first, end, first_row)
-        bring(right, TILE_COLUMNS, b, first, end, first_column)
-        cuda.syncthreads()
-        add_products(sums, left, right, min(TILE_DEPTH, end - first))
-    for i in range(OWN):
-        for j in range(OWN):
-            row, column = first_row + own_row() + i, first_column + own_column() + j
-            if row < a.shape[1] and column < b.shape[1]:
-                flat[place + row * b.shape[1] + column] = sums[i, j]
+        first = index(first + index(TILE_DEPTH))  # the next piece is on its way while this is used
+        fetch(of_a, TILE_ROWS, a, first, first_row)
+        fetch(of_b, TILE_COLUMNS, b, first, first_column)
+        add_products(sums, left, right)
+        if adds_up:
+            for r in range(TILE_DEPTH):
+                for j in range(OWN_COLUMNS):
+                    totals[j] += right[index(r), own_column(j)]
+    for j in range(OWN_COLUMNS):
+        column = index(first_column + own_column(j))
+        for i in range(OWN_ROWS):
+            row = index(first_row + own_row(i))
+            if row < a[3] and column < b[3]:
+                flat[index(place + row * steps[0] + column * steps[1])] = sums[i, j]
+        if adds_up and column < b[3]:
+            flat[index(biases + column)] = totals[j]
 
 
 @device_function
@@ -569,18 +622,18 @@ def block_sum(partial):
 
 
 @kernel
-def fold_parts(dparams, squares, parts):
+def fold_parts(dparams, squares, parts, n_parts):
     """Add all parts of the gradient, in their order.
 
-    dparams: (n_params,), set. squares: (n_blocks,), sums of their squares, set. parts: (n_parts, n_params).
-    One thread a parameter.
+    dparams: (n_params,), set. squares: (n_blocks,), sums of their squares, set. parts: (at least n_parts,
+    n_params). One thread a parameter.
     """
     partial = cuda.shared.array(THREADS, np.float64)
     i = cuda.grid(1)
     partial[cuda.threadIdx.x] = 0
     if i < dparams.shape[0]:
         total = parts[0, i]
-        for part in range(1, parts.shape[0]):
+        for part in range(1, n_parts):
             total += parts[part, i]
         dparams[i] = total
         partial[cuda.threadIdx.x] = np.float64(total) ** 2
@@ -590,18 +643,19 @@ def fold_parts(dparams, squares, parts):
 
 
 @kernel
-def judge(state, loss, losses, squares, n_batch, is_of_log, clip_norm, most):
+def judge(state, losses, step, tile_losses, n_tiles, squares, n_batch, is_of_log, clip_norm, most):
     """Decide whether a step is taken, and by which factor its gradient is multiplied. One block.
 
-    state: FAILED is set where loss or gradient are not finite, and stays; SCALE is set. loss: (1,), the mean
-    over the minibatch, set. losses: (n_tiles,). squares: (n_blocks,). is_of_log: whether the gradient is to
-    be that of the logarithm of the loss. clip_norm: length that a gradient is shortened to. most: what the
-    squares of its elements must not reach.
+    state: FAILED is set where loss or gradient are not finite, and stays; SCALE is set. losses:
+    (n_steps,), of which that of this step is set: the mean over the minibatch. tile_losses: (at least
+    n_tiles,). squares: (n_blocks,). is_of_log: whether the gradient is to be that of the logarithm of the
+    loss. clip_norm: length that a gradient is shortened to. most: what the squares of its elements must not
+    reach.
     """
     partial = cuda.shared.array(THREADS, np.float64)
     partial[cuda.threadIdx.x] = 0
-    for i in range(cuda.threadIdx.x, losses.shape[0], THREADS):
-        partial[cuda.threadIdx.x] += losses[i]
+    for i in range(cuda.threadIdx.x, n_tiles, THREADS):
+        partial[cuda.threadIdx.x] += tile_losses[i]
     mean = block_sum(partial) / n_batch
     partial[cuda.threadIdx.x] = 0
     for i in range(cuda.threadIdx.x, squares.shape[0], THREADS):
@@ -612,7 +666,7 @@ def judge(state, loss, losses, squares, n_batch, is_of_log, clip_norm, most):
         norm /= unit if unit != 0.0 else 1.0
         shortened = clip_norm / norm if norm > clip_norm else 1.0
         is_good = math.isfinite(mean) and math.isfinite(norm) and unit != 0.0
-        loss[0] = mean
+        losses[step] = mean
         if not is_good or norm * shortened * norm * shortened > most:
             state[FAILED] = 1.0
         else:
