@@ -246,6 +246,15 @@ class TestMaps:
 
 
 @on_device
+def test_flow_beyond_the_range_of_indices_is_refused():
+    from varflow.kernels.cuda import make_workspace
+
+    architecture = Flow(2, n_bins=1 << 17, d_hidden=1, n_hidden=1, seed=1).architecture
+    with pytest.raises(ValueError, match=r"are 4299161600, and may be 4294967296 at most; take smaller"):
+        make_workspace(architecture, (1 << 15) + 32, True, np.float64)
+
+
+@on_device
 class TestSamples:
     def test_have_the_latent_points_of_the_cpu(self):
         flow = make_flow(3, "pwlinear", "iflow")

@@ -47,6 +47,7 @@ PADDED_ROWS = TILE_ROWS + 4  # in shared memory, so that threads find each other
 # Of shared memory, so that a thread reads four numbers at once; the simulator does not know of it.
 ALIGNMENT = None if IS_SIMULATED else 16
 
+MOST_NUMBERS = 1 << 32  # of a matrix of the workspace, and of the parameters: what indices can tell apart
 FAILED, N_DONE, SCALE = range(3)  # of the state that one step hands on to the next
 
 device_function: Any = cuda.jit(device=True)
@@ -104,11 +105,17 @@ class Workspace(NamedTuple):
 def make_workspace(architecture: Architecture, n_rows: int, keeps_all: bool, real: Any) -> Workspace:
     """Allocate the buffers for so many rows, whole tiles; for training if all activations are to be kept.
 
-    real: dtype of the coordinates.
+    real: dtype of the coordinates. A ValueError is raised where that would be too many numbers for indices.
     """
     d, dtype = architecture.d, architecture.dtype
     n_transformed = int(architecture.masks.sum(axis=1).max())
     n_out = architecture.n_logits * n_transformed
+    n_numbers = max(architecture.n_params, n_rows * max(d, architecture.d_hidden, n_out))
+    if n_numbers > MOST_NUMBERS:
+        raise ValueError(
+            f"the flow is too large for a GPU: its parameters, or one layer's numbers for {n_rows} rows, are "
+            f"{n_numbers}, and may be {MOST_NUMBERS} at most; take smaller minibatches, or backend='cpu'"
+        )
     n_kept, n_back = (architecture.n_cells, n_rows) if keeps_all else (1, 1)
     networks = (n_kept, architecture.n_hidden)
     return Workspace(
