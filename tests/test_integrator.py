@@ -541,13 +541,13 @@ class TestTolerance:
         if tolerance != {"rtol": 1e-2}:
             assert result.n_calls > n_calls - 100
 
-    def test_second_integration_has_calls_of_its_own(self):
+    @pytest.mark.parametrize("rtol", [0.0, 1e-9])
+    def test_second_integration_has_calls_of_its_own(self, rtol):
         f = Counting()
-        integrator = make(f)
-        for k in (1, 2):
-            result = integrator.integrate_to(N_CALLS)
-            assert f.n_points <= k * N_CALLS
-            assert f.n_points > k * N_CALLS - 200
+        integrator, n_calls = make(f), 40_000
+        for k in (1, 2, 3):
+            result = integrator.integrate_to(n_calls, rtol)
+            assert k * n_calls - 200 < f.n_points <= k * n_calls
             assert_right(result)
 
     @pytest.mark.parametrize("tolerance", [{}, {"rtol": 1e-3}])

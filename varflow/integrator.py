@@ -272,7 +272,7 @@ class Integrator:
         Parameters
         ----------
         n_calls : int
-            Largest number of calls of the integrand, at least 16384.
+            Largest number of calls of the integrand, at least 16384, besides those of earlier integrations.
         rtol, atol : float
             Stop when the error, and its own uncertainty besides, is at most atol or rtol times the estimate,
             for all components. Where both are 0, all calls are used.
@@ -294,16 +294,18 @@ class Integrator:
                 f"for {self.survey_strategy!r} call Integrator(...).integrate()"
             )
         self._tolerance = rtol, atol
+        begin, n_survey = self._iterations.n_calls, int(SURVEY_SHARE * n_calls)
+        end = begin + n_calls
         with self._running(n_calls) as progress:
             if rtol == 0 and atol == 0:
-                self._replay_survey(int(SURVEY_SHARE * n_calls), progress)
-                n_more = (n_calls - self._iterations.n_calls) // 2
+                self._replay_survey(n_survey, progress)
+                n_more = (end - self._iterations.n_calls) // 2
                 if self._can_regain(n_more):
                     self._replay_survey(n_more, progress)
-                self._refine_in_parts(n_calls - self._iterations.n_calls, 2, progress)  # to be compared
+                self._refine_in_parts(end - self._iterations.n_calls, 2, progress)  # to be compared
             else:
-                self._survey_to(n_calls, rtol, atol, progress)
-                self._refine_to(n_calls, rtol, atol, progress)
+                self._survey_to(begin + n_survey, rtol, atol, progress)
+                self._refine_to(end, rtol, atol, progress)
         return self.result()
 
     def extend(self, n_calls: int) -> Result:
@@ -477,25 +479,28 @@ class Integrator:
         """Whether the flow has lost a region, and the calls are enough for a survey that regains it."""
         return n_calls >= 2 * FEWEST_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
 
-    def _survey_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
-        """Go through stages as long as they pay, and again where that has lost a region."""
+    def _survey_to(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+        """Go through stages as long as they pay, and again where that has lost a region.
+
+        end: calls of the integrand that are not to be exceeded.
+        """
         while True:
-            self._go_through_stages(n_calls, rtol, atol, progress)
+            self._go_through_stages(end, rtol, atol, progress)
             used = self._iterations.n_calls
             self._iterations.scout(used)
-            n_rounds = self._affordable_rounds(n_calls)
+            n_rounds = self._affordable_rounds(end)
             if n_rounds == 0 or not self._iterations.has_lost(used):
                 return
             self._iterations.regain(used)
             self._iterations.stage(n_rounds, 0.5, progress)
 
-    def _go_through_stages(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
+    def _go_through_stages(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
         """Look, go through stages with a look after each, and keep the best flow."""
-        best = self._first_look(n_calls, progress)
+        best = self._first_look(end - self._iterations.n_calls, progress)
         n_failures = 0
         missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         while True:
-            used, n_rounds = self._iterations.n_calls, self._affordable_rounds(n_calls)
+            used, n_rounds = self._iterations.n_calls, self._affordable_rounds(end)
             if missing <= used or n_failures == 2 or n_rounds == 0:
                 break
             self._iterations.stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
@@ -508,15 +513,15 @@ class Integrator:
             missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
         self._iterations.go_back()
 
-    def _affordable_rounds(self, n_calls: int) -> int:
-        """Rounds of another stage; 0 if the calls for it are not there.
+    def _affordable_rounds(self, end: int) -> int:
+        """Rounds of another stage; 0 if that would exceed `end` calls.
 
         It costs as much as all before and saves about half of what is missing, or more where that was taken
         for too little: a refinement much too long costs more than a stage too many.
         """
         used = self._iterations.n_calls
         n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
-        return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= SURVEY_SHARE * n_calls else 0
+        return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= end else 0
 
     # The refinement
 
@@ -526,10 +531,10 @@ class Integrator:
         for k in range(n_parts):
             self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
 
-    def _refine_to(self, n_calls: int, rtol: float, atol: float, progress: Progress) -> None:
+    def _refine_to(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
         n, shortfall = 0, math.inf
         while True:
-            more = min(self._next_size(n, shortfall), n_calls - self._iterations.n_calls)
+            more = min(self._next_size(n, shortfall), end - self._iterations.n_calls)
             if more < FEWEST_POINTS:
                 return
             self._iterations.refine(more, progress)
