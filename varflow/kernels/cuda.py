@@ -50,7 +50,8 @@ ALIGNMENT = None if IS_SIMULATED else 16
 MOST_NUMBERS = 1 << 32  # of a matrix of the workspace, and of the parameters: what indices can tell apart
 FAILED, N_DONE, SCALE = range(3)  # of the state that one step hands on to the next
 
-device_function: Any = cuda.jit(device=True)
+# In the simulator, a function of this module needs nothing that the kernel which calls it has not set up.
+device_function: Any = (lambda function: function) if IS_SIMULATED else cuda.jit(device=True)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
