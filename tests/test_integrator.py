@@ -40,6 +40,10 @@ def peak(x):
     return np.exp(-30 * ((x - 0.4) ** 2).sum(axis=1))
 
 
+def narrow_at(x, centre, width=0.05):
+    return np.exp(-(((x - centre) / width) ** 2).sum(axis=1)) / (width * math.sqrt(math.pi)) ** x.shape[1]
+
+
 def peak_at(point):
     return math.exp(-30 * ((point[0] - 0.4) ** 2 + (point[1] - 0.4) ** 2))
 
@@ -400,8 +404,7 @@ class TestMap:
 
     @staticmethod
     def narrow(x):
-        width = 0.02
-        return np.exp(-(((x - 0.4) / width) ** 2).sum(axis=1)) / (width * math.sqrt(math.pi)) ** x.shape[1]
+        return narrow_at(x, 0.4, width=0.02)
 
     @staticmethod
     def ridge(x):
@@ -459,10 +462,6 @@ class TestMap:
         integrator.survey()
         assert maps["fit_map"] == 4
         assert integrator.integrand.n_calls <= LONGER
-
-
-def narrow_at(x, centre, width=0.05):
-    return np.exp(-(((x - centre) / width) ** 2).sum(axis=1)) / (width * math.sqrt(math.pi)) ** x.shape[1]
 
 
 def both(x):

@@ -262,6 +262,16 @@ def stopping(f, n):
     return stopped
 
 
+def resumed(integrate, f, most):
+    """Result of a run that is started again after each stop, at one of so many calls; and how often."""
+    for n_stops, n in enumerate(np.random.default_rng(0).integers(1, most, size=1000)):
+        try:
+            return integrate(stopping(f, n)), n_stops
+        except Stop:
+            pass
+    raise AssertionError("the run came to no end")
+
+
 def figures(result):
     """All that a result holds but for the times, as bytes."""
     history = [
@@ -278,13 +288,7 @@ class TestIntegration:
         options = {**options, "n_calls": 45_000, "seed": 3, "flow_options": TINY}
         whole = vf.integrate(f, 2, **options)
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "checkpoint_seconds": 0}
-        n_stops = 0
-        for n in np.random.default_rng(0).integers(1, 15, size=1000):
-            try:
-                result = vf.integrate(stopping(f, n), 2, **options, **kept)
-                break
-            except Stop:
-                n_stops += 1
+        result, n_stops = resumed(lambda g: vf.integrate(g, 2, **options, **kept), f, 15)
         assert n_stops > 3
         assert figures(result) == figures(whole)
 
@@ -338,13 +342,7 @@ class TestIntegration:
         whole = integrate(wanted)
         assert "regain" in [one.stage for one in whole.history]
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "checkpoint_seconds": 0}
-        n_stops = 0
-        for n in np.random.default_rng(0).integers(1, 60, size=1000):
-            try:
-                result = integrate(stopping(wanted, n), **kept)
-                break
-            except Stop:
-                n_stops += 1
+        result, n_stops = resumed(lambda g: integrate(g, **kept), wanted, 60)
         assert n_stops > 3
         assert figures(result) == figures(whole)
 

@@ -55,7 +55,8 @@ class Iteration:
     Attributes
     ----------
     stage : str
-        "survey", which trains the flow, or "refine".
+        "survey", which trains the flow, or "refine"; "scouts" that look for regions the flow has lost, and
+        "regain", which draws points there, have no estimate.
     n_calls : int
         Number of points.
     mean : ndarray, (m,)

@@ -13,10 +13,10 @@
 i-flow, VEGAS or Foam needed; its last line has medians. `accuracy` trains with 300 000 calls and gives the
 standard deviation a point, in units of the integral, over 100 000 fresh ones. `pulls` gives mean and standard
 deviation of (mean - exact)/sdev over seeds. `narrow` integrates Gaussians somewhere in many dimensions, whose
-integral is 1. `overhead` times a call of an f that costs nothing. `defaults` is
-`accuracy` for flows that differ from the default in one setting each, geometric means over seeds;
-`equal_seconds` is the same with as many calls of training as take the default's time, by short trainings of
-the two in turn. `settings` is `defaults` for the survey.
+integral is 1. `overhead` times a call of an f that costs nothing. `defaults` is `accuracy` for flows that
+differ from the default in one setting each, geometric means over seeds; `equal_seconds` is the same with as
+many calls of training as take the default's time, by short trainings of the two in turn. `settings` is
+`defaults` for the survey.
 """
 
 import argparse
