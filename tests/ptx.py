@@ -23,9 +23,9 @@ import numba.cuda.dispatcher
 import numpy as np
 from numba import cuda, types
 
-from varflow.architecture import Architecture
-from varflow.backend import PRECISIONS
+from varflow.flow.architecture import Architecture
 from varflow.kernels import cuda as kernels
+from varflow.runtime.backend import PRECISIONS
 
 
 def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
@@ -34,7 +34,7 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
     architecture = Architecture(3, n_bins=3, d_hidden=4, n_hidden=1, dtype=dtype)
     layout = numba.typeof(architecture.layout(np.tile([0.0, 1.0], (3, 1))))
     cuda.device_array = np.empty  # only its types are asked for
-    work = numba.typeof(kernels.make_workspace(architecture, 32, True, real))
+    work = numba.typeof(kernels.make_workspace(architecture.sizes, 32, True, real))
 
     def array(dtype: Any, ndim: int) -> Any:
         return types.Array(numba.from_dtype(np.dtype(dtype)), ndim, "C")

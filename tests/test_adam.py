@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varflow import Adam, InvalidLossError
-from varflow.adam import SCHEDULES
-from varflow.parallel import SLICE
+from varflow.runtime.threads import SLICE
+from varflow.training.adam import SCHEDULES
 
 STATE = ("m", "v", "averaged", "t")
 

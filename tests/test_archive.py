@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import varflow as vf
-from varflow.archive import Kind, read_archive, seal, write_archive
 from varflow.errors import FileFormatError
+from varflow.runtime.archive import Kind, read_archive, seal, write_archive
 
 DATA = Path(__file__).parent / "data"
 KIND = Kind("varflow test", version=4, oldest=2, sealed=3)

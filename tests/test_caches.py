@@ -119,6 +119,10 @@ def test_full_disk_is_no_obstacle(tmp_path):
 def test_warmup_says_that_nothing_can_be_kept(tmp_path):
     package, places = unwritable(tmp_path)
     out, _ = output(
-        start("import varflow as vf; from varflow.warmup import warmup; print(warmup())", package, **places)
+        start(
+            "import varflow as vf; from varflow.training.warmup import warmup; print(warmup())",
+            package,
+            **places,
+        )
     )
     assert out == "None\n"

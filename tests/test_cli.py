@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import varflow as vf
-from varflow.cli import main
+from varflow.cli.command import main
 
 VARFLOW = [sys.executable, "-m", "varflow"]
 QUICK = ["--hidden", "8", "--layers", "1", "--bins", "4", "--epochs", "3", "--batch", "200"]

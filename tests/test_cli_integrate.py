@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import varflow as vf
-from varflow.cli import main
-from varflow.loading import load_function
+from varflow.cli.command import main
+from varflow.cli.functions import load_function
 
 VARFLOW = [sys.executable, "-m", "varflow", "integrate"]
 CALLS = ["--calls", "30000"]

@@ -19,11 +19,11 @@ import pytest
 
 import varflow as vf
 from varflow import Adam, Dataset, Flow
-from varflow.backend import missing
-from varflow.flow import SAMPLE_BLOCK, latent_blocks, latent_key
-from varflow.losses import LOSSES
-from varflow.objective import Objective
+from varflow.flow.flow import SAMPLE_BLOCK, latent_blocks, latent_key
+from varflow.runtime.backend import missing
 from varflow.testing import normal_params
+from varflow.training.losses import LOSSES
+from varflow.training.objective import Objective
 
 HERE = Path(__file__).parent
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
@@ -99,7 +99,7 @@ def make_data(flow):
 
 def gradient_on_device(objective, rows):
     """The loss and its gradient, as a step finds them."""
-    from varflow.gpu import DeviceSteps
+    from varflow.training.device_steps import DeviceSteps
 
     steps = DeviceSteps(objective.flow, len(rows))
     params = objective.flow.params.copy()
@@ -215,7 +215,7 @@ class TestMaps:
         np.testing.assert_array_equal(x, flow.bounds.T)
 
     def test_leave_arrays_on_the_device(self):
-        from varflow.gpu import to_device
+        from varflow.runtime.device import to_device
 
         flow = make_flow(2, "pwlinear", "iflow")
         x = make_points(flow)
@@ -227,7 +227,7 @@ class TestMaps:
         np.testing.assert_allclose(back.copy_to_host(), x, rtol=0, atol=1e-12)
 
     def test_refuse_what_is_outside_by_its_row(self):
-        from varflow.gpu import to_device
+        from varflow.runtime.device import to_device
 
         flow = make_flow(2, "pwlinear", "iflow")
         for wrong in (np.nan, 99.0, -np.inf):
@@ -251,7 +251,7 @@ def test_flow_beyond_the_range_of_indices_is_refused():
 
     architecture = Flow(2, n_bins=1 << 17, d_hidden=1, n_hidden=1, seed=1).architecture
     with pytest.raises(ValueError, match=r"are 4299161600, and may be 4294967296 at most; take smaller"):
-        make_workspace(architecture, (1 << 15) + 32, True, np.float64)
+        make_workspace(architecture.sizes, (1 << 15) + 32, True, np.float64)
 
 
 @on_device
@@ -324,7 +324,7 @@ class TestGradients:
 
     def test_of_a_network_wider_than_a_tile(self, monkeypatch):
         """Products in several tiles each way, a minibatch in several chunks, a gradient of several parts."""
-        from varflow import gpu
+        from varflow.training import device_steps as gpu
 
         monkeypatch.setattr(gpu, "CHUNK_ROWS", 16)
         monkeypatch.setattr(gpu, "LEAST_ROWS_A_PART", 8)
@@ -406,7 +406,7 @@ class TestTraining:
         np.testing.assert_array_equal(optim.m, optim_once.m)
 
     def test_uses_points_where_they_are(self):
-        from varflow.gpu import to_device
+        from varflow.runtime.device import to_device
 
         flow = make_flow(2, "pwlinear", "iflow")
         x, px, fx = map(to_device, make_data(flow))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from varflow.dataset import Dataset, minibatch_rows
+from varflow.data.dataset import Dataset, minibatch_rows
 from varflow.errors import FileFormatError
 
 N, D = 200, 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from varflow.domain import Domain
+from varflow.integration.domain import Domain
 
 INF = math.inf
 EPS = np.finfo(float).eps

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 from strategies import seeds
 
 from varflow import Flow
-from varflow.elementwise import FLAT_SHARE, fit_elementwise, pwlinear_logits
+from varflow.flow.elementwise import FLAT_SHARE, fit_elementwise, pwlinear_logits
+from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
-from varflow.masks import MASKS
 
 CELL_NAMES = sorted(CELLS)
 

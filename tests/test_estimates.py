@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from varflow import Flow
-from varflow.estimates import Batches, weights_of
-from varflow.proposal import Draw, draw, random_points, sobol_points
+from varflow.integration.estimates import Batches, weights_of
+from varflow.integration.proposal import Draw, draw, random_points, sobol_points
 from varflow.testing import normal_params
 
 

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from varflow.archive import atomic_path
+from varflow.data.points import read_points, write_points
+from varflow.data.samples import SampleWriter
 from varflow.errors import FileFormatError
-from varflow.files import SampleWriter, read_points, write_points
+from varflow.runtime.archive import atomic_path
 
 KEYS = [(p, f) for p in ("px", "logpx") for f in ("fx", "logfx")]
 

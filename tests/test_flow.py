@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from strategies import edge_points, edges, in_box, seeds, uniform_points
 
 from varflow import FileFormatError, Flow
-from varflow.architecture import DTYPES
-from varflow.archive import read_archive, write_archive
-from varflow.flow import FILE, SAMPLE_BLOCK
-from varflow.masks import MASKS
-from varflow.parallel import default_threads, run, share
+from varflow.flow.architecture import DTYPES
+from varflow.flow.flow import FILE, SAMPLE_BLOCK
+from varflow.flow.masks import MASKS
+from varflow.runtime.archive import read_archive, write_archive
+from varflow.runtime.threads import default_threads, run, share
 from varflow.testing import PRECISIONS, amplified_rounding, architectures, boxes, flows, normal_params
 
 EPS = np.finfo(np.float64).eps

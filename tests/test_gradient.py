@@ -10,13 +10,13 @@ import pytest
 from strategies import in_box
 
 from varflow import Architecture, Dataset, Flow, Loss
-from varflow.architecture import DTYPES
+from varflow.flow.architecture import DTYPES
+from varflow.flow.masks import MASKS
 from varflow.kernels import cpu
 from varflow.kernels.splines import CELLS
-from varflow.losses import LOSSES
-from varflow.masks import MASKS
-from varflow.objective import GradientBuffers, Objective
 from varflow.testing import normal_params
+from varflow.training.losses import LOSSES
+from varflow.training.objective import GradientBuffers, Objective
 
 # How far points are from where the flow has a jump or a kink: farther than the steps of central differences
 # take it, and than rounding does in float32.

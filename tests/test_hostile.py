@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 
 import varflow as vf
 from varflow import Adam, Dataset, Flow, InvalidLossError, TrainingInterruption
-from varflow.architecture import DTYPES
+from varflow.flow.architecture import DTYPES
 from varflow.kernels.splines import CELLS
-from varflow.losses import LOSSES
+from varflow.training.losses import LOSSES
 
 D = 2
 EDGES = [-0.0, 0.0, 5e-324, 0.25, np.nextafter(0.5, 0), 0.5, np.nextafter(1, 0), 1.0]

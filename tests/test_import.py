@@ -42,8 +42,8 @@ def test_imports_nothing_slow_and_warns_of_nothing():
     code = "import sys, varflow; print(*sys.modules)"
     out, err = run_python(code, "-W", "error")
     loaded = out.split()
-    assert "varflow.trainers" in loaded
-    for module in ("scipy.linalg", "h5py", "tqdm", "matplotlib", "threadpoolctl", "varflow.cli"):
+    assert "varflow.training.trainers" in loaded
+    for module in ("scipy.linalg", "h5py", "tqdm", "matplotlib", "threadpoolctl", "varflow.cli.command"):
         assert module not in loaded
     assert err == ""
 

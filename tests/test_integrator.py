@@ -11,11 +11,11 @@ from scipy import stats
 
 import varflow as vf
 from varflow import Dataset, Flow, Integrator, InvalidIntegrandError, Result
-from varflow.iterations import Iterations
+from varflow.integration.iterations import Iterations
+from varflow.integration.proposal import LATENT_POINTS
+from varflow.integration.survey import STRATEGIES
 from varflow.kernels.splines import CELLS
-from varflow.losses import LOSSES
-from varflow.proposal import LATENT_POINTS
-from varflow.survey import STRATEGIES
+from varflow.training.losses import LOSSES
 
 # Python 3.12 warns of a fork beside threads, which other tests may have left waiting.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from varflow import Loss, weighted_dkl_loss, weighted_variance_loss
-from varflow.losses import LOSSES, as_loss
+from varflow.training.losses import LOSSES, as_loss
 
 PUBLIC = {"variance": weighted_variance_loss, "dkl": weighted_dkl_loss}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varflow.masks import MASKS, make_masks
+from varflow.flow.masks import MASKS, make_masks
 
 maskings = st.sampled_from(sorted(MASKS))
 

@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from varflow.archive import seal
 from varflow.errors import FileFormatError
-from varflow.flow import Flow
-from varflow.integrand import Components
-from varflow.result import Iteration, Result, format_estimate
+from varflow.flow.flow import Flow
+from varflow.integration.components import Components
+from varflow.integration.iteration import Iteration
+from varflow.integration.result import Result
+from varflow.integration.tables import format_estimate
+from varflow.runtime.archive import seal
 
 SCALAR = Components(None, ((),))
 MIXED = Components(("a", "b", "c"), ((), (2, 2), (3,)))
@@ -677,7 +679,7 @@ class TestFiles:
             temporary.write_text("half")
             raise OSError("disk full")
 
-        monkeypatch.setattr("varflow.archive.write_npz", write_half)
+        monkeypatch.setattr("varflow.runtime.archive.write_npz", write_half)
         with pytest.raises(OSError, match="disk full"):
             rich_result().save(path)
         assert path.read_text() == "old"

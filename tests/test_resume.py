@@ -13,8 +13,8 @@ import pytest
 from scipy.special import erf
 
 import varflow as vf
-from varflow.archive import write_archive
-from varflow.checkpoint import SIGNALS, stop_by_signals
+from varflow.runtime.archive import write_archive
+from varflow.runtime.checkpoint import SIGNALS, stop_by_signals
 
 DATA = Path(__file__).parent / "data"
 TINY = {"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "threads": 2}
@@ -180,7 +180,7 @@ class TestTraining:
                 raise OSError("No space left on device")
             write_archive(*arguments)
 
-        monkeypatch.setattr("varflow.checkpoint.write_archive", write)
+        monkeypatch.setattr("varflow.runtime.checkpoint.write_archive", write)
         kept, whole = trainer(checkpoint=path, checkpoint_seconds=0), trainer()
         kept.train_on_batch(*points())
         whole.train_on_batch(*points())
@@ -391,7 +391,7 @@ import os, signal, sys, time
 import numpy as np
 import test_resume as t
 import varflow as vf
-from varflow.archive import write_archive
+from varflow.runtime.archive import write_archive
 
 def train(path):
     trained = t.trainer(checkpoint=path, resume=True, checkpoint_seconds=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from varflow.scout import MOST_STEPS, N_WALKERS, Walkers, draw_around, wander
+from varflow.integration.scout import MOST_STEPS, N_WALKERS, Walkers, draw_around, wander
 
 
 def generator(seed=1):

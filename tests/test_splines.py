@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import dtypes, seeds
 
-from varflow.architecture import DTYPES
+from varflow.flow.architecture import DTYPES
 from varflow.kernels import splines
 from varflow.kernels.compile import kernel
 from varflow.kernels.splines import CELLS, SCRATCH_ROWS

@@ -7,18 +7,18 @@ import pytest
 from scipy import stats
 
 from varflow import Flow
-from varflow.objective import Objective
-from varflow.survey import (
+from varflow.integration.estimates import magnitudes
+from varflow.integration.survey import (
     ROUND,
     STEPS,
     STRATEGIES,
     Memory,
     Replay,
     choose_points,
-    magnitudes,
     stage_optimiser,
 )
 from varflow.testing import normal_params
+from varflow.training.objective import Objective
 
 CHOOSING = [name for name in STRATEGIES if name not in ("replay", "fixed_sample")]
 

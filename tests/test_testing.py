@@ -14,10 +14,8 @@ from strategies import seeds
 
 import varflow
 from varflow import Adam, BasicStatefulVarTrainer, Dataset, Flow, Loss
+from varflow.flow.masks import MASKS, make_masks
 from varflow.kernels.splines import CELLS
-from varflow.losses import LOSSES, weighted_variance_derivative, weighted_variance_loss
-from varflow.masks import MASKS, make_masks
-from varflow.objective import Objective
 from varflow.testing import (
     architectures,
     boxes,
@@ -29,6 +27,8 @@ from varflow.testing import (
     masks,
     normal_params,
 )
+from varflow.training.losses import LOSSES, weighted_variance_derivative, weighted_variance_loss
+from varflow.training.objective import Objective
 
 every_cell = pytest.mark.parametrize("cell", sorted(CELLS))
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])

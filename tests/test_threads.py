@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import varflow as vf
-from varflow import Adam, Flow, parallel
+from varflow import Adam, Flow
+from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
-from varflow.masks import MASKS
-from varflow.parallel import SLICE
+from varflow.runtime import threads as parallel
+from varflow.runtime.threads import SLICE
 
 PACKAGE = Path(vf.__file__).parent
 N, EPOCHS, MINIBATCH = 700, 3, 130

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import varflow as vf
 from varflow import Adam, Dataset, Flow, InvalidLossError, NoCheckpoint, TrainingInterruption
-from varflow.adam import SCHEDULES
-from varflow.parallel import SLICE
+from varflow.runtime.threads import SLICE
+from varflow.training.adam import SCHEDULES
 
 N, MINIBATCH = 700, 130  # which does not divide the rows, held out or not
 

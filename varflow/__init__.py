@@ -5,12 +5,7 @@ density q makes importance sampling of f from q have the least variance.
 """
 
 from varflow._version import __version__
-from varflow.adam import Adam
-from varflow.architecture import Architecture
-from varflow.checkpoint import request_stop, stop_by_signals
-from varflow.dataset import Dataset
-from varflow.device_integrand import device_integrand
-from varflow.domain import Domain
+from varflow.data.dataset import Dataset
 from varflow.errors import (
     BackendError,
     FileFormatError,
@@ -19,20 +14,26 @@ from varflow.errors import (
     Preempted,
     TrainingInterruption,
 )
-from varflow.evaluation import Evaluation, evaluate
-from varflow.flow import Flow
-from varflow.integrand import Integrand, InvalidIntegrandError
-from varflow.integrator import Integrator, integrate
-from varflow.losses import Loss, weighted_dkl_loss, weighted_variance_loss
-from varflow.record import TrainingRecord
-from varflow.result import Iteration, Result
-from varflow.stateful_trainers import (
+from varflow.flow.architecture import Architecture
+from varflow.flow.flow import Flow
+from varflow.integration.device_integrand import device_integrand
+from varflow.integration.domain import Domain
+from varflow.integration.integrand import Integrand, InvalidIntegrandError
+from varflow.integration.integrator import Integrator, integrate
+from varflow.integration.iteration import Iteration
+from varflow.integration.result import Result
+from varflow.runtime.checkpoint import request_stop, stop_by_signals
+from varflow.training.adam import Adam
+from varflow.training.evaluation import Evaluation, evaluate
+from varflow.training.losses import Loss, weighted_dkl_loss, weighted_variance_loss
+from varflow.training.record import TrainingRecord
+from varflow.training.stateful_trainers import (
     BasicStatefulDKLTrainer,
     BasicStatefulTrainer,
     BasicStatefulVarTrainer,
     StatefulTrainer,
 )
-from varflow.trainers import BasicDKLTrainer, BasicTrainer, BasicVarTrainer
+from varflow.training.trainers import BasicDKLTrainer, BasicTrainer, BasicVarTrainer
 
 __all__ = [
     "Adam",

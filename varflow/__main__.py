@@ -2,6 +2,6 @@
 
 import sys
 
-from varflow.cli import main
+from varflow.cli.command import main
 
 sys.exit(main())

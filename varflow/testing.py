@@ -12,15 +12,15 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from varflow.architecture import DTYPES, Architecture
-from varflow.dataset import Dataset
-from varflow.flow import Flow
+from varflow.data.dataset import Dataset
+from varflow.flow.architecture import DTYPES, Architecture
+from varflow.flow.flow import Flow
+from varflow.flow.masks import MASKS, make_masks
+from varflow.integration.proposal import sobol_points
 from varflow.kernels.layout import aligned_zeros
 from varflow.kernels.splines import CELLS
-from varflow.losses import Loss, as_loss
-from varflow.masks import MASKS, make_masks
-from varflow.objective import GradientBuffers, Objective
-from varflow.proposal import sobol_points
+from varflow.training.losses import Loss, as_loss
+from varflow.training.objective import GradientBuffers, Objective
 
 try:
     from hypothesis import strategies as st
@@ -98,7 +98,7 @@ def architectures(
 
 @st.composite
 def masks(draw: st.DrawFn, *, d: int | st.SearchStrategy[int] = DIMENSIONS) -> np.ndarray:
-    """Strategy of the masks of all cells of a flow, as `varflow.masks.make_masks` builds them.
+    """Strategy of the masks of all cells of a flow, as `varflow.flow.masks.make_masks` builds them.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ px, fx = torch.ones(options["batch"]), 1 + x.sum(1) ** 2
 def timed(call):
     call(), call()
     times = []
-    while len(times) < 5 or sum(times) < 1:  # as long as varflow.benchmark does
+    while len(times) < 5 or sum(times) < 1:  # as long as varflow.training.benchmark does
         begin = perf_counter(); call(); times.append(perf_counter() - begin)
     return median(times)
 step = timed(lambda: trainer.train_step_on_target_minibatch(x, px, fx, trainer.config["optim"]))
@@ -72,7 +72,7 @@ print(json.dumps(dict(n_params=n_params, loss=loss, seconds=seconds)))
 VARFLOW_SPEED = """
 import json, sys
 import varflow as vf
-from varflow.benchmark import benchmark
+from varflow.training.benchmark import benchmark
 o = json.loads(sys.argv[1])
 flow = vf.Flow(o["d"], "pwlinear", o["masking"], o["n_bins"], o["d_hidden"], o["n_hidden"], seed=o["seed"])
 print(json.dumps(benchmark(flow, o["batch"])))

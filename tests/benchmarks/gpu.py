@@ -22,11 +22,11 @@ import numpy as np
 from numba import cuda
 
 import varflow as vf
-from varflow.backend import missing
-from varflow.benchmark import FLOP_A_PARAMETER
-from varflow.losses import LOSSES
-from varflow.objective import Objective
-from varflow.steps import make_steps
+from varflow.runtime.backend import missing
+from varflow.training.benchmark import FLOP_A_PARAMETER
+from varflow.training.losses import LOSSES
+from varflow.training.make_steps import make_steps
+from varflow.training.objective import Objective
 
 TORCH_STEP = Path(__file__).with_name("torch_step.py")
 N_BINS = 10

@@ -34,7 +34,7 @@ import numpy as np
 from integrands import CAMEL, IFLOW, Case
 
 import varflow as vf
-from varflow import survey
+from varflow.integration import survey
 
 Line = dict[str, Any]
 
@@ -196,7 +196,7 @@ def settings(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
     for changed, constants in SETTINGS.items():
         with ExitStack() as stack:
             for name, value in constants.items():
-                stack.enter_context(patch(f"varflow.{name}", value))
+                stack.enter_context(patch(f"varflow.integration.{name}", value))
             yield varied(changed, cases, n_seeds)
 
 

@@ -1,1 +1,1 @@
-"""Compiled loops over arrays of points: the same names and signatures in each backend."""
+"""Compiled loops over arrays of points; they know arrays and small tuples alone."""

@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from varflow.architecture import Architecture
 from varflow.kernels.compile import device_function, inlined, kernel
 from varflow.kernels.counter import take
-from varflow.kernels.layout import aligned_zeros
+from varflow.kernels.layout import Sizes, aligned_zeros
 from varflow.kernels.network import layer_weights, network_backward, network_forward, transpose_weights
 from varflow.kernels.splines import SCRATCH_ROWS, cell_activate, cell_backward, cell_forward, cell_inverse
 
@@ -50,12 +49,12 @@ class Workspace(NamedTuple):
     ones: np.ndarray  # (T,), which stay
 
 
-def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
+def make_workspace(sizes: Sizes, keeps_all: bool) -> Workspace:
     """Allocate the buffers of one thread, for training if they are to keep all cells' activations."""
-    d, d_hidden, n_hidden = architecture.d, architecture.d_hidden, architecture.n_hidden
-    dtype, n_logits = architecture.dtype, architecture.n_logits
+    d, d_hidden, n_hidden = sizes.d, sizes.d_hidden, sizes.n_hidden
+    dtype, n_logits = sizes.dtype, sizes.n_logits
     n_rows = TILE_ROWS
-    n_kept = architecture.n_cells if keeps_all else 1
+    n_kept = sizes.n_cells if keeps_all else 1
     m = d * n_rows
     return Workspace(
         coordinates=aligned_zeros((d, n_rows), float),
@@ -73,7 +72,7 @@ def make_workspace(architecture: Architecture, keeps_all: bool) -> Workspace:
         dz=aligned_zeros((2, m), float),
         dlogits=aligned_zeros((m * n_logits,), dtype),
         dinputs=aligned_zeros((m,), dtype),
-        transposed=aligned_zeros((architecture.n_params if keeps_all else 0,), dtype),
+        transposed=aligned_zeros((sizes.n_params if keeps_all else 0,), dtype),
         network=aligned_zeros((2, n_rows * max(d_hidden, d)), dtype),
         zeros=aligned_zeros((max(n_rows, d_hidden, d),), dtype),
         ones=np.ones(n_rows, dtype),

@@ -20,9 +20,9 @@ import numpy as np
 from numba import config, cuda
 from numba.extending import overload
 
-from varflow.architecture import Architecture
 from varflow.kernels.compile import SOURCES
 from varflow.kernels.cpu import NEGLIGIBLE
+from varflow.kernels.layout import Sizes
 from varflow.kernels.network import NEGATIVE_SLOPE
 from varflow.kernels.splines import (
     SCRATCH_ROWS,
@@ -103,34 +103,33 @@ class Workspace(NamedTuple):
     dinputs: Any  # (n_rows * d,)
 
 
-def make_workspace(architecture: Architecture, n_rows: int, keeps_all: bool, real: Any) -> Workspace:
+def make_workspace(sizes: Sizes, n_rows: int, keeps_all: bool, real: Any) -> Workspace:
     """Allocate the buffers for so many rows, whole tiles; for training if all activations are to be kept.
 
     real: dtype of the coordinates. A ValueError is raised where that would be too many numbers for indices.
     """
-    d, dtype = architecture.d, architecture.dtype
-    n_transformed = int(architecture.masks.sum(axis=1).max())
-    n_out = architecture.n_logits * n_transformed
-    n_numbers = max(architecture.n_params, n_rows * max(d, architecture.d_hidden, n_out))
+    d, dtype = sizes.d, sizes.dtype
+    n_transformed, n_out = sizes.n_transformed, sizes.n_logits * sizes.n_transformed
+    n_numbers = max(sizes.n_params, n_rows * max(d, sizes.d_hidden, n_out))
     if n_numbers > MOST_NUMBERS:
         raise ValueError(
             f"the flow is too large for a GPU: its parameters, or one layer's numbers for {n_rows} rows, are "
             f"{n_numbers}, and may be {MOST_NUMBERS} at most; take smaller minibatches, or backend='cpu'"
         )
-    n_kept, n_back = (architecture.n_cells, n_rows) if keeps_all else (1, 1)
-    networks = (n_kept, architecture.n_hidden)
+    n_kept, n_back = (sizes.n_cells, n_rows) if keeps_all else (1, 1)
+    networks = (n_kept, sizes.n_hidden)
     return Workspace(
         coordinates=cuda.device_array((n_rows, d), real),
         log_det=cuda.device_array((n_rows,), real),
         inputs=cuda.device_array((n_kept, n_rows * d), dtype),
-        hidden=cuda.device_array((*networks, n_rows * architecture.d_hidden), dtype),
+        hidden=cuda.device_array((*networks, n_rows * sizes.d_hidden), dtype),
         values=cuda.device_array((n_kept, n_rows * n_out), dtype),
         x=cuda.device_array((n_kept, n_rows, n_transformed), real),
         z=cuda.device_array((n_kept, n_rows, n_transformed), real),
         slope=cuda.device_array((n_kept, n_rows, n_transformed), real),
         dcoordinates=cuda.device_array((n_back, d), real),
         dlog_q=cuda.device_array((n_back,), real),
-        dhidden=cuda.device_array((*networks, n_back * architecture.d_hidden), dtype),
+        dhidden=cuda.device_array((*networks, n_back * sizes.d_hidden), dtype),
         dlogits=cuda.device_array((n_kept, n_back * n_out), dtype),
         dinputs=cuda.device_array((n_back * d,), dtype),
     )

@@ -1,4 +1,4 @@
-"""What kernels are told of a flow's architecture."""
+"""What kernels are told of a flow's architecture: plain numbers and arrays."""
 
 import math
 from typing import NamedTuple
@@ -6,9 +6,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Layout", "aligned_zeros"]
+__all__ = ["Layout", "Sizes", "aligned_zeros"]
 
 ALIGNMENT = 64  # bytes: a vector of any processor, and a line of the cache
+
+
+class Sizes(NamedTuple):
+    """How large the buffers of a flow have to be."""
+
+    d: int  # dimensions
+    n_cells: int
+    n_transformed: int  # coordinates that a cell transforms, at most
+    n_logits: int  # logits a transformed coordinate
+    n_hidden: int  # hidden layers of a network
+    d_hidden: int  # neurons a hidden layer
+    n_params: int
+    dtype: str  # of the parameters
 
 
 class Layout(NamedTuple):

@@ -1,0 +1,45 @@
+"""The command `varflow bench`."""
+
+import argparse
+import json
+
+from varflow.cli.options import Parser, add_architecture, add_command
+from varflow.flow.flow import Flow
+from varflow.training.benchmark import benchmark
+
+__all__ = ["add_bench"]
+
+
+def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add the parser of `varflow bench`."""
+    parser = add_command(
+        commands, "bench", _bench, "time a training step and a sampling call on this machine",
+        "varflow bench --d 8 --batch 10000 --d-hidden 64 --n-hidden 3 --n-bins 10 --json",
+    )  # fmt: skip
+    parser.add_argument("--d", type=int, default=8, metavar="N", help="dimensions")
+    parser.add_argument("--batch", type=int, default=10_000, metavar="N", help="points a step")
+    add_architecture(parser, "--d-hidden", "--n-hidden", "--n-bins")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    flow = Flow(
+        options.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
+        dtype=options.dtype, seed=0, threads=options.threads,
+        backend=options.backend,
+    )  # fmt: skip
+    figures = benchmark(flow, options.batch)
+    if options.json:
+        print(json.dumps({**flow.architecture.as_dict(), "batch": options.batch, **figures}))
+        return
+    print(f"parameters              {figures['n_params']:>12,}")
+    where = "GPU" if figures["backend"] == "cuda" else figures["threads"]
+    print(f"threads                 {where:>12}")
+    print(f"training step           {figures['step_s'] * 1e3:>12.3f} ms")
+    print(f"sampling call           {figures['sample_s'] * 1e3:>12.3f} ms")
+    if figures["roofline_share"] is None:
+        print(f"training step           {figures['gflop_s']:>12.0f} GFLOP/s")
+        return
+    print(f"matrix products alone   {figures['roofline_gflop_s']:>12.0f} GFLOP/s")
+    share = f"{figures['roofline_share']:.0%} of that"
+    print(f"training step           {figures['gflop_s']:>12.0f} GFLOP/s = {share}")

@@ -1,0 +1,72 @@
+"""The command `varflow`: it runs what the arguments name, and tells what went wrong in a line."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from varflow._version import __version__
+from varflow.cli.bench import add_bench
+from varflow.cli.evaluate import add_evaluate
+from varflow.cli.functions import FunctionError
+from varflow.cli.integrate import add_integrate
+from varflow.cli.options import Parser
+from varflow.cli.output import TRY_AGAIN, USAGE_ERROR, fail
+from varflow.cli.sample import add_sample
+from varflow.cli.train import add_train
+from varflow.cli.warmup import add_warmup
+from varflow.errors import BackendError, Preempted, TrainingInterruption
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 2 where something was refused, in one line on stderr, or 1 where training could not
+        go on, or 75 where a signal stopped a run that has a checkpoint to go on from, or 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError, BackendError, FunctionError) as error:
+        return fail(error, USAGE_ERROR, error)
+    except TrainingInterruption as error:
+        return fail(error, 1)
+    except Preempted as error:
+        return fail(f"{error}: start the same command again", TRY_AGAIN)
+    except KeyboardInterrupt as interrupt:
+        return fail(_interrupted(options), 130, interrupt)
+    return 0
+
+
+def _interrupted(options: argparse.Namespace) -> str:
+    """Say what Ctrl-C has left."""
+    checkpoint = getattr(options, "checkpoint", None)
+    if checkpoint is None or not Path(checkpoint).exists():
+        return "interrupted; no file was written"
+    return f"interrupted; the same command goes on from {checkpoint}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="varflow",
+        description="Neural importance sampling: train a flow on weighted points, draw better ones.",
+        epilog="varflow COMMAND --help tells more of each, with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"varflow {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_train(commands)
+    add_evaluate(commands)
+    add_sample(commands)
+    add_integrate(commands)
+    add_bench(commands)
+    add_warmup(commands)
+    return parser

@@ -1,0 +1,176 @@
+"""The user's function, found by its name on the command line, and words for what it raises."""
+
+import importlib
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from difflib import get_close_matches
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from varflow.integration.integrand import InvalidIntegrandError
+
+__all__ = ["FunctionError", "function_error", "load_function"]
+
+_LONGEST = 600  # characters of a message: compilers write pages
+_FRAME = re.compile(r'File "(.+?)", line (\d+)')
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(  .*\n)*")
+
+
+class FunctionError(RuntimeError):
+    """Code of the user's raised an exception; the message is one line.
+
+    Attributes
+    ----------
+    partial : Result or None
+        The estimate so far, if there is one.
+    """
+
+    partial: Any = None
+
+
+def load_function(text: str) -> Callable[..., Any]:
+    """Import a function.
+
+    Parameters
+    ----------
+    text : str
+        ``module:function`` or ``path/to/file.py:function``; the function may be an attribute of an attribute,
+        ``object.method``. Modules are looked for in the current directory first. The directory of a file
+        becomes one that modules are looked for in, as if Python ran that file.
+
+    Returns
+    -------
+    callable
+        The function. That of a file can be pickled: its module is registered under the stem of the file,
+        with underscores appended where there is a module of that name already.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `text` has another form, there is no function of that name, or it is not callable.
+    OSError
+        If the file cannot be read.
+    ModuleNotFoundError
+        If there is no such module.
+    FunctionError
+        If the module itself raises an exception.
+    """
+    source, _, name = text.rpartition(":")
+    if not (source and name):
+        raise ValueError(f"FUNCTION must be module:function or path/to/file.py:function, got {text!r}")
+    is_file = source.endswith(".py") or "/" in source or os.sep in source
+    module = _from_file(source) if is_file else _from_path(source)
+    f = reduce(lambda owner, part: _attribute(owner, part, source), name.split("."), module)
+    if not callable(f):
+        raise TypeError(f"{text} is not callable, it is of type {type(f).__name__}")
+    return f
+
+
+def function_error(error: Exception) -> FunctionError | None:
+    """Tell in one line what f raised, and where.
+
+    Parameters
+    ----------
+    error : Exception
+        What an integration raised.
+
+    Returns
+    -------
+    FunctionError or None
+        None where it was not f that raised it.
+    """
+    if hasattr(error, "x") and not isinstance(error, InvalidIntegrandError):
+        return _told("f", error)
+    # A worker process that died, or an exception that could not be sent from one: both speak for themselves.
+    if isinstance(error, BrokenProcessPool) or type(error) is RuntimeError:
+        return _told("a worker of f", error)
+    return None
+
+
+def _from_path(name: str) -> ModuleType:
+    _look_in(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise  # it is not there; else it is, and imports one that is not
+        raise _told(f"importing {name}", error) from error
+    except (Exception, SystemExit) as error:
+        raise _told(f"importing {name}", error) from error
+
+
+def _from_file(given: str) -> ModuleType:
+    """Run a file as a module. No bytecode is kept, as Python does with a script."""
+    path = Path(given).absolute()
+    source = path.read_bytes()
+    name = path.stem.replace(".", "_")
+    while name in sys.modules:
+        name += "_"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    _look_in(str(path.parent))
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception | SystemExit):
+            raise _told(f"importing {given}", error) from error
+        raise
+    return module
+
+
+def _look_in(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def _attribute(owner: object, name: str, source: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        near = get_close_matches(name, dir(owner), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        where = source if isinstance(owner, ModuleType) else f"a {type(owner).__name__} of {source}"
+        raise ValueError(f"there is no {name!r} in {where}{hint}") from None
+
+
+def _told(what: str, error: BaseException) -> FunctionError:
+    message = " ".join(_TRACEBACK.sub("", str(error)).split())
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+    text = f"{what} raised {type(error).__name__}{': ' if message else ''}{message}{_place(error)}"
+    told = FunctionError(text)
+    told.partial = getattr(error, "partial", None)
+    return told
+
+
+def _place(error: BaseException) -> str:
+    """Find the last line of the user's own that an exception passed; else that of an installed package.
+
+    It is looked for in the text of the traceback: from worker processes, this text alone comes back.
+    """
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    folders = sysconfig.get_paths()
+    packages = [folders["purelib"], folders["platlib"]]
+    library = [folders["stdlib"], folders["platstdlib"]]
+    here = str(Path(__file__).absolute().parents[1])
+    frames = [
+        (file, line)
+        for file, line in _FRAME.findall(text)
+        if os.path.isfile(file) and not _is_within(file, [here])
+    ]
+    own = [frame for frame in frames if not _is_within(frame[0], [*packages, *library])]
+    installed = [frame for frame in frames if _is_within(frame[0], packages)]
+    return " at {}:{}".format(*(own or installed)[-1]) if own or installed else ""
+
+
+def _is_within(file: str, folders: list[str]) -> bool:
+    return os.path.abspath(file).startswith(tuple(folder + os.sep for folder in folders))

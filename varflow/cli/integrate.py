@@ -1,0 +1,127 @@
+"""The command `varflow integrate`."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from varflow.cli.functions import function_error, load_function
+from varflow.cli.options import (
+    Parser,
+    add_checkpoint,
+    add_command,
+    add_machine,
+    add_name,
+    check_different,
+    checkpoint_settings,
+    parse_bounds,
+    stopped_by_signals,
+)
+from varflow.cli.output import for_json, format_result
+from varflow.integration.integrator import integrate
+from varflow.integration.result import Result
+from varflow.kernels.splines import CELLS
+from varflow.runtime.archive import check_writable
+
+__all__ = ["add_integrate"]
+
+
+def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add the parser of `varflow integrate`."""
+    parser = add_command(
+        commands, "integrate", _integrate, "integrate a Python function over a box, with a flow made for it",
+        "varflow integrate my_module:f --dim 4 --bounds=-inf,inf --rtol 1e-3 -o result.npz",
+    )  # fmt: skip
+    parser.add_argument(
+        "function",
+        metavar="FUNCTION",
+        help="module:function or path/to/file.py:function; takes points (n, d)",
+    )
+    parser.add_argument("--dim", type=int, metavar="N", help="dimensions; those of the bounds if not given")
+    parser.add_argument(
+        "--bounds", type=parse_bounds, metavar="LOWER,UPPER",
+        help="box, one pair for all coordinates or one for each; 0,1 if not given; may be inf; "
+        "where it begins with a minus sign, write it as --bounds=-inf,inf",
+    )  # fmt: skip
+    parser.add_argument("--calls", type=int, default=400_000, metavar="N", help="points at most")
+    parser.add_argument(
+        "--rtol", type=float, default=0.0, metavar="TOL", help="relative error that is enough"
+    )
+    parser.add_argument(
+        "--atol", type=float, default=0.0, metavar="TOL", help="absolute error that is enough"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that call the function; -1: all cores"
+    )
+    add_machine(parser)
+    parser.add_argument(
+        "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
+    )
+    add_name(parser, "--cell", CELLS, "pwquad", "kind of spline")
+    add_name(parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-o", "--output", metavar="RESULT", help="file for the result: .npz")
+    parser.add_argument("--flow-out", metavar="FLOW", help="file for the flow alone, on the unit cube")
+    add_checkpoint(parser)
+
+
+def _integrate(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    bounds = _box(options.dim, options.bounds)
+    f = load_function(options.function)
+    outputs = [path for path in (options.output, options.flow_out) if path is not None]
+    check_different(*outputs, options.checkpoint)
+    for path in outputs:
+        check_writable(path)
+    try:
+        with stopped_by_signals(options):
+            result = integrate(
+                f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, flow=options.cell,
+                vectorized=not options.scalar, workers=options.workers, on_invalid=options.on_invalid,
+                seed=options.seed, threads=options.threads, backend=options.backend,
+                **checkpoint_settings(options),
+            )  # fmt: skip
+    except Exception as error:
+        if told := function_error(error):
+            raise told from error
+        raise
+    if options.output is not None:
+        result.save(options.output)
+    if options.flow_out is not None:
+        result.flow.save(options.flow_out)
+    seconds = time.perf_counter() - begin
+    if options.json:
+        print(json.dumps({**_figures(result), "seconds": seconds}))
+        return
+    print(result.summary())
+    print(f"result = {format_result(result)}", flush=True)
+    for warning in result.warnings:
+        print(f"varflow: warning: {warning}", file=sys.stderr, flush=True)
+    print(f"{'seconds':<24}{seconds:>40.1f}")
+    for path in outputs:
+        print(f"wrote {path}")
+
+
+def _box(dim: int | None, bounds: list[Any] | None) -> int | list[list[float]]:
+    """Bounds as the integrator takes them, from --dim and --bounds."""
+    if bounds is None:
+        if dim is None:
+            raise ValueError("needs --dim N, or --bounds LOWER,UPPER,... with a pair for each dimension")
+        return dim
+    pairs: list[list[float]] = np.reshape(bounds, (-1, 2)).tolist()
+    if dim is None:
+        return pairs
+    if len(pairs) not in (1, dim):
+        raise ValueError(
+            f"--bounds must have one pair, or one for each of {dim} dimensions, got {len(pairs)}"
+        )
+    return pairs * dim if len(pairs) == 1 else pairs
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    names = ("mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid", "warnings")
+    return {name: for_json(getattr(result, name)) for name in names}

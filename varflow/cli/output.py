@@ -1,0 +1,43 @@
+"""What commands print: errors in one line, estimates, and JSON."""
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from varflow.integration.result import Result
+
+__all__ = ["TRY_AGAIN", "USAGE_ERROR", "fail", "for_json", "format_result"]
+
+USAGE_ERROR = 2
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what batch systems take for a job to be started again
+
+
+def fail(message: object, status: int, error: BaseException | None = None) -> int:
+    """Print a line; and another where an error came with the estimate so far."""
+    if isinstance(message, OSError) and message.strerror:
+        message = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
+    lines = [str(message) or type(message).__name__]
+    partial = getattr(error, "partial", None)
+    if partial is not None:
+        lines.append(f"after {partial.n_calls:,} calls the estimate was {format_result(partial)}")
+    for line in lines:
+        print(f"varflow: {' '.join(line.split())}", file=sys.stderr)
+    return status
+
+
+def format_result(result: Result) -> str:
+    """Write the estimate without the warnings that may follow it."""
+    return str(result).partition("\nwarning: ")[0]
+
+
+def for_json(value: Any) -> Any:
+    """Convert to what JSON can hold; it has no word for what is not finite but null."""
+    if isinstance(value, dict):
+        return {key: for_json(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [for_json(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Weighted points: checked once at the border, and on disk."""

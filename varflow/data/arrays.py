@@ -1,0 +1,178 @@
+"""Checks and conversions of arrays of points, bounds and values."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.runtime.backend import is_on_device, load_gpu
+
+__all__ = [
+    "FloatArray",
+    "as_floats",
+    "check_rows",
+    "checked_bounds",
+    "checked_points",
+    "finite_points",
+    "log_sum_exp",
+    "points_within",
+    "read_only",
+    "row_blocks",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+_BLOCK = 65_536  # rows looked at together, so that temporaries stay small however many rows there are
+
+
+def as_floats(name: str, values: npt.ArrayLike) -> FloatArray:
+    """Convert to a C-contiguous, aligned, native float64 array, without a copy where it is one."""
+    parts = values if isinstance(values, list | tuple) else ()  # whose masks NumPy would drop
+    if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
+        raise TypeError(f"{name} must not be a masked array: leave the masked rows out")
+    if is_on_device(values):
+        values = load_gpu().to_host(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is not an array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, found dtype {array.dtype}")
+    with np.errstate(over="ignore"):  # a long double too large becomes inf, which is refused as such
+        return np.require(array, np.float64, ["C", "A"])
+
+
+def checked_points(name: str, points: npt.ArrayLike, bounds: FloatArray) -> FloatArray:
+    """Check that points are finite, of the right dimension and within bounds.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    points : array_like, (n, d)
+        The points.
+    bounds : ndarray, (d, 2)
+        Lower and upper bound of each dimension, which belong to the box.
+
+    Returns
+    -------
+    ndarray, (n, d)
+        C-contiguous float64, without a copy where they were that.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not; the message names the first wrong row.
+    """
+    array = finite_points(name, points)
+    if array.shape[1] != len(bounds):
+        raise ValueError(f"{name} must have shape (n, {len(bounds)}), found {array.shape}")
+    return points_within(name, array, bounds)
+
+
+def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
+    """Check the bounds of a box.
+
+    Parameters
+    ----------
+    bounds : array_like, (d, 2) or (2,), or None
+        Lower and upper bound of each dimension, or of all; the unit cube if None.
+    d : int
+        Number of dimensions.
+
+    Returns
+    -------
+    ndarray, (d, 2)
+        The bounds, a copy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not finite, reversed, so far apart that their distance is infinite, or so near that it
+        is denormal.
+    """
+    if bounds is None:
+        return np.tile([0.0, 1.0], (d, 1))
+    array = as_floats("bounds", bounds)
+    array = np.tile(array, (d, 1)) if array.shape == (2,) else array.copy()
+    if array.shape != (d, 2):
+        raise ValueError(f"bounds must have shape ({d}, 2) or (2,), found {array.shape}")
+    check_rows("bounds", array, "be finite", np.isfinite)
+    with np.errstate(over="ignore"):
+        widths = array[:, 1] - array[:, 0]
+    # The reciprocal of a denormal width would be infinite.
+    for row in np.flatnonzero(~((widths >= np.finfo(np.float64).tiny) & (widths < math.inf))):
+        raise ValueError(
+            f"bounds must have lower < upper, a finite way apart, found {array[row].tolist()} in row {row}"
+        )
+    return array
+
+
+def read_only(array: FloatArray) -> FloatArray:
+    """View an array such that it cannot be written to.
+
+    Kernels are given such views of what they read: numba counts arrays of either kind as different types,
+    and would compile for each.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def finite_points(name: str, points: npt.ArrayLike) -> FloatArray:
+    """Check that points (n, d) are finite numbers."""
+    array = as_floats(name, points)
+    if array.ndim == 1:
+        raise ValueError(
+            f"{name} must have shape (n, d), found {array.shape}; for one dimension, give {name}[:, None]"
+        )
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name} must have shape (n, d) with a row and a column at least, found {array.shape}"
+        )
+    check_rows(name, array, "be finite", np.isfinite)
+    return array
+
+
+def points_within(name: str, points: FloatArray, bounds: FloatArray) -> FloatArray:
+    """Check that points (n, d) lie within bounds (d, 2)."""
+    lower, upper = bounds.T
+    rule = "lie within bounds (the unit cube if not given)"
+    check_rows(name, points, rule, lambda block: (block >= lower) & (block <= upper))
+    return points
+
+
+def check_rows(
+    name: str, array: FloatArray, rule: str, holds: Callable[[FloatArray], npt.NDArray[np.bool_]]
+) -> None:
+    """Raise ValueError naming the first of the elements for which `holds` is False."""
+    first: list[int] = []
+    count = 0
+    for rows in row_blocks(len(array)):
+        good = holds(array[rows])
+        if good.all():
+            continue
+        bad = np.argwhere(~good)
+        count += len(bad)
+        if len(bad) and not first:
+            first = [rows.start + int(bad[0, 0]), *bad[0, 1:].tolist()]
+    if not first:
+        return
+    column = f", column {first[1]}" if len(first) > 1 else ""
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    raise ValueError(f"{name} must {rule}, found {array[tuple(first)]} in row {first[0]}{column}{more}")
+
+
+def row_blocks(n: int) -> Iterator[slice]:
+    """Cut n rows into blocks, so that temporaries stay small."""
+    return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
+
+
+def log_sum_exp(logs: FloatArray) -> float:
+    """Log of the sum of exp(logs), free of overflow; -inf where all are."""
+    top = float(logs.max())
+    if top == -math.inf:
+        return top
+    with np.errstate(under="ignore"):
+        return top + math.log(np.exp(logs - top).sum())

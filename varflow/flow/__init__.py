@@ -1,0 +1,1 @@
+"""The flow: what it is made of, its maps and its density."""

@@ -1,0 +1,463 @@
+"""The flow: an invertible map between target space and latent space, and the density that it stands for."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.data.arrays import checked_bounds, checked_points, read_only
+from varflow.errors import FileFormatError
+from varflow.flow.architecture import Architecture
+from varflow.kernels import cpu
+from varflow.runtime.archive import Kind, read_archive, write_archive
+from varflow.runtime.backend import choose_backend, choose_precision, is_on_device, load_gpu
+from varflow.runtime.threads import default_threads, run
+from varflow.validation import positive_int
+
+if TYPE_CHECKING:
+    from varflow.flow.device_flow import DeviceFlow
+
+__all__ = ["Flow"]
+
+FILE = Kind("varflow flow", version=3, oldest=2, sealed=3)  # 1 had the parameters in another order
+SAMPLE_BLOCK = 65_536  # points drawn together; their random numbers hang on it
+
+
+class Flow:
+    """Coupling flow from a box to the unit cube, with density q(x) = |dz/dx|.
+
+    A new flow is the identity: q is uniform.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions, at least 1.
+    cell : {"pwlinear", "pwquad", "rqs"}
+        Kind of spline in the cells: piecewise linear or piecewise quadratic (Müller et al., arXiv
+        1808.03856), or rational-quadratic (Durkan et al., arXiv 1906.04032).
+    masking : {"iflow", "checkerboard", "maximal"}
+        How coordinates are shared out among the cells; see `varflow.flow.masks`.
+    n_bins : int
+        Bins of each spline.
+    d_hidden : int
+        Neurons a hidden layer of the networks.
+    n_hidden : int
+        Hidden layers. ZüNIS does not count the first: its n_hidden=2 is 3 here.
+    repetitions : int
+        How many times the sequence of masks is gone through.
+    dtype : {"float32", "float64"}
+        Precision of the networks. Coordinates and densities are float64 in either.
+    seed : int, optional
+        Seed of the initial parameters; drawn from the system if not given.
+    bounds : array_like, (d, 2) or (2,), optional
+        Lower and upper bound of each dimension, or of all; the unit cube if not given.
+    threads : int, optional
+        Threads that the flow uses; if not given, all cores that the process is allowed on, but not more than
+        OMP_NUM_THREADS where that is set. Results do not depend on it, not by a bit.
+    backend : {"cpu", "cuda", "auto"}
+        Where the flow is computed: on the processor or on a GPU. "auto" is the GPU if there is one.
+    precision : {"mixed", "float32", "float64"}, optional
+        On a GPU, the precision of networks and coordinates: float32 and float64, or one of them for both. If
+        not given, that of the networks' dtype, with coordinates of float64.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        What it is made of.
+    bounds : ndarray, (d, 2)
+        The bounds.
+    threads : int
+        The number of threads.
+    backend : {"cpu", "cuda"}
+        The backend.
+    precision : {"mixed", "float32", "float64"}
+        The precision.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what is said above.
+    BackendError
+        If backend "cuda" is asked for and something is missing; the message says what.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        cell: str = "pwlinear",
+        masking: str = "iflow",
+        n_bins: int = 16,
+        d_hidden: int = 64,
+        n_hidden: int = 2,
+        *,
+        repetitions: int = 1,
+        dtype: str = "float32",
+        seed: int | None = None,
+        bounds: npt.ArrayLike | None = None,
+        threads: int | None = None,
+        backend: str = "cpu",
+        precision: str | None = None,
+    ) -> None:
+        self.architecture = Architecture(d, cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype)
+        self.backend = choose_backend(backend)
+        self.precision = choose_precision(precision, self.architecture.dtype, self.backend)
+        self.bounds = checked_bounds(bounds, self.d)
+        self.threads = default_threads() if threads is None else positive_int("threads", threads)
+        self.layout = self.architecture.layout(self.bounds)
+        self._params = self.architecture.initial_params(np.random.default_rng(seed))
+        self._idle_workspaces: list[cpu.Workspace] = []
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.architecture.as_dict().items())
+        return f"Flow({options})"
+
+    @property
+    def d(self) -> int:
+        """Number of dimensions."""
+        return self.architecture.d
+
+    @property
+    def params(self) -> np.ndarray:
+        """All parameters, (n_params,): one flat array that can be written to."""
+        return self._params
+
+    @params.setter
+    def params(self, values: npt.ArrayLike) -> None:
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as such
+            values = np.asarray(values).astype(self._params.dtype)
+        if values.shape != self._params.shape:
+            raise ValueError(f"params must have shape {self._params.shape}, got {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"params must be finite, got {values[~np.isfinite(values)][0]}")
+        self._params[:] = values
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters."""
+        return len(self._params)
+
+    @property
+    def log_volume(self) -> float:
+        """Log of the volume of the box."""
+        return float(np.log(self.layout.width).sum())
+
+    @cached_property
+    def device(self) -> "DeviceFlow":
+        """What of the flow is kept on the GPU, with backend "cuda"."""
+        load_gpu()  # raises if something is missing
+        from varflow.flow.device_flow import DeviceFlow  # numba.cuda takes long to import
+
+        return DeviceFlow(self.architecture, self.layout, self.precision)
+
+    def to_latent(self, x: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Map points to latent space.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points in the box. With backend "cuda", arrays on the GPU (with ``__cuda_array_interface__``) are
+            used where they are, and what is returned is there, too: numba's device arrays.
+
+        Returns
+        -------
+        z : ndarray, (n, d)
+            Latent points, in the unit cube.
+        log_det : ndarray, (n,)
+            log |dz/dx|, which is log q(x).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has another shape, is not finite or not in the box; the first such row is named.
+        """
+        if is_on_device(x):
+            return self._transform_on_device("x", x, is_inverse=False)
+        x = checked_points("x", x, self.bounds)
+        z, log_det = self._transform(x, is_inverse=False)
+        return z, log_det - self.log_volume
+
+    def from_latent(self, z: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Map latent points to target space: the inverse of `to_latent`.
+
+        Parameters
+        ----------
+        z : array_like, (n, d)
+            Points in the unit cube; on the GPU or not, as in `to_latent`.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points in the box.
+        logqx : ndarray, (n,)
+            log |dz/dx|, which is log q(x).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If z has another shape, is not finite or not in the unit cube; the first such row is named.
+        """
+        if is_on_device(z):
+            return self._transform_on_device("z", z, is_inverse=True)
+        z = checked_points("z", z, np.tile([0.0, 1.0], (self.d, 1)))
+        x, log_det = self._transform(z, is_inverse=True)
+        return x, log_det - self.log_volume
+
+    def log_prob(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute log q(x).
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points in the box; on the GPU or not, as in `to_latent`.
+
+        Returns
+        -------
+        ndarray, (n,)
+            Log of the density, which is in 1 / (volume of the box's units).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `to_latent`.
+        """
+        return self.to_latent(x)[1]
+
+    def sample(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points from q.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers; drawn from the system if not given. The first points of a larger
+            sample with the same seed are the same.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points in the box.
+        logqx : ndarray, (n,)
+            Log of their density.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not an integer above zero.
+        """
+        blocks = self.sample_blocks(n, seed)
+        x, logqx = np.empty((n, self.d)), np.empty(n)
+        begin = 0
+        for block, logq in blocks:
+            rows = slice(begin, begin + len(block))
+            x[rows], logqx[rows] = block, logq
+            begin = rows.stop
+        return x, logqx
+
+    def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Draw the points of `sample` block by block, for more of them than memory holds.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers.
+
+        Returns
+        -------
+        iterator of (ndarray (m, d), ndarray (m,))
+            Points in the box, and log of their density.
+        """
+        n = positive_int("n", n)
+        if self.backend == "cpu":
+            return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))
+        blocks = self.sample_blocks_on_device(n, seed)
+        return ((x.copy_to_host(), logqx.copy_to_host()) for x, logqx in blocks)
+
+    def sample_blocks_on_device(self, n: int, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """Draw the points of `sample` block by block, and leave them on the GPU.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers.
+
+        Returns
+        -------
+        iterator of (device array (m, d), device array (m,))
+            Points in the box, and log of their density: numba's device arrays of float64, which CuPy and
+            others take without a copy.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not an integer above zero, or the flow's backend is not "cuda".
+        """
+        n = positive_int("n", n)
+        self._check_on_device("sample_blocks_on_device")
+        blocks = self.device.latent_blocks(n, latent_key(seed), SAMPLE_BLOCK)
+        return (self.device.transform(self._params, z, True, self.log_volume) for z in blocks)
+
+    def _sample_block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, log_det = self._transform(z, is_inverse=True)
+        return x, log_det - self.log_volume
+
+    def _check_on_device(self, what: str) -> None:
+        if self.backend != "cuda":
+            raise TypeError(f"{what} needs a flow with backend 'cuda', found {self.backend!r}")
+
+    def _transform_on_device(self, name: str, points: Any, is_inverse: bool) -> tuple[Any, Any]:
+        """Check and map points (n, d) that live on the GPU."""
+        self._check_on_device(f"an array {name} on the GPU")
+        points = self.device.checked_points(name, points, is_inverse)
+        return self.device.transform(self._params, points, is_inverse, self.log_volume)
+
+    def _transform(self, points: np.ndarray, is_inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Run the kernel on all points. Returns the images and log_det of the unit cube."""
+        if self.backend == "cuda":
+            return self.device.transform_from_host(self._params, points, is_inverse)
+        n, points = len(points), read_only(points)
+        out, log_det = np.empty_like(points), np.empty(n)
+        n_tiles = -(-n // cpu.TILE_ROWS)
+        n_threads = min(self.threads, n_tiles)
+        next_tile = np.zeros(1, np.int64)
+
+        def work(k: int) -> None:
+            cpu.transform(
+                out, log_det, points, is_inverse, next_tile, self._params, self.layout, workspaces[k]
+            )
+
+        workspaces = [self._workspace() for _ in range(n_threads)]
+        run(work, n_threads)
+        self._idle_workspaces += workspaces
+        return out, log_det
+
+    def _workspace(self) -> cpu.Workspace:
+        """Take a workspace that nobody else uses, whichever thread is asking."""
+        try:
+            return self._idle_workspaces.pop()
+        except IndexError:
+            return cpu.make_workspace(self.architecture.sizes, keeps_all=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name != "device"}
+        return {**kept, "_idle_workspaces": []}
+
+    def copy(self) -> "Flow":
+        """Copy the flow, parameters included."""
+        copied = Flow(
+            **self.architecture.as_dict(), bounds=self.bounds, threads=self.threads, seed=0,
+            backend=self.backend, precision=self.precision,
+        )  # fmt: skip
+        copied._params[:] = self._params
+        return copied
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow to a file.
+
+        Parameters
+        ----------
+        path : str or path
+            The file, used as given. One that exists is replaced once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ValueError
+            If the parameters are not finite.
+        """
+        if not np.isfinite(self._params).all():
+            raise ValueError("params must be finite")
+        write_archive(path, FILE, self.description(), {"params": self._params})
+
+    def description(self) -> dict[str, Any]:
+        """Describe the flow but for its parameters, in what JSON can hold; see `from_description`."""
+        return {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Describe what the bits of a run with the flow depend on, besides its parameters."""
+        where = {} if self.backend == "cpu" else {"backend": self.backend, "precision": self.precision}
+        return self.description() | where
+
+    @classmethod
+    def from_description(
+        cls,
+        description: dict[str, Any],
+        params: npt.ArrayLike,
+        threads: int | None = None,
+        backend: str = "cpu",
+    ) -> "Flow":
+        """Make a flow of what `description` gave, and its parameters (n_params,)."""
+        flow = cls(
+            **description["architecture"], bounds=description["bounds"], seed=0, threads=threads,
+            backend=backend,
+        )  # fmt: skip
+        flow.params = params
+        return flow
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], threads: int | None = None, backend: str = "cpu") -> "Flow":
+        """Read a flow from a file.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that `save` wrote.
+        threads : int, optional
+            As for a new flow.
+        backend : {"cpu", "cuda", "auto"}
+            As for a new flow; a file does not tell where its flow was trained.
+
+        Returns
+        -------
+        Flow
+            The flow.
+
+        Raises
+        ------
+        FileFormatError
+            If the file holds no flow, is cut short or damaged, or has a version that is not understood.
+        OSError
+            If the file cannot be opened.
+        """
+        backend = choose_backend(backend)
+        header, arrays = read_archive(path, FILE)
+        try:
+            return cls.from_description(header, arrays["params"], threads, backend)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path}: {error}") from error
+
+
+def latent_key(seed: int | None) -> np.ndarray:
+    """Key of the counter-based generators, (2,) uint64, of a seed; from the system if None."""
+    return np.random.SeedSequence(seed).generate_state(2, np.uint64)
+
+
+def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
+    """Draw uniform points of the unit cube block by block, each from a counter-based generator of its own.
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    d : int
+        Number of dimensions.
+    seed : int or None
+        Seed; drawn from the system if None.
+
+    Yields
+    ------
+    ndarray, (m, d)
+        Points; all blocks but the last have SAMPLE_BLOCK of them.
+    """
+    key = latent_key(seed)
+    for block, begin in enumerate(range(0, n, SAMPLE_BLOCK)):
+        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
+        yield generator.random((min(SAMPLE_BLOCK, n - begin), d))

@@ -1,0 +1,1 @@
+"""Integration by importance sampling from a flow."""

@@ -1,0 +1,81 @@
+"""Averages of iterations, and whether these agree."""
+
+import math
+
+import numpy as np
+
+from varflow.integration.iteration import Array, Iteration
+
+__all__ = ["average", "consistency", "probability", "standard_deviations"]
+
+_ROUNDING = 1e-12  # relative error that the sums behind a mean may have even where f is constant
+_RESOLVED = 1e-10  # relative variance below which a combination of components counts as constant
+
+
+def average(used: list[Iteration]) -> tuple[Array, Array]:
+    """Average iterations with their weights. Returns the mean, (m,), and its covariance, (m, m)."""
+    weights = np.array([iteration.weight for iteration in used])
+    shares = weights / weights.max()  # first, so that the sum cannot overflow
+    shares /= shares.sum()
+    with np.errstate(over="ignore", invalid="ignore"):  # a mean that is not finite shows in the result
+        mean = sum(share * iteration.mean for share, iteration in zip(shares, used, strict=True))
+        covariance = sum(
+            share**2 * iteration.covariance for share, iteration in zip(shares, used, strict=True)
+        )
+    return np.asarray(mean), np.asarray(covariance)
+
+
+def standard_deviations(covariance: Array) -> Array:
+    """Standard deviations, (m,); rounding may have left variances below zero where they are zero."""
+    variances = np.diag(covariance)
+    return np.sqrt(np.where(variances < 0, 0.0, variances))
+
+
+def consistency(used: list[Iteration]) -> tuple[float, int]:
+    """Compute chi2 and its degrees of freedom.
+
+    Components are measured in units of their largest mean or error, where rounding errors are alike, and
+    then of their errors, where it can be seen which combinations of them do not fluctuate. Those are left
+    out. What fluctuates, but not in some iteration, pins the common mean to that iteration: its error there
+    counts as small, not as zero.
+    """
+    n, m = len(used), len(used[0].mean)
+    if n == 1:
+        return 0.0, 0
+    means = np.array([iteration.mean for iteration in used])
+    covariances = np.array([iteration.covariance for iteration in used])
+    if not (np.isfinite(means).all() and np.isfinite(covariances).all()):
+        return math.nan, (n - 1) * m
+    variances = np.diagonal(covariances, axis1=1, axis2=2)
+    unit = np.maximum(abs(means), np.sqrt(abs(variances))).max(axis=0)
+    means, covariances = _in_units(unit, means, covariances)
+    covariances += _ROUNDING**2 * np.eye(m)
+    means, covariances = _in_units(standard_deviations(covariances.mean(axis=0)), means, covariances)
+    values, basis = np.linalg.eigh(covariances.mean(axis=0))
+    basis = basis[:, values > _RESOLVED * values[-1]]
+    chi2 = _chi2((means - means[0]) @ basis, basis.T @ covariances @ basis)
+    return chi2, (n - 1) * basis.shape[1]
+
+
+def _in_units(unit: Array, means: Array, covariances: Array) -> tuple[Array, Array]:
+    """Divide components by their units, (m,), one after the other as the products may underflow."""
+    unit = np.where(unit == 0, 1.0, unit)
+    return means / unit, covariances / unit[:, None] / unit
+
+
+def _chi2(means: Array, covariances: Array) -> float:
+    """Compute chi2 of means (n, r) with covariances (n, r, r) of order 1, singular ones included."""
+    values, vectors = np.linalg.eigh(covariances)
+    scaled = vectors / np.sqrt(np.maximum(values, _RESOLVED))[:, None, :]
+    inverses = scaled @ scaled.swapaxes(1, 2)
+    pulls = (inverses @ means[:, :, None]).sum(axis=0)
+    common = np.linalg.solve(inverses.sum(axis=0), pulls)[:, 0]
+    deviations = means - common
+    return float(np.einsum("ij,ijk,ik", deviations, inverses, deviations))
+
+
+def probability(chi2: float, dof: int) -> float:
+    """Compute the probability of a chi2 at least as large by chance; nan without degrees of freedom."""
+    from scipy.special import gammaincc  # here, as importing it takes as long as importing varflow
+
+    return float(gammaincc(dof / 2, chi2 / 2)) if dof > 0 else math.nan

@@ -1,0 +1,111 @@
+"""What an integrand returns for a point."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Components",
+    "FloatArray",
+    "Shape",
+    "Values",
+    "columns_of",
+    "components_of",
+    "count_rows",
+    "describe_shapes",
+    "shapes_of",
+]
+
+FloatArray = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+Values = FloatArray | dict[str, FloatArray]  # of the points of a block, along the first axis of each
+
+
+@dataclass(frozen=True)
+class Components:
+    """What an integrand returns for a point, and where its parts are in a vector of all m components.
+
+    Parameters
+    ----------
+    keys : tuple of str, or None
+        Keys of the dict that the integrand returns, None if it returns a number or an array.
+    shapes : tuple of tuple of int
+        Shape of the value of each key, () for a number. One shape alone where there are no keys.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the shapes are not one for each key, or have no component, or a key is not a string.
+    """
+
+    keys: tuple[str, ...] | None
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shapes) != (1 if self.keys is None else len(self.keys)):
+            raise ValueError(f"shapes must be one for each key, got {self.shapes} for {self.keys}")
+        if not all(isinstance(key, str) for key in self.keys or ()):
+            raise TypeError(f"keys must be strings, got {self.keys}")
+        if len(set(self.keys or ())) != len(self.keys or ()):
+            raise ValueError(f"keys must differ, got {self.keys}")
+        if min([n for shape in self.shapes for n in shape], default=1) < 0 or self.size < 1:
+            raise ValueError(f"shapes must have a component at least, got {self.shapes}")
+
+    @property
+    def size(self) -> int:
+        """Number m of components."""
+        return sum(map(math.prod, self.shapes))
+
+    def unpack(self, values: npt.NDArray[Any]) -> Any:
+        """Give a vector of all components the form of what the integrand returns.
+
+        Parameters
+        ----------
+        values : ndarray, (m,)
+            One value for each component.
+
+        Returns
+        -------
+        float, ndarray of the integrand's shape, or dict of these
+            Copies of the values. An array of objects gives objects in place of floats.
+        """
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        parts = [
+            part.reshape(shape).copy() if shape else part.item()
+            for part, shape in zip(np.split(values, ends[:-1]), self.shapes, strict=True)
+        ]
+        return parts[0] if self.keys is None else dict(zip(self.keys, parts, strict=True))
+
+
+def count_rows(result: Values) -> int:
+    """Count the points that a result is of."""
+    return len(next(iter(result.values())) if isinstance(result, dict) else result)
+
+
+def shapes_of(result: Values) -> Shape | dict[str, Shape]:
+    """Give the shape of f at one point."""
+    if isinstance(result, dict):
+        return {key: part.shape[1:] for key, part in result.items()}
+    return result.shape[1:]
+
+
+def components_of(shapes: Shape | dict[str, Shape]) -> Components:
+    """Make the components of the shape of f at one point."""
+    if isinstance(shapes, dict):
+        return Components(tuple(shapes), tuple(shapes.values()))
+    return Components(None, (shapes,))
+
+
+def describe_shapes(shapes: Shape | dict[str, Shape]) -> str:
+    """Describe what f returns, for messages."""
+    return f"a dict of shapes {shapes}" if isinstance(shapes, dict) else f"shape {shapes}"
+
+
+def columns_of(result: Values, keys: tuple[str, ...] | None) -> FloatArray:
+    """Join what belongs to a point in one row, (n, m)."""
+    if not isinstance(result, dict):
+        return result.reshape(len(result), -1)
+    return np.concatenate([result[key].reshape(len(result[key]), -1) for key in keys or ()], axis=1)

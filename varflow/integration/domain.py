@@ -1,0 +1,196 @@
+"""Boxes that are integrated over, finite or not, as images of the unit cube."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.data.arrays import checked_points, read_only
+
+__all__ = ["Domain"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_LARGEST = float(np.finfo(np.float64).max)
+_FIRST = float(np.finfo(np.float64).tiny)  # the u nearest to 0, and to 1, at which 1/u and 1/(1-u) are finite
+_LAST = math.nextafter(1.0, 0.0)
+
+
+class Domain:
+    """A box, and the map onto it from the unit cube, one coordinate at a time.
+
+    A side from lower to upper is stretched: x = lower + u (upper - lower). A side that is infinite one way
+    is x = lower + u/(1 - u), or x = upper - (1 - u)/u; one that is infinite both ways is
+    x = (u - 1/2) / (u (1 - u)).
+
+    Parameters
+    ----------
+    bounds : int or array_like, (d, 2)
+        Lower and upper bound of each dimension, of which lower may be -inf and upper inf; or the number of
+        dimensions of a unit cube.
+
+    Attributes
+    ----------
+    bounds : ndarray, (d, 2)
+        The bounds, read-only.
+
+    Raises
+    ------
+    TypeError
+        If `bounds` is neither an int nor pairs of real numbers; True and False are not ints.
+    ValueError
+        If there is no dimension, the shape is another, a bound is NaN, a lower bound is not below its upper
+        bound, or the length of a finite side overflows. The message names the first wrong pair.
+    """
+
+    bounds: FloatArray
+
+    def __init__(self, bounds: int | Sequence[Sequence[float]] | npt.NDArray[np.floating]) -> None:
+        self.bounds = read_only(_checked_pairs(bounds))
+        self._cube = np.tile([0.0, 1.0], (self.d, 1))
+
+    @property
+    def d(self) -> int:
+        """Number of dimensions."""
+        return len(self.bounds)
+
+    def __repr__(self) -> str:
+        return f"Domain({self.bounds.tolist()})"
+
+    def from_cube(self, u: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Map points of the unit cube into the box.
+
+        Parameters
+        ----------
+        u : array_like, (n, d)
+            Points of the unit cube, its faces included. Where a side is infinite, a coordinate on the face
+            is moved inside by the least step that keeps x finite.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points of the box, all finite. Where the box is the unit cube, this is `u`, without a copy.
+        log_jacobian : ndarray, (n,)
+            log |dx/du|, all finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If u does not hold n points of the unit cube; the message names the first wrong row.
+        """
+        points = checked_points("u", u, self._cube)
+        log_jacobian = np.zeros(len(points))
+        if np.array_equal(self.bounds, self._cube):
+            return points, log_jacobian
+        x = np.empty_like(points)
+        for column, (lower, upper) in enumerate(self.bounds.tolist()):
+            x[:, column], log_derivative = _stretched(points[:, column], lower, upper)
+            log_jacobian += log_derivative
+        return x, log_jacobian
+
+    def to_cube(self, x: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Map points of the box into the unit cube: the inverse of `from_cube`.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points of the box, all finite, its faces included.
+
+        Returns
+        -------
+        u : ndarray, (n, d)
+            Points of the unit cube. Where the box is the unit cube, this is `x`, without a copy.
+        log_jacobian : ndarray, (n,)
+            log |dx/du| at these points, as `from_cube` gives it. It is taken from x, and so is right even
+            where u rounds to 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x does not hold n points of the box; the message names the first wrong row.
+        """
+        points = checked_points("x", x, self.bounds)
+        log_jacobian = np.zeros(len(points))
+        if np.array_equal(self.bounds, self._cube):
+            return points, log_jacobian
+        u = np.empty_like(points)
+        for column, (lower, upper) in enumerate(self.bounds.tolist()):
+            u[:, column], log_derivative = _shrunk(points[:, column], lower, upper)
+            log_jacobian += log_derivative
+        return u, log_jacobian
+
+
+def _checked_pairs(bounds: object) -> FloatArray:
+    if isinstance(bounds, bool):
+        raise TypeError(f"bounds must be an int or pairs (lower, upper), found {bounds!r}")
+    if isinstance(bounds, Integral):
+        if bounds < 1:
+            raise ValueError(f"bounds given as an int is a number of dimensions, at least 1, found {bounds}")
+        return np.tile([0.0, 1.0], (int(bounds), 1))
+    pairs = _real_pairs(bounds)
+    for row, (lower, upper) in enumerate(pairs.tolist()):
+        found = f"bounds[{row}] is ({lower}, {upper})"
+        if math.isnan(lower) or math.isnan(upper):
+            raise ValueError(f"{found}: bounds must not be NaN")
+        if not lower < upper:
+            raise ValueError(f"{found}: lower must be below upper")
+        if math.isfinite(lower) and math.isfinite(upper) and math.isinf(upper - lower):
+            raise ValueError(f"{found}: the length upper - lower must not overflow")
+    return pairs
+
+
+def _real_pairs(bounds: object) -> FloatArray:
+    """Convert to float64, (d, 2), a copy."""
+    if isinstance(bounds, np.ma.MaskedArray):
+        raise TypeError("bounds must not be a masked array")
+    try:
+        array = np.asarray(bounds)
+    except ValueError as error:
+        raise ValueError(f"bounds is not an array: {error}") from None
+    if array.dtype.kind not in "biuf" or array.ndim == 0:
+        raise TypeError(f"bounds must be an int or pairs (lower, upper) of real numbers, found {bounds!r}")
+    if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
+        hint = f"; for one dimension, give [{tuple(array.tolist())}]" if array.shape == (2,) else ""
+        raise ValueError(f"bounds must have shape (d, 2), found {array.shape}{hint}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64)
+
+
+def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, FloatArray | float]:
+    """Map u (n,) to x (n,) between the bounds, and give log |dx/du|."""
+    if math.isfinite(lower) and math.isfinite(upper):
+        return np.clip(lower + u * (upper - lower), lower, upper), math.log(upper - lower)
+    if math.isfinite(lower):
+        u = np.minimum(u, _LAST)
+        return np.minimum(lower + u / (1 - u), _LARGEST), -2 * np.log1p(-u)
+    u = np.maximum(u, _FIRST)
+    if math.isfinite(upper):
+        with np.errstate(over="ignore"):  # for an upper bound next to the smallest number there is
+            return np.maximum(upper - (1 - u) / u, -_LARGEST), -2 * np.log(u)
+    u = np.minimum(u, _LAST)
+    spread = u * (1 - u)
+    return (u - 0.5) / spread, _log_derivative_of_line(u)
+
+
+def _shrunk(x: FloatArray, lower: float, upper: float) -> tuple[FloatArray, FloatArray | float]:
+    """Map x (n,) between the bounds to u (n,), and give log |dx/du|."""
+    if math.isfinite(lower) and math.isfinite(upper):
+        return (x - lower) / (upper - lower), math.log(upper - lower)
+    if math.isfinite(lower) or math.isfinite(upper):
+        with np.errstate(over="ignore"):
+            distance = np.minimum(x - lower if math.isfinite(lower) else upper - x, _LARGEST)
+        u = distance / (1 + distance) if math.isfinite(lower) else 1 / (1 + distance)
+        return u, 2 * np.log1p(distance)
+    # u solves x u (1 - u) = u - 1/2. Of u and 1 - u, the lesser comes out without cancellation, as a sum of
+    # positive terms; the halves keep the sum of the root and |x| from overflowing.
+    root = np.hypot(1.0, x)
+    lesser = 0.5 * (1 + 0.5 / (0.5 * root + 0.5 * np.abs(x))) / (1 + root)
+    return np.where(x < 0, lesser, 1 - lesser), _log_derivative_of_line(lesser)
+
+
+def _log_derivative_of_line(u: FloatArray) -> FloatArray:
+    """Log of d/du of (u - 1/2) / (u (1 - u)), which is the same at u and 1 - u."""
+    derivative: FloatArray = np.log(0.5 - u * (1 - u)) - 2 * (np.log(u) + np.log1p(-u))
+    return derivative

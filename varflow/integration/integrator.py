@@ -1,0 +1,708 @@
+"""The integrator: a survey that trains a flow, and a refinement that estimates the integral with it."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from numbers import Integral, Real
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.data.dataset import Dataset
+from varflow.flow.flow import Flow
+from varflow.integration.averages import average, standard_deviations
+from varflow.integration.domain import Domain
+from varflow.integration.integrand import Integrand
+from varflow.integration.iteration import Iteration
+from varflow.integration.iterations import (
+    FEWEST_POINTS,
+    LOOK,
+    MANY_BATCHES,
+    SCOUT_SHARE,
+    UNIFORM_SHARE,
+    Iterations,
+)
+from varflow.integration.proposal import LATENT_POINTS
+from varflow.integration.result import Result
+from varflow.integration.sampling import unweighted_points, weighted_points
+from varflow.integration.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
+from varflow.runtime.archive import Kind
+from varflow.runtime.checkpoint import SECONDS, Checkpoint, digest
+from varflow.runtime.progress import Progress
+from varflow.training.losses import LOSSES
+from varflow.training.settings import check_setting
+from varflow.training.stateful_trainers import BasicStatefulTrainer
+from varflow.validation import positive_int, unknown_name
+
+__all__ = ["Integrator", "integrate"]
+
+FILE = Kind("varflow integration checkpoint", version=2, oldest=1, sealed=1)
+FEWEST_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
+FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
+SURVEY_SHARE = 0.75  # of the calls, at most
+MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
+STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `Iterations.power`: each, all
+MOST_ROUNDS = 4096  # of a stage: more points are not kept in memory
+MOST_CALLS = 1 << 21  # an iteration, for the sake of memory
+DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
+TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
+UNLIKELY = 1e-3  # probability of chi2 that is warned of
+FARTHEST = 1e300  # coordinate of a given point where the bounds are infinite
+SMALLEST = 1e-140  # integral below which the square of an error underflows
+
+
+class Integrator:
+    """Integrator of a function over a box, by importance sampling from a flow that it trains.
+
+    Parameters
+    ----------
+    f : callable
+        The integrand, (n, d) -> (n,); see `Integrand` for all that it may be and return. The flow learns |f|,
+        or where f has several components the root of the sum of their squares.
+    bounds : int or sequence of (lower, upper)
+        Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
+    survey_strategy : str
+        Where the points of the survey come from. "replay": many small rounds of points from the flow, each
+        training on new and on earlier ones; a new flow may begin with an element-wise map. In the other
+        strategies each of `n_iter_survey` iterations trains on its own points, from "flat": the uniform
+        density; "forward": the flow; "forward_flat_init": the flow, but the first from the uniform density;
+        "adaptive_variance", "adaptive_dkl": the uniform density until the flow has the smaller loss of that
+        name; "fixed_sample": always `sample`.
+    loss : {"variance", "dkl"}
+        What training makes small. In "replay" it is the loss of the second part of the survey.
+    flow : str or Flow
+        Kind of cell of a flow to be made, or a flow on the unit cube that training goes on with, such as
+        `Result.flow` of a similar integral; it is copied.
+    n_iter, n_points : int
+        Iterations of the survey and of the refinement, and points in each.
+    n_iter_survey, n_points_survey, n_iter_refine, n_points_refine : int, optional
+        The same for one of the two.
+    flow_options : dict, optional
+        Arguments of `Flow` besides d and cell.
+    trainer_options : dict, optional
+        Settings of `BasicStatefulTrainer`, for strategies other than "replay".
+    sample : Dataset, path or (x, px, fx), optional
+        Weighted points of "fixed_sample", in the coordinates of f.
+    use_survey : bool
+        Whether points of a survey by "replay" count in the result. Each round's flow was trained on earlier
+        points alone, so that they are unbiased.
+    latent_points : {"sobol", "random"}
+        Latent points of the refinement: scrambled Sobol points, or pseudo-random ones.
+    vectorized, workers, on_invalid
+        See `Integrand`.
+    seed : int, optional
+        Seed of everything random; drawn from the system if not given.
+    threads : int, optional
+        Threads of the flow; see `Flow`.
+    backend : {"cpu", "cuda", "auto"}, optional
+        Backend of a flow to be made; "cpu" if not given. See `Flow`.
+    progress : bool, optional
+        Whether to show a bar on stderr; if not given, where that is a terminal.
+    checkpoint : path, optional
+        File that the state is written to every `checkpoint_seconds` and at the end, at once or not at all. A
+        run that goes on from it calls the same methods again, and ends with the same bits as one that was
+        never interrupted. f is then called for at most 8192 points at once.
+    resume : bool
+        Whether to go on from that file if it exists. If not, a file that exists is an error.
+    checkpoint_seconds : float
+        Time between two checkpoints.
+
+    Attributes
+    ----------
+    flow : Flow
+        The flow as it is.
+    history : list of Iteration
+        All iterations so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is refused.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        bounds: int | Sequence[Sequence[float]] | npt.NDArray[np.floating],
+        *,
+        survey_strategy: str = "replay",
+        loss: str = "variance",
+        flow: str | Flow = "pwquad",
+        n_iter: int = 10,
+        n_points: int = 100_000,
+        n_iter_survey: int | None = None,
+        n_points_survey: int | None = None,
+        n_iter_refine: int | None = None,
+        n_points_refine: int | None = None,
+        flow_options: dict[str, Any] | None = None,
+        trainer_options: dict[str, Any] | None = None,
+        sample: Any = None,
+        use_survey: bool = False,
+        latent_points: str = "sobol",
+        vectorized: bool = True,
+        workers: Any = 1,
+        on_invalid: str = "raise",
+        seed: int | None = None,
+        threads: int | None = None,
+        backend: str | None = None,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = SECONDS,
+    ) -> None:
+        for name, given in (("flow_options", flow_options), ("trainer_options", trainer_options)):
+            if not isinstance(given, dict | None):
+                raise TypeError(f"{name} must be a dict, got {given!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
+            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        for name, found, valid in (
+            ("survey_strategy", survey_strategy, STRATEGIES),
+            ("loss", loss, LOSSES),
+            ("latent_points", latent_points, LATENT_POINTS),
+        ):
+            if not isinstance(found, str) or found not in valid:
+                raise unknown_name(name, found, valid)
+        if (sample is not None) != (survey_strategy == "fixed_sample"):
+            raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
+        self.domain = Domain(bounds)
+        self.integrand = Integrand(
+            f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid
+        )
+        self.survey_strategy = survey_strategy
+        self.n_iter_survey = _own_or_common("n_iter_survey", n_iter_survey, n_iter)
+        self.n_points_survey = _own_or_common("n_points_survey", n_points_survey, n_points)
+        self.n_iter_refine = _own_or_common("n_iter_refine", n_iter_refine, n_iter)
+        self.n_points_refine = _own_or_common("n_points_refine", n_points_refine, n_points)
+        for name in ("n_points_survey", "n_points_refine"):
+            if getattr(self, name) < FEWEST_POINTS:
+                raise ValueError(f"{name} must be at least {FEWEST_POINTS}, got {getattr(self, name)}")
+        self.progress = progress
+        self._sample = None if sample is None else _on_cube(sample, self.domain)
+        for name, setting in (
+            ("checkpoint", checkpoint), ("resume", resume), ("checkpoint_seconds", checkpoint_seconds)
+        ):  # fmt: skip
+            check_setting(name, setting)
+        generator = np.random.Generator(np.random.Philox(seed))
+        self.flow = _make_flow(self.domain.d, flow, flow_options, generator, threads, backend)
+        self._trainer = BasicStatefulTrainer(
+            self.flow, loss=loss, **{"n_epochs": 10, "minibatch_size": 1000, **(trainer_options or {})}
+        )
+        identity = {
+            "bounds": self.domain.bounds.tolist(),
+            "survey_strategy": survey_strategy,
+            "loss": loss,
+            "flow": self.flow.fingerprint(),
+            "params": None if isinstance(flow, str) else digest(flow.params),
+            "use_survey": use_survey,
+            "latent_points": latent_points,
+            "seed": seed,
+        }
+        self._iterations = Iterations(
+            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey,
+            self._trainer, Checkpoint(checkpoint, resume, checkpoint_seconds, FILE, identity),
+        )  # fmt: skip
+        self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
+        self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
+        self._warnings: list[str] = []
+
+    @property
+    def history(self) -> list[Iteration]:
+        """All iterations so far."""
+        return self._iterations.history
+
+    def survey(self) -> None:
+        """Train the flow, with `n_iter_survey` times `n_points_survey` points.
+
+        A survey by replay that follows one whose result warned of a lost region trains on points from there,
+        and what was estimated without that region does not count any more.
+
+        Raises
+        ------
+        Exception
+            What the integrand raises, with the estimate so far in its attribute `partial`.
+        """
+        n_calls = self.n_iter_survey * self.n_points_survey
+        with self._running(n_calls) as progress:
+            if self.survey_strategy == "replay":
+                self._replay_survey(n_calls, progress)
+            elif self._sample is not None:
+                for _ in range(self.n_iter_survey):
+                    self._iterations.train(self._sample)
+            else:
+                for k in range(self.n_iter_survey):
+                    self._iterations.survey(self.survey_strategy, k, self.n_points_survey, progress)
+                self._iterations.scout(n_calls)
+        self._is_surveyed = True
+
+    def refine(self) -> None:
+        """Estimate the integral from the flow as it is, in `n_iter_refine` iterations.
+
+        Where there was no survey and there are 40960 points or more, up to 8192 others tell first whether the
+        flow has lost a region.
+
+        Raises
+        ------
+        Exception
+            What the integrand raises, with the estimate so far in its attribute `partial`.
+        """
+        n_calls = self.n_iter_refine * self.n_points_refine
+        with self._running(n_calls) as progress:
+            is_surveyed = any(iteration.stage == "survey" for iteration in self.history)
+            if not is_surveyed and n_calls >= 10 * LOOK:
+                self._iterations.look(progress)
+                self._iterations.scout(n_calls)
+            for _ in range(self.n_iter_refine):
+                self._iterations.refine(self.n_points_refine, progress)
+
+    def integrate(self) -> Result:
+        """Do the survey and the refinement, unless they were done already.
+
+        Returns
+        -------
+        Result
+            The estimate and all that belongs to it.
+        """
+        if not self._is_surveyed:
+            self.survey()
+        if not any(iteration.stage == "refine" for iteration in self.history):
+            self.refine()
+        return self.result()
+
+    def integrate_to(self, n_calls: int, rtol: float = 0.0, atol: float = 0.0) -> Result:
+        """Survey and refine until a tolerance is reached, or the calls of the integrand are spent.
+
+        With a tolerance, the survey goes through stages, each as long as all before, until what is left to be
+        refined costs less than another would.
+
+        Parameters
+        ----------
+        n_calls : int
+            Largest number of calls of the integrand, at least 16384, besides those of earlier integrations.
+        rtol, atol : float
+            Stop when the error, and its own uncertainty besides, is at most atol or rtol times the estimate,
+            for all components. Where both are 0, all calls are used.
+
+        Returns
+        -------
+        Result
+            The estimate; a warning is in it if the tolerance was not reached.
+        """
+        n_calls = positive_int("n_calls", n_calls)
+        if n_calls < FEWEST_CALLS:
+            raise ValueError(f"n_calls must be at least {FEWEST_CALLS}, got {n_calls}")
+        for name, tolerance in (("rtol", rtol), ("atol", atol)):
+            if not isinstance(tolerance, Real) or not 0 <= float(tolerance) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {tolerance!r}")
+        if self.survey_strategy != "replay":
+            raise ValueError(
+                "a number of calls or a tolerance needs survey_strategy='replay'; "
+                f"for {self.survey_strategy!r} call Integrator(...).integrate()"
+            )
+        self._tolerance = rtol, atol
+        begin, n_survey = self._iterations.n_calls, int(SURVEY_SHARE * n_calls)
+        end = begin + n_calls
+        with self._running(n_calls) as progress:
+            if rtol == 0 and atol == 0:
+                self._replay_survey(n_survey, progress)
+                n_more = (end - self._iterations.n_calls) // 2
+                if self._can_regain(n_more):
+                    self._replay_survey(n_more, progress)
+                self._refine_in_parts(end - self._iterations.n_calls, 2, progress)  # to be compared
+            else:
+                self._survey_to(begin + n_survey, rtol, atol, progress)
+                self._refine_to(end, rtol, atol, progress)
+        return self.result()
+
+    def extend(self, n_calls: int) -> Result:
+        """Refine further.
+
+        Parameters
+        ----------
+        n_calls : int
+            Number of points to add.
+
+        Returns
+        -------
+        Result
+            The estimate from all iterations of the refinement.
+        """
+        n_calls = positive_int("n_calls", n_calls)
+        if n_calls < FEWEST_POINTS:
+            raise ValueError(f"n_calls must be at least {FEWEST_POINTS}, got {n_calls}")
+        with self._running(n_calls) as progress:
+            self._refine_in_parts(n_calls, 1, progress)
+        return self.result()
+
+    def result(self) -> Result:
+        """Collect what has been reached.
+
+        Returns
+        -------
+        Result
+            The estimate. Before any refinement it is that of the survey.
+
+        Raises
+        ------
+        RuntimeError
+            If there is nothing yet.
+        """
+        components = self.integrand.components
+        if not self.history or components is None:
+            raise RuntimeError("there is no estimate yet: call integrate() first")
+        history = self.history
+        if not any(iteration.is_used for iteration in history):
+            history = [
+                replace(one, is_used=one.stage == "survey", weight=float(one.n_calls)) for one in history
+            ]
+        result = Result(
+            history,
+            self.flow.copy(),
+            components=components,
+            bounds=self.domain.bounds,
+            defensive_share=UNIFORM_SHARE,
+            n_invalid=self.integrand.n_invalid,
+            source=self,
+        )
+        result.warnings = (*self._warnings, *self._doubts(result))
+        return result
+
+    def sample(
+        self, n: int, *, unweight: bool = False, seed: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw weighted points from the flow; the integrand is called for each.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        unweight : bool
+            Whether to accept points with probabilities that make weights equal. Those whose weights exceed
+            the 99.9 % quantile keep the excess as a weight above 1; how many do is logged.
+        seed : int, optional
+            Seed of the random numbers; drawn from the system if not given.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points, in the coordinates of f.
+        w : ndarray, (n,) or (n, m)
+            Weights f/q, whose mean is the integral; where unweighted: 1, or what is left of an excess, with
+            the sign of f (of its first component).
+        """
+        n = positive_int("n", n)
+        generator = np.random.Generator(np.random.Philox(seed))
+        points = unweighted_points if unweight else weighted_points
+        try:
+            u, weights = points(n, self.flow, UNIFORM_SHARE, self._iterations.evaluate, generator)
+        finally:
+            self.close()
+        x, _ = self.domain.from_cube(u)
+        return x, weights[:, 0] if weights.shape[1] == 1 else weights
+
+    def close(self) -> None:
+        """End the processes of the integrand, if there are any; they are started anew when needed."""
+        self.integrand.close()
+
+    def __enter__(self) -> "Integrator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What the methods above share
+
+    @contextmanager
+    def _running(self, n_calls: int) -> Iterator[Progress]:
+        """Show the progress; whatever is raised takes along what has been reached."""
+        try:
+            with Progress(self.integrand.n_calls + n_calls, self.progress) as progress:
+                yield progress
+            self._iterations.save()
+        except BaseException as error:
+            with suppress(Exception):  # some exceptions take no attributes, and there may be nothing yet
+                error.partial = self.result() if self.history else None  # type: ignore[attr-defined]
+            raise
+        finally:
+            self.close()
+
+    # The survey
+
+    def _first_look(self, n_calls: int, progress: Progress) -> Iteration:
+        """Look how good the flow is to begin with. A new one that is far off may be given a map."""
+        is_new = self._is_flow_new and not self.history
+        look = self._iterations.look(progress)
+        self._iterations.keep()
+        n_fits = int(MAP_SHARE * n_calls) // LOOK
+        if not is_new or n_fits == 0 or self._iterations.power * GAIN_OF_MAP > 1:
+            return look
+        return self._fit_map(n_fits, look, progress)
+
+    def _fit_map(self, n_fits: int, best: Iteration, progress: Progress) -> Iteration:
+        """Fit an element-wise map in turn with looks at what it gives; returns the look at what is kept.
+
+        Fresh points tell how close the flow has come to the integrand. Where that is not much closer, as
+        where coordinates depend on each other, the flow stays without a map.
+        """
+        enough = GAIN_OF_MAP * self._iterations.power
+        for _ in range(n_fits):
+            before = self._iterations.power
+            if before == 1:
+                break
+            self._iterations.fit_map()
+            look = self._iterations.look(progress)
+            if self._iterations.power < STEP_OF_MAP * before:
+                break
+            if self._iterations.power >= enough:
+                self._iterations.keep_map()
+                best = look
+        self._iterations.end_maps()
+        return best
+
+    def _replay_survey(self, n_calls: int, progress: Progress) -> None:
+        """Look, go through one stage, and look again: whichever flow is better is kept.
+
+        Where the last survey has lost a region, this one begins with points from there, and its flow is kept:
+        the errors of the two would not tell.
+        """
+        if n_calls < FEWEST_SURVEYED:
+            raise ValueError(f"a survey by replay needs {FEWEST_SURVEYED} calls at least, got {n_calls}")
+        n_before, is_regaining = self._iterations.n_calls, self._can_regain(n_calls)
+        before = self._first_look(n_calls, progress)
+        if is_regaining:
+            self._iterations.regain(n_before)
+        n_left = int((1 - SCOUT_SHARE) * n_calls) - (self._iterations.n_calls - n_before) - LOOK
+        n_rounds = min(n_left // ROUND, MOST_ROUNDS)
+        self._iterations.stage(n_rounds, 0.5, progress)
+        if _is_better(before, self._iterations.look(progress)) and not is_regaining:
+            self._iterations.go_back()
+            self._warnings.append("training made the flow no better: the first one is used")
+        self._iterations.scout(n_calls)
+
+    def _can_regain(self, n_calls: int) -> bool:
+        """Whether the flow has lost a region, and the calls are enough for a survey that regains it."""
+        return n_calls >= 2 * FEWEST_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
+
+    def _survey_to(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+        """Go through stages as long as they pay, and again where that has lost a region.
+
+        end: calls of the integrand that are not to be exceeded.
+        """
+        while True:
+            self._go_through_stages(end, rtol, atol, progress)
+            used = self._iterations.n_calls
+            self._iterations.scout(used)
+            n_rounds = self._affordable_rounds(end)
+            if n_rounds == 0 or not self._iterations.has_lost(used):
+                return
+            self._iterations.regain(used)
+            self._iterations.stage(n_rounds, 0.5, progress)
+
+    def _go_through_stages(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+        """Look, go through stages with a look after each, and keep the best flow."""
+        best = self._first_look(end - self._iterations.n_calls, progress)
+        n_failures = 0
+        missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
+        while True:
+            used, n_rounds = self._iterations.n_calls, self._affordable_rounds(end)
+            if missing <= used or n_failures == 2 or n_rounds == 0:
+                break
+            self._iterations.stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
+            look = self._iterations.look(progress)
+            if _is_better(best, look):
+                n_failures += 1
+                continue
+            self._iterations.keep()
+            best, n_failures = look, 0
+            missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
+        self._iterations.go_back()
+
+    def _affordable_rounds(self, end: int) -> int:
+        """Rounds of another stage; 0 if that would exceed `end` calls.
+
+        It costs as much as all before and saves about half of what is missing, or more where that was taken
+        for too little: a refinement much too long costs more than a stage too many.
+        """
+        used = self._iterations.n_calls
+        n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
+        return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= end else 0
+
+    # The refinement
+
+    def _refine_in_parts(self, n_calls: int, n_parts: int, progress: Progress) -> None:
+        """Refine in at least so many iterations, none of them too large."""
+        n_parts = max(n_parts, -(-n_calls // MOST_CALLS))
+        for k in range(n_parts):
+            self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
+
+    def _refine_to(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+        n, shortfall = 0, math.inf
+        while True:
+            more = min(self._next_size(n, shortfall), end - self._iterations.n_calls)
+            if more < FEWEST_POINTS:
+                return
+            self._iterations.refine(more, progress)
+            used = [one for one in self.history if one.is_used]
+            n = sum(one.n_calls for one in used)
+            # Errors are themselves uncertain: those that are too small by chance are not to end runs.
+            uncertainty = 1 / math.sqrt(2 * len(used) * (MANY_BATCHES - 1))
+            shortfall = (1 + uncertainty) * _shortfall(*average(used), rtol, atol)
+            if shortfall <= 1:
+                return
+
+    def _next_size(self, n: int, shortfall: float) -> int:
+        """Points of the next iteration: what seems to be missing, but not much more than there are."""
+        if n == 0:
+            return 2 * LOOK
+        missing = n * (1.05 * shortfall) ** (1 / self._iterations.rate)
+        return int(min(max(missing, n / 4, LOOK), 8 * n, MOST_CALLS)) // MANY_BATCHES * MANY_BATCHES
+
+    def _doubts(self, result: Result) -> Iterator[str]:
+        """What the user ought to know about the result."""
+        used = [iteration for iteration in result.history if iteration.is_used]
+        if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
+            yield f"f was zero at all {result.n_calls} points"
+        if any(self._tolerance) and _shortfall(*average(used), *self._tolerance) > 1:
+            yield f"the tolerance was not reached in {result.n_calls} calls"
+        n_used = sum(iteration.n_calls for iteration in used)
+        log_lost, heaviest = self._iterations.log_lost, self._iterations.heaviest
+        n_lost = np.count_nonzero(self._iterations.is_lost(n_used))
+        if n_lost:
+            yield (
+                f"{n_lost} of {len(log_lost)} walkers that climb from uniform points ended where f/q is up "
+                f"to {math.exp(min(log_lost.max(), 700)):.1g} times the integral: with {n_used} points the "
+                "flow has lost a region there, and integral and error miss it"
+            )
+        if self._iterations.has_integrand_changed:
+            yield (
+                "f has not the value that it had in the run that the checkpoint is of: it has changed, or is "
+                "random, and the result mixes both"
+            )
+        if n_skipped := self._iterations.n_skipped:
+            yield f"{n_skipped} training steps were left out, as their gradients were not finite"
+        if heaviest > TOO_HEAVY:
+            yield (
+                f"one point carries {heaviest:.0%} of the sum of the weights of its iteration: the flow is "
+                "too small there, and the error cannot be relied upon"
+            )
+        if any(0 < np.abs(iteration.mean).max() < SMALLEST for iteration in used):
+            yield "f is so small that the square of its error is 0 in float64: use other units for f"
+        if result.Q < UNLIKELY:
+            yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
+        if result.n_invalid:
+            yield f"f was not finite at {result.n_invalid} points, and taken as 0 there"
+
+
+def integrate(
+    f: Callable[..., Any],
+    bounds: int | Sequence[Sequence[float]] | npt.NDArray[np.floating],
+    *,
+    n_calls: int = 400_000,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    **options: Any,
+) -> Result:
+    """Integrate a function over a box.
+
+    Parameters
+    ----------
+    f : callable
+        The integrand, (n, d) -> (n,); see `Integrand` for all that it may be and return.
+    bounds : int or sequence of (lower, upper)
+        Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
+    n_calls : int
+        Largest number of calls of the integrand.
+    rtol, atol : float
+        Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
+    **options
+        Arguments of `Integrator`.
+
+    Returns
+    -------
+    Result
+        The estimate: ``result.mean``, ``result.sdev``, and more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is refused.
+    Exception
+        What the integrand raises, with the estimate so far in its attribute `partial`.
+    """
+    return Integrator(f, bounds, **options).integrate_to(n_calls, rtol, atol)
+
+
+def _make_flow(
+    d: int,
+    flow: str | Flow,
+    flow_options: dict[str, Any] | None,
+    generator: np.random.Generator,
+    threads: int | None,
+    backend: str | None,
+) -> Flow:
+    if isinstance(flow, str):
+        seed = int(generator.integers(2**63))
+        # Two cells are too few for what two coordinates can have in common.
+        options = {
+            "repetitions": 2 if d == 2 else 1,
+            "seed": seed,
+            "threads": threads,
+            "backend": backend or "cpu",
+            **(flow_options or {}),
+        }
+        return Flow(d, flow, **options)
+    if not isinstance(flow, Flow):
+        raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
+    if flow_options is not None or backend is not None:
+        given = "flow_options are" if flow_options is not None else "backend is"
+        raise TypeError(f"{given} for a flow that is made here, but flow is one already")
+    if flow.d != d:
+        raise ValueError(f"bounds have {d} dimensions, but the flow has d = {flow.d}")
+    if not np.array_equal(flow.bounds, np.tile([0.0, 1.0], (d, 1))):
+        raise ValueError(f"the flow must be on the unit cube, it has bounds {flow.bounds.tolist()}")
+    return flow.copy()
+
+
+def _own_or_common(name: str, own: int | None, common: int) -> int:
+    """Find the number for one of survey and refinement: its own where given, else that for both."""
+    return positive_int(name, common if own is None else own)
+
+
+def _on_cube(sample: Any, domain: Domain) -> Dataset:
+    """Weighted points in the coordinates of f, moved to the unit cube."""
+    bounds = np.clip(domain.bounds, -FARTHEST, FARTHEST)
+    if isinstance(sample, tuple | list):
+        try:
+            sample = Dataset(*sample, bounds=bounds)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sample: {error}") from error
+    elif isinstance(sample, str | os.PathLike):
+        sample = Dataset.read(sample, bounds=bounds)
+    elif not isinstance(sample, Dataset):
+        raise TypeError(f"sample must be a Dataset, a path or (x, px, fx), got {sample!r}")
+    u, log_jacobian = domain.to_cube(sample.x)
+    return Dataset(u, logpx=sample.logpx + log_jacobian, logfx=sample.logfx + log_jacobian)
+
+
+def _is_better(before: Iteration, after: Iteration) -> bool:
+    """Tell whether the flow was better before further training than after it.
+
+    Its error alone does not tell: a flow that has lost a peak has a small one. Where the estimates disagree,
+    the flow that was trained on more points is believed.
+    """
+    variances = np.diag(before.covariance), np.diag(after.covariance)
+    agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(sum(variances))
+    return bool(agree.all() and (variances[0] <= variances[1]).all())
+
+
+def _shortfall(mean: np.ndarray, covariance: np.ndarray, rtol: float, atol: float) -> float:
+    """Find how many times too large the error is, for the component where it is most so."""
+    sdev = standard_deviations(covariance)
+    target = np.maximum(atol, rtol * np.abs(mean))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.where(sdev == 0, 0.0, sdev / target).max())

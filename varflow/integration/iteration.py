@@ -1,0 +1,104 @@
+"""One iteration of an integration, and how a history of them is packed into arrays."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Array", "Iteration", "check_history", "pack_history", "unpack_history"]
+
+Array = npt.NDArray[Any]
+_HISTORY = {  # members of a file that have a row an iteration, besides the stages, which are in the header
+    "n_calls": np.dtype(np.int64),
+    "mean": np.dtype(np.float64),
+    "covariance": np.dtype(np.float64),
+    "ess": np.dtype(np.float64),
+    "seconds": np.dtype(np.float64),
+    "is_used": np.dtype(np.bool_),
+    "weight": np.dtype(np.float64),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Iteration:
+    """One iteration of an integration.
+
+    Attributes
+    ----------
+    stage : str
+        "survey", which trains the flow, or "refine"; "scouts" that look for regions the flow has lost, and
+        "regain", which draws points there, have no estimate.
+    n_calls : int
+        Number of points.
+    mean : ndarray, (m,)
+        Estimate of each component.
+    covariance : ndarray, (m, m)
+        Covariance of the mean.
+    ess : float
+        Effective sample size as a fraction of the points.
+    seconds : float
+        Time it took.
+    is_used : bool
+        Whether it counts in the result.
+    weight : float
+        Its share in the result relative to the others that count. It must not depend on the values of f,
+        or the result were biased.
+    """
+
+    stage: str
+    n_calls: int
+    mean: Array
+    covariance: Array
+    ess: float
+    seconds: float
+    is_used: bool
+    weight: float
+
+
+def check_history(history: list[Iteration], m: int) -> None:
+    """Raise ValueError unless the iterations fit together and one of them is used."""
+    for number, iteration in enumerate(history, 1):
+        shapes = np.shape(iteration.mean), np.shape(iteration.covariance)
+        if shapes != ((m,), (m, m)):
+            raise ValueError(
+                f"mean and covariance of iteration {number} must have shapes ({m},) and ({m}, {m}), "
+                f"found {shapes[0]} and {shapes[1]}"
+            )
+        if iteration.is_used and not 0 < iteration.weight < math.inf:
+            raise ValueError(f"the weight of iteration {number} must be above 0, got {iteration.weight}")
+    if not any(iteration.is_used for iteration in history):
+        raise ValueError("a result needs an iteration that is used")
+
+
+def pack_history(history: Sequence[Iteration], m: int) -> dict[str, Array]:
+    """Arrays with a row an iteration, of all but the stages, for m components."""
+    return {
+        name: np.array([getattr(one, name) for one in history], dtype).reshape(len(history), *_row(name, m))
+        for name, dtype in _HISTORY.items()
+    }
+
+
+def _row(name: str, m: int) -> tuple[int, ...]:
+    """Shape of what an iteration has of that name."""
+    return {"mean": (m,), "covariance": (m, m)}.get(name, ())
+
+
+def unpack_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
+    """Make the iterations again; the lengths are checked, as a file may tell of fewer than it has."""
+    columns = {}
+    for name, dtype in _HISTORY.items():
+        shape = (len(stages), *_row(name, m))
+        column = arrays[name]
+        if column.dtype.newbyteorder("=") != dtype or column.shape != shape:
+            raise ValueError(
+                f"{name} must be {dtype} of shape {shape}, found {column.dtype} of shape {column.shape}"
+            )
+        column = column.astype(dtype)
+        columns[name] = [*column] if name in ("mean", "covariance") else column.tolist()
+    return [
+        Iteration(stage=stage, **dict(zip(columns, values, strict=True)))
+        for stage, *values in zip(stages, *columns.values(), strict=True)
+    ]

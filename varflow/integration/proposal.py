@@ -1,0 +1,93 @@
+"""What points are drawn from: a flow with a uniform share, at random or quasi-random latent points."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from varflow.flow.flow import Flow
+
+__all__ = ["LATENT_POINTS", "Draw", "draw"]
+
+
+class Draw(NamedTuple):
+    """Points drawn from a mixture of a flow and the uniform density, in fixed numbers from each.
+
+    Attributes
+    ----------
+    u : ndarray, (n, d)
+        The points: the first from the flow, the last `n_uniform` from the uniform density.
+    log_flow : ndarray, (n,)
+        Log density of the flow at all of them.
+    log_q : ndarray, (n,)
+        Log density of the mixture.
+    n_uniform : int
+        How many are uniform.
+    """
+
+    u: np.ndarray
+    log_flow: np.ndarray
+    log_q: np.ndarray
+    n_uniform: int
+
+    @property
+    def uniform_share(self) -> float:
+        """Share of the uniform density in the mixture."""
+        return self.n_uniform / len(self.u)
+
+
+def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
+    """Draw points from a flow on the unit cube, with a defensive share of uniform points.
+
+    The density of each point is that of the whole mixture (deterministic mixture sampling; Owen and Zhou,
+    J. Am. Stat. Assoc. 95 (2000) 135, section 3): no weight exceeds f over the uniform share, however small
+    the flow is.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+    z : ndarray, (n_flow, d)
+        Latent points, uniform.
+    uniform : ndarray, (n_uniform, d)
+        Uniform points of the unit cube, n_uniform may be 0.
+
+    Returns
+    -------
+    Draw
+        n_flow + n_uniform points.
+    """
+    u, log_flow = flow.from_latent(z) if len(z) else (np.empty((0, flow.d)), np.empty(0))
+    if len(uniform) == 0:
+        return Draw(u, log_flow, log_flow, 0)
+    u = np.concatenate([u, uniform])
+    log_flow = np.concatenate([log_flow, flow.log_prob(uniform)])
+    share = len(uniform) / len(u)
+    with np.errstate(under="ignore"):
+        log_q = np.logaddexp(log_flow + np.log1p(-share), np.log(share)) if share < 1 else np.zeros(len(u))
+    return Draw(u, log_flow, log_q, len(uniform))
+
+
+def random_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
+    """Pseudo-random points (n, d)."""
+    return generator.random((n, d))
+
+
+def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
+    """Sobol points (n, d), scrambled anew (Matousek, J. Complexity 14 (1998) 527)."""
+    from scipy.stats import qmc  # half a second, which only integrals are to pay
+
+    seed = int(generator.integers(2**63))  # SciPy would spawn from the generator, beyond its state
+    try:
+        sequence = qmc.Sobol(d, rng=seed)
+    except TypeError:  # its name before SciPy 1.15
+        sequence = qmc.Sobol(d, seed=seed)
+    # Asked for pieces whose sizes are powers of two, it has nothing to warn of.
+    pieces = [sequence.random(1 << k) for k in reversed(range(n.bit_length())) if n >> k & 1]
+    return np.concatenate(pieces) if pieces else np.empty((0, d))
+
+
+LATENT_POINTS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+    "sobol": sobol_points,
+    "random": random_points,
+}

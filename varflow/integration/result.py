@@ -1,0 +1,402 @@
+"""What an integration found: the estimate, how its iterations agree, and the flow it was made with."""
+
+import html
+import importlib
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.flow.flow import Flow
+from varflow.integration.averages import average, consistency, probability, standard_deviations
+from varflow.integration.components import Components
+from varflow.integration.iteration import Array, Iteration, check_history, pack_history, unpack_history
+from varflow.integration.tables import (
+    TITLES,
+    accumulated_cells,
+    aligned,
+    effort_cells,
+    first_component,
+    format_array,
+    format_estimate,
+    frame_row,
+)
+from varflow.runtime.archive import Kind, read_archive, refused_as, write_archive
+
+__all__ = ["Result"]
+
+FILE = Kind("varflow result", version=2, oldest=1, sealed=2)
+
+
+class Source(Protocol):
+    """What can draw more points: the integrator that made a result."""
+
+    def sample(self, n: int, *, unweight: bool, seed: int | None) -> Any:
+        """Draw points."""
+
+    def extend(self, n_calls: int) -> "Result":
+        """Go on with the integration."""
+
+
+class Result:
+    """Estimate of an integral from the iterations of an integration.
+
+    The iterations that are used are averaged with their fixed weights, so that the estimate has no bias, and
+    its covariance is what follows from theirs.
+
+    Parameters
+    ----------
+    history : sequence of Iteration
+        All iterations in their order. One at least is used, and all that are have a weight above zero.
+    flow : Flow
+        The flow that the last one drew its points from.
+    components : Components
+        What the integrand returns.
+    bounds : array_like, (d, 2)
+        Lower and upper bound of each dimension of the integral; may be infinite.
+    defensive_share : float
+        Share of the points that were drawn without the flow.
+    n_invalid : int
+        Number of points where f was not finite.
+    warnings : sequence of str
+        What the user ought to know about the result, a sentence each.
+    source : Source, optional
+        The integrator, which `sample` and `extend` are passed on to.
+
+    Attributes
+    ----------
+    history : list of Iteration
+    flow : Flow
+    components : Components
+    bounds : ndarray, (d, 2)
+    defensive_share : float
+    n_invalid : int
+    warnings : tuple of str
+    source : Source or None
+        As given.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, no iteration is used, or one that is has no weight above zero.
+    """
+
+    def __init__(
+        self,
+        history: Sequence[Iteration],
+        flow: Flow,
+        *,
+        components: Components,
+        bounds: npt.ArrayLike,
+        defensive_share: float = 0.0,
+        n_invalid: int = 0,
+        warnings: Iterable[str] = (),
+        source: Source | None = None,
+    ) -> None:
+        self.history = list(history)
+        self.flow = flow
+        self.components = components
+        self.bounds = np.array(bounds, np.float64)
+        self.defensive_share = float(defensive_share)
+        self.n_invalid = int(n_invalid)
+        self.warnings = tuple(warnings)
+        self.source = source
+        check_history(self.history, components.size)
+        if self.bounds.shape != (flow.d, 2):
+            raise ValueError(f"bounds must have shape ({flow.d}, 2), found {self.bounds.shape}")
+
+    @property
+    def mean(self) -> Any:
+        """The estimate: a float, an array, or a dict of them, as the integrand returns."""
+        return self.components.unpack(self._average[0])
+
+    @property
+    def sdev(self) -> Any:
+        """Its standard deviation, in the same form."""
+        return self.components.unpack(standard_deviations(self._average[1]))
+
+    @property
+    def covariance(self) -> Array:
+        """Covariance of all components, (m, m), in the order of the dict and of the arrays' ravel()."""
+        return self._average[1].copy()
+
+    @property
+    def chi2(self) -> float:
+        """Squared deviations of the used iterations from their common mean, in units of their covariances.
+
+        The common mean is that with inverse covariances for weights (Lepage, arXiv 2009.05112, section 2).
+        """
+        return self._consistency[0]
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom of chi2: components times one less than the used iterations.
+
+        A component that depends linearly on the others does not count.
+        """
+        return self._consistency[1]
+
+    @property
+    def Q(self) -> float:  # noqa: N802 - the name that vegas gave it
+        """Probability of a chi2 at least as large by chance; nan for one iteration."""
+        return probability(*self._consistency)
+
+    @property
+    def n_calls(self) -> int:
+        """Number of points of all iterations, used or not."""
+        return sum(iteration.n_calls for iteration in self.history)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size as a fraction of the points, mean over the points that are used."""
+        n_calls = [iteration.n_calls for iteration in self._used]
+        return float(np.average([iteration.ess for iteration in self._used], weights=n_calls))
+
+    @property
+    def _used(self) -> list[Iteration]:
+        return [iteration for iteration in self.history if iteration.is_used]
+
+    @cached_property
+    def _average(self) -> tuple[Array, Array]:
+        return average(self._used)
+
+    @cached_property
+    def _consistency(self) -> tuple[float, int]:
+        return consistency(self._used)
+
+    def __str__(self) -> str:
+        """Return the estimate, and the warnings in lines that follow."""
+        mean, covariance = self._average
+        texts = np.array([*map(format_estimate, mean, standard_deviations(covariance))], object)
+        estimate = self.components.unpack(texts)
+        if isinstance(estimate, dict):
+            parts = [f"{key!r}: {format_array(part)}" for key, part in estimate.items()]
+            text = "{" + ", ".join(parts) + "}"
+        else:
+            text = format_array(estimate)
+        return "\n".join([text, *(f"warning: {warning}" for warning in self.warnings)])
+
+    def summary(self) -> str:
+        """Make a table with a line for each iteration.
+
+        Returns
+        -------
+        str
+            Estimates are those of the first component, chi2 and Q of all. What is accumulated is the
+            average of the used iterations so far; those that are not used have none. The last line has the
+            totals.
+        """
+        rows = [TITLES, *self._table()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(aligned(row, widths) for row in rows)
+
+    def _repr_html_(self) -> str:
+        """Make the table of `summary` for notebooks, below the estimate."""
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._table()
+        )
+        return f"<pre>{html.escape(str(self))}</pre><table><tr>{head}</tr>{body}</table>"
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """Cells of the lines below the titles."""
+        rows = []
+        for number, (iteration, accumulated) in enumerate(self._accumulated(), 1):
+            rows.append(
+                (
+                    str(number),
+                    iteration.stage,
+                    first_component(iteration.mean, iteration.covariance),
+                    *(accumulated_cells(*accumulated) if accumulated else ("-", "-", "-")),
+                    *effort_cells(iteration.n_calls, iteration.ess, iteration.seconds),
+                )
+            )
+        totals = accumulated_cells(*self._average, *self._consistency)
+        seconds = sum(iteration.seconds for iteration in self.history)
+        return [*rows, ("total", "", "", *totals, *effort_cells(self.n_calls, self.ess, seconds))]
+
+    def _accumulated(self) -> list[tuple[Iteration, tuple[Array, Array, float, int] | None]]:
+        """For each iteration the mean, covariance, chi2 and dof of those used so far, None if it is not."""
+        rows: list[tuple[Iteration, tuple[Array, Array, float, int] | None]] = []
+        used: list[Iteration] = []
+        for iteration in self.history:
+            if iteration.is_used:
+                used.append(iteration)
+                rows.append((iteration, (*average(used), *consistency(used))))
+            else:
+                rows.append((iteration, None))
+        return rows
+
+    def to_gvar(self) -> Any:
+        """Convert the estimate to what Lepage's package gvar computes with.
+
+        Returns
+        -------
+        gvar.GVar, ndarray of them in the integrand's shape, or dict of these
+            They are correlated as the components are.
+
+        Raises
+        ------
+        ImportError
+            If gvar is not installed.
+        """
+        gvar = _import("gvar", "to_gvar")
+        mean, covariance = self._average
+        return self.components.unpack(np.asarray(gvar.gvar(mean, covariance)))
+
+    def to_frame(self) -> Any:
+        """Convert the history to a table of pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row an iteration. mean, sdev, accumulated_mean and accumulated_sdev are those of the first
+            component; accumulated values are nan where the iteration is not used.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = _import("pandas", "to_frame")
+        return pandas.DataFrame(
+            [
+                frame_row(number, iteration, accumulated)
+                for number, (iteration, accumulated) in enumerate(self._accumulated(), 1)
+            ]
+        )
+
+    def sample(self, n: int, *, unweight: bool = False, seed: int | None = None) -> Any:
+        """Draw points by the integrator that made this result.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        unweight : bool
+            Whether to keep points with probabilities that make all weights equal.
+        seed : int, optional
+            Seed of the random numbers; drawn from the system if not given.
+
+        Returns
+        -------
+        object
+            What the integrator's `sample` returns.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no integrator.
+        """
+        return self._integrator().sample(n, unweight=unweight, seed=seed)
+
+    def extend(self, n_calls: int) -> "Result":
+        """Go on with the integration that made this result.
+
+        Parameters
+        ----------
+        n_calls : int
+            Number of points to add.
+
+        Returns
+        -------
+        Result
+            What the integrator's `extend` returns.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no integrator.
+        """
+        return self._integrator().extend(n_calls)
+
+    def _integrator(self) -> Source:
+        if self.source is None:
+            raise RuntimeError(
+                "this result was loaded from a file and has no integrand: "
+                "make Integrator(f, ..., flow=result.flow)"
+            )
+        return self.source
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to a file: history, warnings, flow and bounds, but not the integrand.
+
+        Parameters
+        ----------
+        path : str or path
+            The file, used as given. One that exists is replaced once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        ValueError
+            If the parameters of the flow are not finite.
+        """
+        if not np.isfinite(self.flow.params).all():
+            raise ValueError("params must be finite")
+        arrays = {"params": self.flow.params, "bounds": self.bounds}
+        arrays |= pack_history(self.history, self.components.size)
+        write_archive(path, FILE, self._header(), arrays)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "flow": self.flow.description(),
+            "keys": self.components.keys,
+            "shapes": self.components.shapes,
+            "stages": [iteration.stage for iteration in self.history],
+            "defensive_share": self.defensive_share,
+            "n_invalid": self.n_invalid,
+            "warnings": self.warnings,
+        }
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Result":
+        """Read a result from a file.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that `save` wrote.
+
+        Returns
+        -------
+        Result
+            The result, without an integrator.
+
+        Raises
+        ------
+        FileFormatError
+            If the file holds no result, is cut short or damaged, or has a version that is not understood.
+        OSError
+            If the file cannot be opened.
+        """
+        header, arrays = read_archive(path, FILE)
+        with refused_as(path, "result", (KeyError, TypeError, ValueError, OverflowError)):
+            flow = Flow.from_description(header["flow"], arrays["params"])
+            components = _parse_components(header["keys"], header["shapes"])
+            return cls(
+                unpack_history(header["stages"], arrays, components.size),
+                flow,
+                components=components,
+                bounds=arrays["bounds"],
+                defensive_share=header["defensive_share"],
+                n_invalid=header["n_invalid"],
+                warnings=header["warnings"],
+            )
+
+
+def _import(name: str, method: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"Result.{method} needs {name}: pip install {name}") from error
+
+
+def _parse_components(keys: list[str] | None, shapes: list[list[int]]) -> Components:
+    return Components(None if keys is None else tuple(keys), tuple(map(tuple, shapes)))

@@ -1,0 +1,66 @@
+"""Points of an integral for the user: weighted, or with unit weights."""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from varflow.flow.flow import Flow
+from varflow.integration.estimates import magnitudes, weights_of
+from varflow.integration.proposal import draw
+
+__all__ = ["unweighted_points", "weighted_points"]
+
+logger = logging.getLogger(__name__)
+
+REFERENCE = 0.999  # quantile of the weights that are made 1
+FEWEST = 1000  # points drawn together for those that are missing
+
+Points = tuple[np.ndarray, np.ndarray]
+Evaluate = Callable[[np.ndarray], np.ndarray]
+
+
+def weighted_points(
+    n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
+) -> Points:
+    """Draw points u (n, d) of the unit cube with weights f/q (n, m), in random order."""
+    n_uniform = int(generator.binomial(n, uniform_share)) if n > 1 else 0
+    latent = generator.random((n - n_uniform, flow.d))
+    points = draw(flow, latent, generator.random((n_uniform, flow.d)))
+    weights = weights_of(points, evaluate(points.u))
+    order = generator.permutation(n)
+    return points.u[order], weights[order]
+
+
+def unweighted_points(
+    n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
+) -> Points:
+    """Draw points u (n, d) of the unit cube, accepted with probability |w| over a quantile of |w|.
+
+    Weights (n, 1) are the sign of f (of its first component); those of points whose |w| exceeds the quantile
+    keep the excess as a factor, and how many do is logged.
+
+    Raises
+    ------
+    ValueError
+        If the quantile is zero.
+    """
+    u, weights = weighted_points(max(n, FEWEST), flow, uniform_share, evaluate, generator)
+    reference = float(np.quantile(magnitudes(weights), REFERENCE))
+    if reference == 0:
+        raise ValueError("f is zero at nearly all points: there is nothing to be unweighted")
+    kept: list[Points] = []
+    n_missing = n
+    while True:
+        ratio = magnitudes(weights) / reference
+        is_kept = generator.random(len(u)) < ratio
+        kept.append((u[is_kept], (np.sign(weights[:, 0]) * np.maximum(ratio, 1.0))[is_kept]))
+        n_missing -= int(np.count_nonzero(is_kept))
+        if n_missing <= 0:
+            break
+        u, weights = weighted_points(max(2 * n_missing, FEWEST), flow, uniform_share, evaluate, generator)
+    all_u, unit = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
+    n_over = int(np.count_nonzero(np.abs(unit) > 1))
+    if n_over:
+        logger.warning("%d of %d unweighted points keep a weight above 1", n_over, n)
+    return all_u, unit[:, None]

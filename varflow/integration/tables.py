@@ -1,0 +1,128 @@
+"""Estimates and iterations as text."""
+
+import decimal
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from varflow.integration.averages import probability, standard_deviations
+from varflow.integration.iteration import Array, Iteration
+
+__all__ = [
+    "TITLES",
+    "accumulated_cells",
+    "aligned",
+    "effort_cells",
+    "first_component",
+    "format_array",
+    "format_estimate",
+    "frame_row",
+]
+
+_DIGITS = 15  # decimal digits that a float64 always holds
+_DECIMAL = decimal.Context(prec=2 * _DIGITS)  # own, as the caller may have set another precision
+TITLES = ("itn", "stage", "integral", "accumulated", "chi2/dof", "Q", "calls", "ess", "seconds")
+
+
+def format_estimate(mean: float, sdev: float) -> str:
+    """Write a number with its error in parentheses, which has two digits and counts in the last places.
+
+    Parameters
+    ----------
+    mean : float
+        The number.
+    sdev : float
+        Its error, not below zero.
+
+    Returns
+    -------
+    str
+        Such as 1.0012(34), 0.00(12), 12.3(4.5), 1.234(56)e-10. It is written with ± where one of the two is
+        not finite, or the error is smaller than the digits that a float has.
+    """
+    if not (math.isfinite(mean) and math.isfinite(sdev)):
+        return f"{mean:g} ± {sdev:g}"
+    if sdev == 0:
+        mantissa, e, exponent = f"{mean + 0.0:.{_DIGITS}g}".partition("e")  # + 0.0 makes 0 of -0
+        return f"{mantissa}(0){e}{exponent}"
+    error = decimal.Decimal(f"{sdev:.1e}")
+    place = error.adjusted() - 1  # power of ten of the error's second digit
+    exact = decimal.Decimal.from_float(float(mean))
+    if exact and exact.adjusted() - place >= _DIGITS:
+        return f"{mean:.{_DIGITS}g} ± {sdev:.1e}"
+    return _with_parentheses(exact, error, place)
+
+
+def _with_parentheses(mean: decimal.Decimal, error: decimal.Decimal, place: int) -> str:
+    """Round the mean to the place of the error's last digit, and write both."""
+    rounded = mean.quantize(decimal.Decimal((0, (1,), place)), context=_DECIMAL)
+    if not rounded:
+        rounded = rounded.copy_abs()  # there is no -0.00(12)
+    power = max(rounded.adjusted(), error.adjusted()) if rounded else error.adjusted()
+    if place <= 0 and power >= -4:
+        power = 0  # every digit has its own place, and few zeros stand before them
+    decimals = power - place
+    number = f"{rounded.scaleb(-power, context=_DECIMAL):.{decimals}f}"
+    digits = "".join(map(str, error.as_tuple().digits))
+    if decimals == 1:
+        digits = f"{digits[0]}.{digits[1]}"  # the error reaches over the decimal point
+    return f"{number}({digits})" + (f"e{power:+03d}" if power else "")
+
+
+def format_array(part: Any) -> str:
+    """Write an array of texts, or a text."""
+    return np.array2string(part, formatter={"object": str}) if isinstance(part, np.ndarray) else part
+
+
+def first_component(mean: Array, covariance: Array) -> str:
+    """Write the estimate of the first component."""
+    if math.isnan(mean[0]):
+        return "-"
+    return format_estimate(float(mean[0]), float(standard_deviations(covariance)[0]))
+
+
+def accumulated_cells(mean: Array, covariance: Array, chi2: float, dof: int) -> tuple[str, str, str]:
+    """Write the estimate, chi2/dof and Q."""
+    if dof == 0:
+        return first_component(mean, covariance), "-", "-"
+    return first_component(mean, covariance), f"{chi2 / dof:.3g}", f"{probability(chi2, dof):.2g}"
+
+
+def effort_cells(n_calls: int, ess: float, seconds: float) -> tuple[str, str, str]:
+    """Write calls, effective sample size and seconds."""
+    return f"{n_calls:,}", "-" if math.isnan(ess) else f"{ess:.1%}", f"{seconds:.2f}"
+
+
+def aligned(row: Sequence[str], widths: list[int]) -> str:
+    """Make a line of a table: words and estimates to the left, numbers to the right."""
+    cells = [
+        cell.ljust(width) if title in ("stage", "integral", "accumulated") else cell.rjust(width)
+        for cell, width, title in zip(row, widths, TITLES, strict=True)
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def frame_row(
+    number: int, iteration: Iteration, accumulated: tuple[Array, Array, float, int] | None
+) -> dict[str, Any]:
+    """Make the row of a table of pandas."""
+    nothing = np.full(1, math.nan), np.full((1, 1), math.nan), math.nan, 0
+    mean, covariance, chi2, dof = accumulated or nothing
+    return {
+        "itn": number,
+        "stage": iteration.stage,
+        "mean": float(iteration.mean[0]),
+        "sdev": float(standard_deviations(iteration.covariance)[0]),
+        "accumulated_mean": float(mean[0]),
+        "accumulated_sdev": float(standard_deviations(covariance)[0]),
+        "chi2": chi2,
+        "dof": dof,
+        "Q": probability(chi2, dof),
+        "n_calls": iteration.n_calls,
+        "ess": iteration.ess,
+        "seconds": iteration.seconds,
+        "is_used": iteration.is_used,
+        "weight": iteration.weight,
+    }

@@ -1,0 +1,192 @@
+"""Checkpoints: files that a run writes every so often, and goes on from when it is started again."""
+
+import hashlib
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from varflow.errors import Preempted
+from varflow.runtime.archive import FilePath, Kind, check_writable, read_archive, write_archive
+
+__all__ = ["SECONDS", "Checkpoint", "Saved", "digest", "request_stop", "stop_by_signals"]
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 60.0  # between two checkpoints, if nothing else is asked for
+SIGNALS = ("SIGTERM", "SIGUSR1")  # by which batch systems announce the end
+
+Saved = tuple[dict[str, Any], dict[str, np.ndarray]]  # header and arrays
+
+_stop = threading.Event()  # set by a signal, for all runs of the process
+
+
+class Checkpoint:
+    """A file that a run keeps its state in; without a path, nothing is kept.
+
+    Parameters
+    ----------
+    path : path or None
+        The file.
+    resume : bool
+        Whether to go on from the file where it exists. It is an error if it exists and this is not wanted.
+    seconds : float
+        Time between two checkpoints.
+    kind : Kind
+        What the file holds.
+    identity : mapping
+        What two runs must have in common, in numbers and text: one goes on from the other's file only then.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file and `resume` is False.
+    OSError
+        If the file cannot be written.
+    """
+
+    def __init__(
+        self, path: FilePath | None, resume: bool, seconds: float, kind: Kind, identity: Mapping[str, Any]
+    ) -> None:
+        self.path, self.kind = path, kind
+        # As a file gives it back: lists for tuples, Python's numbers for NumPy's.
+        self.identity = json.loads(json.dumps(identity, default=lambda number: number.item()))
+        self._resume, self._seconds = resume, seconds
+        self._written = time.monotonic()
+        if path is None:
+            return
+        if Path(path).exists() and not resume:
+            raise FileExistsError(f"{path} exists: give resume=True to go on from it, or remove it")
+        check_writable(path)
+
+    def read(self) -> Saved | None:
+        """Read the state to go on from, if there is one.
+
+        Returns
+        -------
+        tuple (dict, dict of ndarray) or None
+            Header and arrays as they were written.
+
+        Raises
+        ------
+        FileFormatError
+            If the file is no checkpoint, is damaged or of a version that is not understood.
+        ValueError
+            If the file is of another run.
+        """
+        if self.path is None or not self._resume or not Path(self.path).exists():
+            return None
+        header, arrays = read_archive(self.path, self.kind)
+        found = header.get("identity", {})
+        for name, value in self.identity.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{self.path} is of another run: {name} is {found.get(name)!r} there, {value!r} here; "
+                    "give another file, or remove it"
+                )
+        return header, arrays
+
+    def step(self, state: Callable[[], Saved]) -> None:
+        """Write the state if it is time to; called wherever the run could go on from.
+
+        Parameters
+        ----------
+        state : callable
+            Gives header and arrays.
+
+        Raises
+        ------
+        Preempted
+            If a signal has asked the process to stop. The state has been written then.
+        """
+        if self.path is None:
+            return
+        if _stop.is_set():
+            self.write(state)
+            raise Preempted(f"stopped by a signal; {self.path} has the state to go on from")
+        if time.monotonic() - self._written < self._seconds:
+            return
+        try:
+            self.write(state)
+        except OSError as error:  # a disk that is full now is no reason to end what may take hours
+            logger.warning("no checkpoint could be written, the last one stays: %s", error)
+            self._written = time.monotonic()
+
+    def write(self, state: Callable[[], Saved]) -> None:
+        """Write the state.
+
+        Parameters
+        ----------
+        state : callable
+            Gives header and arrays.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written. The last one is as it was.
+        """
+        if self.path is None:
+            return
+        header, arrays = state()
+        write_archive(self.path, self.kind, {**header, "identity": self.identity}, arrays)
+        self._written = time.monotonic()
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 sum of numbers, by which data are known again."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+@contextmanager
+def stop_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 stop the runs of the process that keep a checkpoint, after a complete step.
+
+    They write their checkpoints and raise `Preempted`. At the end of the block the signals do what they did
+    before it.
+
+    Raises
+    ------
+    RuntimeError
+        If a signal has a handler already, which would be replaced, or this is not the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("signals can be handled in the main thread only")
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            raise RuntimeError(
+                f"{signal.Signals(number).name} has a handler already, {signal.getsignal(number)!r}: "
+                "call varflow.request_stop() in it instead"
+            )
+    _stop.clear()
+    try:
+        for number in numbers:
+            signal.signal(number, _on_signal)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        _stop.clear()
+
+
+def request_stop() -> None:
+    """Do what the signals of `stop_by_signals` do, for programs with handlers of their own.
+
+    It may be called in a handler. No run that keeps a checkpoint goes on in this process then.
+    """
+    _stop.set()
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    request_stop()

@@ -1,0 +1,1 @@
+"""Training of flows on weighted points."""

@@ -1,0 +1,151 @@
+"""How good a flow is for importance sampling, measured on weighted points it has not seen."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from varflow.data.dataset import Dataset
+from varflow.flow.flow import Flow
+from varflow.training.objective import check_same_box
+
+__all__ = ["Evaluation", "evaluate"]
+
+TAIL = 0.001  # share of the points whose weights may exceed the one that unweighting refers to
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of importance sampling before (points from p) and after (points from the flow's q).
+
+    Each is estimated from the same points x ~ p. Errors are one standard deviation, to first order in the
+    fluctuations of the means. For points n -> infinity, the relative error of the integral's estimate is
+    sqrt(relative variance / n).
+
+    Attributes
+    ----------
+    n : int
+        Number of points.
+    variance_before, variance_before_error : float
+        Relative variance of f/p for x ~ p, and its error.
+    variance_after, variance_after_error : float
+        Relative variance of f/q for x ~ q, and its error.
+    ratio, ratio_error : float
+        Variance before over variance after, and its error: how many times fewer points are needed.
+    ess_before, ess_after : float
+        Effective sample size as a fraction of the points, 1 / (1 + relative variance).
+    efficiency_before, efficiency_after : float
+        Unweighting efficiency: the mean of the weights over their 99.9 % quantile.
+    """
+
+    n: int
+    variance_before: float
+    variance_before_error: float
+    variance_after: float
+    variance_after_error: float
+    ratio: float
+    ratio_error: float
+    ess_before: float
+    ess_after: float
+    efficiency_before: float
+    efficiency_after: float
+
+    def __str__(self) -> str:
+        """Return the figures as a table."""
+        rows = [
+            ("relative variance", _pm(self.variance_before, self.variance_before_error),
+             _pm(self.variance_after, self.variance_after_error)),
+            ("effective sample size", f"{self.ess_before:.1%}", f"{self.ess_after:.1%}"),
+            ("unweighting efficiency", f"{self.efficiency_before:.1%}", f"{self.efficiency_after:.1%}"),
+        ]  # fmt: skip
+        lines = [f"{'on ' + format(self.n, ',') + ' points':<24}{'before (f/p)':>20}{'after (f/q)':>20}"]
+        lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in rows]
+        lines += [f"{'variance ratio':<24}{_pm(self.ratio, self.ratio_error):>40}"]
+        return "\n".join(lines)
+
+
+def evaluate(flow: Flow, data: Dataset) -> Evaluation:
+    """Measure how good a flow is for importance sampling of f.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow.
+    data : Dataset
+        Weighted points that it was not trained on, at least two, with its bounds. Where f has both signs,
+        |f| is what is measured.
+
+    Returns
+    -------
+    Evaluation
+        The figures.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two points, f is zero everywhere, or d or the bounds are not the flow's.
+    """
+    check_same_box(flow, data)
+    if data.n < 2:
+        raise ValueError(f"an evaluation needs at least 2 points, got {data.n}")
+    if data.log_integral == -np.inf:
+        raise ValueError("f is zero at all points of the evaluation")
+    log_f_over_p = data.log_weight(1)
+    log_q_over_p = flow.log_prob(data.x) - data.logpx
+    with np.errstate(all="ignore"):  # weights that overflow make the variance infinite, which is the answer
+        weights = np.exp(log_f_over_p)  # their mean is 1
+        before = _relative_variance(weights**2, weights)
+        after = _relative_variance(np.exp(2 * log_f_over_p - log_q_over_p), weights)
+        after_weights = np.exp(log_f_over_p - log_q_over_p)
+        q_over_p = np.exp(log_q_over_p - log_q_over_p.max())
+        ratio, ratio_error = _ratio(before, after)
+    return Evaluation(
+        n=data.n,
+        variance_before=before[0],
+        variance_before_error=_error(before[1]),
+        variance_after=after[0],
+        variance_after_error=_error(after[1]),
+        ratio=ratio,
+        ratio_error=ratio_error,
+        ess_before=_inverse(1 + before[0]),
+        ess_after=_inverse(1 + after[0]),
+        efficiency_before=_inverse(_tail_quantile(weights, np.ones(data.n))),
+        efficiency_after=_inverse(_tail_quantile(after_weights, q_over_p)),
+    )
+
+
+def _relative_variance(squares: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """Estimate E[squares] / E[weights]^2 - 1, and how each point moves the estimate, (n,)."""
+    second, first = squares.mean(), weights.mean()
+    influence = (squares - second) / first**2 - 2 * second / first**3 * (weights - first)
+    return float(second / first**2 - 1), influence
+
+
+def _ratio(before: tuple[float, np.ndarray], after: tuple[float, np.ndarray]) -> tuple[float, float]:
+    """Ratio of two relative variances that come from the same points, and its error."""
+    if after[0] <= 0:
+        return float("nan"), float("nan")
+    ratio = before[0] / after[0]
+    return ratio, _error((before[1] - ratio * after[1]) / after[0])
+
+
+def _error(influence: np.ndarray) -> float:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or nan then, which is the answer
+        return float(np.sqrt(np.mean(influence**2) / len(influence)))
+
+
+def _inverse(value: float) -> float:
+    """1 / value; nan for 0, which quantiles of weights are that are nearly all zero."""
+    return 1 / value if value != 0 else math.nan
+
+
+def _tail_quantile(values: np.ndarray, counts: np.ndarray) -> float:
+    """Value that a share TAIL of the total count lies above."""
+    order = np.argsort(values)
+    total = np.cumsum(counts[order])
+    k = np.searchsorted(total, (1 - TAIL) * total[-1])
+    return float(values[order[min(k, len(values) - 1)]])
+
+
+def _pm(value: float, error: float) -> str:
+    return f"{value:.4g} ± {error:.2g}"

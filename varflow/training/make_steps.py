@@ -1,0 +1,18 @@
+"""Choice of what takes steps, by the flow's backend."""
+
+from varflow.flow.flow import Flow
+from varflow.runtime.backend import load_gpu
+from varflow.training.cpu_steps import CpuSteps
+from varflow.training.steps import Steps
+
+__all__ = ["make_steps"]
+
+
+def make_steps(flow: Flow, n_batch: int) -> Steps:
+    """Make what takes steps with a flow's backend, for minibatches of at most n_batch rows."""
+    if flow.backend == "cpu":
+        return CpuSteps(flow, n_batch)
+    load_gpu()  # raises if something is missing
+    from varflow.training.device_steps import DeviceSteps  # numba.cuda takes long to import
+
+    return DeviceSteps(flow, n_batch)

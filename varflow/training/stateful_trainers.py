@@ -1,0 +1,477 @@
+"""Stateful trainers: they watch over a training, keep its record, and go back or on from good states."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.data.dataset import Dataset, minibatch_rows
+from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
+from varflow.flow.flow import Flow
+from varflow.runtime.archive import Kind, refused_as
+from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved, digest
+from varflow.training.adam import Adam, AdamState
+from varflow.training.losses import LOSSES
+from varflow.training.objective import LatentPrior, Objective
+from varflow.training.record import TrainingRecord
+from varflow.training.settings import check_setting
+from varflow.training.trainers import BasicTrainer, LossLike, check_optim, shuffled
+from varflow.validation import positive_int, unknown_name
+
+__all__ = ["BasicStatefulDKLTrainer", "BasicStatefulTrainer", "BasicStatefulVarTrainer", "StatefulTrainer"]
+
+logger = logging.getLogger(__name__)
+
+FILE = Kind("varflow training checkpoint", version=1, oldest=1, sealed=1)
+MOST_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
+
+Callback = Callable[[TrainingRecord], object]
+
+
+class GoodState(NamedTuple):
+    """State to go back to."""
+
+    params: np.ndarray
+    optim: Adam
+    optim_state: AdamState
+
+
+@dataclass
+class _Task:
+    """What a training is given."""
+
+    objective: Objective
+    rows: np.ndarray  # to train on
+    checked: np.ndarray  # rows that tell the loss after an epoch
+    minibatch: int
+    optim: Adam
+    n_epochs: int
+    callback: Callback | None
+
+
+@dataclass
+class _Place:
+    """Where a training stands, besides its record."""
+
+    best_params: np.ndarray
+    n_epochs: int = 0  # done
+    n_rows: int = 0  # done of the epoch at hand
+    n_reloads: int = 0
+
+
+class BasicStatefulTrainer(BasicTrainer):
+    """Trainer that keeps a record, the best parameters and the last good state.
+
+    After each epoch the loss is computed on held-out rows; where none are held out, on some fixed rows of the
+    training. A training leaves the parameters with the least such loss in the flow. Where a loss or gradient
+    is not finite, it goes back to the state after the last epoch and goes on with half the learning rate, and
+    gives up after `max_reloads` times.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        Density in latent space; uniform if not given. See `BasicTrainer`.
+    loss : str, Loss or pair of callables
+        See `BasicTrainer`.
+    n_epochs : int
+        How many times the points are gone through.
+    minibatch_size : int, float or None
+        Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
+    optim : Adam, optional
+        Settings and state of the optimiser; ``Adam()`` if not given.
+    holdout : float
+        Fraction of the rows that is held out, in [0, 1).
+    patience : int, optional
+        Epochs without improvement after which training ends; it never does if not given.
+    max_reloads : int
+        How often a training may go back to the last good state.
+    seed : int
+        Seed of the order of rows and of what is held out.
+    checkpoint : path, optional
+        File that the state is written to every `checkpoint_seconds` and at the end, at once or not at all.
+        A training that goes on from it ends with the same bits as one that was never interrupted.
+    resume : bool
+        Whether to go on from that file if it exists. If not, a file that exists is an error.
+    checkpoint_seconds : float
+        Time between two checkpoints.
+
+    Attributes
+    ----------
+    record : TrainingRecord
+        The last training's.
+    checkpoint : GoodState or None
+        The last good state.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        latent_prior: LatentPrior | None = None,
+        *,
+        loss: LossLike,
+        **config: Any,
+    ) -> None:
+        super().__init__(flow, latent_prior, loss=loss)
+        self._config: dict[str, Any] = {
+            "n_epochs": 10,
+            "minibatch_size": None,
+            "optim": Adam(),
+            "holdout": 0.0,
+            "patience": None,
+            "max_reloads": 3,
+            "seed": 0,
+            "checkpoint": None,
+            "resume": False,
+            "checkpoint_seconds": SECONDS,
+        }
+        self.set_config(**config)
+        self.record = TrainingRecord()
+        self.checkpoint: GoodState | None = None
+        self._initial_params = flow.params.copy()
+
+    def set_config(self, **config: Any) -> None:
+        """Change settings; they are those of the class, and stay until they are changed again.
+
+        Parameters
+        ----------
+        **config
+            Settings by name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is unknown or out of range. None is changed then.
+        """
+        for name, value in config.items():
+            if name not in self._config:
+                raise unknown_name("setting", name, self._config)
+            check_setting(name, value)
+        self._config.update(config)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give all settings by name, as a new dict."""
+        return dict(self._config)
+
+    def train_on_batch(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        *,
+        callback: Callback | None = None,
+        **config: Any,
+    ) -> TrainingRecord:
+        """Train on weighted points with the settings there are.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        callback : callable, optional
+            Called with the record after each step, and after each epoch; on a GPU after each epoch.
+        **config
+            Settings to be changed first; see `set_config`.
+
+        Returns
+        -------
+        TrainingRecord
+            The record, which is `record` too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is refused. Nothing was trained then.
+        TrainingInterruption
+            If losses were not finite too often. The flow has the last good parameters.
+        """
+        return self.train_on_dataset(self._dataset(x, px, fx), callback=callback, **config)
+
+    def train_on_dataset(
+        self, data: Dataset, *, callback: Callback | None = None, **config: Any
+    ) -> TrainingRecord:
+        """Train on a dataset, which may hold logs of p and f; otherwise as `train_on_batch`.
+
+        Parameters
+        ----------
+        data : Dataset
+            The points, with the flow's bounds.
+        callback : callable, optional
+            Called with the record after each step, and after each epoch; on a GPU after each epoch.
+        **config
+            Settings to be changed first; see `set_config`.
+
+        Returns
+        -------
+        TrainingRecord
+            The record, which is `record` too.
+        """
+        self.set_config(**config)
+        self.record = TrainingRecord()
+        optim, n_epochs = self._config["optim"], self._config["n_epochs"]
+        self._train(data, optim, n_epochs, self._config["minibatch_size"], callback)
+        return self.record
+
+    def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
+        """Go through points several times; see `BasicTrainer`. Returns the record."""
+        self.record = TrainingRecord()
+        super().train_on_target_batch(*arguments, **options)
+        return self.record
+
+    def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
+        """Train on several batches of new points in turn; see `BasicTrainer`. Returns the record."""
+        if self._config["checkpoint"] is not None:
+            raise ValueError("checkpoint is for given points; what is drawn anew is not in the file")
+        self.record = TrainingRecord()
+        super().train_on_target_batches_from_posterior(**arguments)
+        return self.record
+
+    def set_checkpoint(self, optim: Adam | None = None) -> None:
+        """Remember the parameters and the state of the optimiser.
+
+        Parameters
+        ----------
+        optim : Adam, optional
+            The optimiser; that of the settings if not given.
+        """
+        optim = self._config["optim"] if optim is None else optim
+        self.checkpoint = GoodState(self.flow.params.copy(), optim, optim.state())
+
+    def restore_checkpoint(self) -> None:
+        """Go back to what `set_checkpoint` remembered; training calls that after each good epoch.
+
+        Raises
+        ------
+        NoCheckpoint
+            If there is none.
+        """
+        if self.checkpoint is None:
+            raise NoCheckpoint("there is no checkpoint: call set_checkpoint or train first")
+        self.flow.params[:] = self.checkpoint.params
+        self.checkpoint.optim.restore(self.checkpoint.optim_state)
+
+    def reset(self) -> None:
+        """Go back to the flow's parameters as the trainer found them, and forget everything since."""
+        self.flow.params[:] = self._initial_params
+        self._config["optim"].reset()
+        self.record = TrainingRecord()
+        self.checkpoint = None
+
+    def _train(
+        self,
+        data: Dataset,
+        optim: Adam,
+        n_epochs: int,
+        minibatch_size: int | float | None,
+        callback: Callback | None = None,
+    ) -> None:
+        check_optim(optim)
+        n_epochs = positive_int("n_epochs", n_epochs)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
+        rows, checked = self._divide(data.n)
+        minibatch = minibatch_rows(minibatch_size, len(rows))
+        task = _Task(self.objective(data), rows, checked, minibatch, optim, n_epochs, callback)
+        self.flow.params[:] = self._watched(task, self._open_checkpoint(task, data))
+
+    def _watched(self, task: _Task, checkpoint: Checkpoint) -> np.ndarray:
+        """Go through the epochs, and begin one anew where a loss is not finite. Gives the best parameters."""
+        place = self._resumed(task, checkpoint) or self._begun(task)
+        record = self.record
+        while place.n_epochs < task.n_epochs and not record.stopped_early:
+            try:
+                self._go_through_epoch(task, place, checkpoint)
+                loss, params = self._loss_after_epoch(task.objective, task.checked, task.optim)
+            except InvalidLossError as error:
+                place.n_reloads += 1
+                self._go_back(error, place.n_reloads)
+                place.n_rows = 0
+                continue
+            place.n_epochs, place.n_rows = place.n_epochs + 1, 0
+            self.set_checkpoint(task.optim)
+            if record.end_epoch(loss):
+                place.best_params = params
+            record.stopped_early = place.n_epochs < task.n_epochs and self._is_out_of_patience()
+            if task.callback is not None:
+                task.callback(record)
+        checkpoint.write(lambda: self._saved(task, place))
+        return place.best_params
+
+    def _begun(self, task: _Task) -> _Place:
+        place = _Place(self.flow.params.copy())
+        self.record.begin(task.objective.value(task.checked))
+        self.set_checkpoint(task.optim)
+        return place
+
+    def _go_through_epoch(self, task: _Task, place: _Place, checkpoint: Checkpoint) -> None:
+        """Take the steps that are left of an epoch."""
+        order = shuffled(task.rows, self._config["seed"], place.n_epochs)
+        if place.n_rows == 0:
+            self.record.new_epoch()
+        for losses in self._epoch(
+            task.objective, order, task.minibatch, task.optim, place.n_epochs, task.n_epochs,
+            scale=0.5**place.n_reloads, first=place.n_rows,
+        ):  # fmt: skip
+            for loss in losses:
+                self.record.log_loss(loss)
+                place.n_rows += task.minibatch
+            checkpoint.step(lambda: self._saved(task, place))
+            if task.callback is not None:
+                task.callback(self.record)
+
+    def _open_checkpoint(self, task: _Task, data: Dataset) -> Checkpoint:
+        """Open the file that the settings name, if any."""
+        path, config = self._config["checkpoint"], self._config
+        if path is None:
+            return Checkpoint(None, False, 0.0, FILE, {})
+        identity = {
+            "flow": self.flow.fingerprint(),
+            "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
+            "latent_prior": type(self.latent_prior).__name__,
+            "optim": task.optim.settings(),
+            **{name: config[name] for name in ("holdout", "patience", "max_reloads", "seed")},
+            "n_epochs": task.n_epochs,
+            "minibatch": task.minibatch,
+            "data": digest(data.x, data.logpx, data.logfx),
+        }
+        return Checkpoint(path, config["resume"], config["checkpoint_seconds"], FILE, identity)
+
+    def _saved(self, task: _Task, place: _Place) -> Saved:
+        """State of a training, for a file."""
+        good = self.checkpoint
+        assert good is not None  # set before the first step
+        header = {"place": [place.n_epochs, place.n_rows, place.n_reloads], "record": self.record.scalars()}
+        arrays = {"params": self.flow.params, "best_params": place.best_params, "good_params": good.params}
+        arrays |= self.record.arrays() | task.optim.state().arrays("optim")
+        return header, arrays | good.optim_state.arrays("good_optim")
+
+    def _resumed(self, task: _Task, checkpoint: Checkpoint) -> _Place | None:
+        """Go on from a file, if there is one."""
+        saved = checkpoint.read()
+        if saved is None:
+            return None
+        header, arrays = saved
+        with refused_as(str(checkpoint.path), "checkpoint", (KeyError, TypeError, ValueError)):
+            record = TrainingRecord.of(header["record"], arrays)
+            place = _Place(arrays["best_params"], *header["place"])
+            optim_state, good_state = (AdamState.of(name, arrays) for name in ("optim", "good_optim"))
+        self.record = record
+        self.flow.params[:] = arrays["params"]
+        task.optim.restore(optim_state)
+        self.checkpoint = GoodState(arrays["good_params"], task.optim, good_state)
+        return place
+
+    def _divide(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the rows to train on, and those on which the loss is computed after an epoch."""
+        n_held_out = round(self._config["holdout"] * n)
+        if self._config["holdout"] > 0 and not 0 < n_held_out < n:
+            raise ValueError(f"holdout {self._config['holdout']} of {n} rows leaves one part without rows")
+        order = np.random.default_rng(self._config["seed"]).permutation(n)
+        held_out, rows = order[:n_held_out], order[n_held_out:]
+        return rows, held_out if n_held_out > 0 else rows[:MOST_CHECKED_ROWS]
+
+    def _loss_after_epoch(
+        self, objective: Objective, rows: np.ndarray, optim: Adam
+    ) -> tuple[float, np.ndarray]:
+        """Loss with the parameters that training would leave if it ended now, and those parameters."""
+        params = self.flow.params.copy()
+        final = params if optim.averaged is None else optim.averaged.copy()
+        self.flow.params[:] = final
+        try:
+            loss = objective.value(rows)
+        finally:
+            self.flow.params[:] = params
+        if not (math.isfinite(loss) and np.isfinite(params).all() and np.isfinite(final).all()):
+            raise InvalidLossError(f"the loss after the epoch is {loss}, or a parameter is not finite")
+        return loss, final
+
+    def _go_back(self, error: InvalidLossError, n_reloads: int) -> None:
+        """Restore the last good state; past the number of times that is allowed, end the training."""
+        self.restore_checkpoint()
+        if n_reloads > self._config["max_reloads"]:
+            raise TrainingInterruption(
+                f"{error}, after {n_reloads - 1} returns to the last good state, which the flow has now"
+            ) from error
+        self.record.n_reloads += 1
+        logger.warning("%s: back to the last good state, with half the learning rate", error)
+
+    def _is_out_of_patience(self) -> bool:
+        patience, best = self._config["patience"], self.record.best_epoch
+        return patience is not None and best is not None and self.record.epoch - best >= patience
+
+
+class BasicStatefulVarTrainer(BasicStatefulTrainer):
+    """`BasicStatefulTrainer` with the variance loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, **config: Any) -> None:
+        super().__init__(flow, latent_prior, loss="variance", **config)
+
+
+class BasicStatefulDKLTrainer(BasicStatefulTrainer):
+    """`BasicStatefulTrainer` with the DKL loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, **config: Any) -> None:
+        super().__init__(flow, latent_prior, loss="dkl", **config)
+
+
+class StatefulTrainer(BasicStatefulTrainer):
+    """`BasicStatefulTrainer` that makes its own flow.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions.
+    loss : str, Loss or pair of callables
+        See `BasicTrainer`.
+    flow : str or Flow
+        Kind of cell of a flow to be made, or a flow.
+    flow_prior : LatentPrior, optional
+        Density in latent space; uniform if not given. See `BasicTrainer`.
+    flow_options : dict, optional
+        Arguments of `Flow` besides d, cell and backend.
+    backend : {"cpu", "cuda", "auto"}, optional
+        Backend of a flow to be made; "cpu" if not given. See `Flow`.
+    **config
+        Settings; see `BasicStatefulTrainer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is refused, or options are given for a flow that is there already.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        loss: LossLike = "variance",
+        flow: str | Flow = "pwlinear",
+        flow_prior: LatentPrior | None = None,
+        flow_options: dict[str, Any] | None = None,
+        backend: str | None = None,
+        **config: Any,
+    ) -> None:
+        options = {} if backend is None else {"backend": backend}
+        if isinstance(flow, str):
+            flow = Flow(d, flow, **(flow_options or {}) | options)
+        elif not isinstance(flow, Flow):
+            raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
+        elif flow_options is not None or backend is not None:
+            given = "flow_options are" if flow_options is not None else "backend is"
+            raise TypeError(f"{given} for a flow that is made here, but flow is one already")
+        elif flow.d != d:
+            raise ValueError(f"d is {d}, but the flow has d = {flow.d}")
+        super().__init__(flow, flow_prior, loss=loss, **config)

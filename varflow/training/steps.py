@@ -1,0 +1,36 @@
+"""What takes steps of Adam on a flow's loss, and what comes of a call."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from varflow.training.adam import Adam
+from varflow.training.objective import Objective
+
+__all__ = ["Steps", "Taken"]
+
+
+class Taken(NamedTuple):
+    """What came of a call: the loss before each step that was taken, and why the next one was not."""
+
+    losses: list[float]
+    error: str | None
+
+
+class Steps(Protocol):
+    """What takes steps, with buffers for minibatches of at most `n_batch` rows."""
+
+    n_batch: int
+    at_once: int | None  # steps that a call had best take; None for as many as there are
+
+    def take(
+        self,
+        objective: Objective,
+        minibatches: Sequence[np.ndarray],
+        optim: Adam,
+        progress: Sequence[float],
+        scale: float = 1.0,
+        is_of_log: bool = False,
+    ) -> Taken:
+        """Take a step on each minibatch, up to the first that is refused; see `CpuSteps.take`."""

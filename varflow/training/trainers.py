@@ -1,0 +1,358 @@
+"""Stateless trainers: they take steps, and have no memory of their own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
+
+from varflow.data.dataset import Dataset, minibatch_rows
+from varflow.errors import InvalidLossError
+from varflow.flow.flow import Flow
+from varflow.training.adam import Adam
+from varflow.training.losses import Loss, as_loss
+from varflow.training.make_steps import make_steps
+from varflow.training.objective import LatentPrior, Objective
+from varflow.training.steps import Steps
+from varflow.validation import positive_int
+
+__all__ = ["BasicDKLTrainer", "BasicTrainer", "BasicVarTrainer", "LossLike", "check_optim", "shuffled"]
+
+LossLike = str | Loss | tuple[Callable[..., float], Callable[..., np.ndarray]]
+
+
+class BasicTrainer:
+    """Steps of Adam on a flow's loss, without memory of their own: the state is in the flow and in Adam.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        Density in latent space: an object with ``log_prob(z)`` (n,), ``grad_log_prob(z)`` (n, d) and
+        ``sample(n, generator)`` (n, d), its support the unit cube. Uniform if not given. It belongs to
+        the trainer: what `sample_forward` draws has it, ``flow.sample`` does not.
+    loss : str, Loss or pair of callables
+        "variance", "dkl", or (value, derivative in log q), two NumPy functions of (fx, px, logqx).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the flow is none, the prior lacks a method, or the loss is unknown.
+    """
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, *, loss: LossLike) -> None:
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow must be a Flow, got {type(flow).__name__}")
+        for method in ("log_prob", "grad_log_prob", "sample"):
+            if latent_prior is not None and not callable(getattr(latent_prior, method, None)):
+                raise TypeError(
+                    f"latent_prior must have a method {method}, {type(latent_prior).__name__} has none"
+                )
+        self.flow = flow
+        self.latent_prior = latent_prior
+        self.loss = as_loss(loss)
+        self._steps: Steps | None = None
+
+    def sample_forward(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points from the flow.
+
+        Parameters
+        ----------
+        n : int
+            Number of points.
+        seed : int, optional
+            Seed of the random numbers; drawn from the system if not given.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points.
+        px : ndarray, (n,)
+            Density they were drawn from: q(x). It may overflow where ``flow.sample`` gives its log.
+        """
+        n = positive_int("n", n)
+        if self.latent_prior is None:
+            x, logqx = self.flow.sample(n, seed)
+        else:
+            z = self.latent_prior.sample(n, np.random.default_rng(seed))
+            x, logqx = self.flow.from_latent(z)
+            logqx = logqx + self.latent_prior.log_prob(z)
+        return x, np.exp(logqx)
+
+    def compute_loss(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> float:
+        """Compute the loss of the flow as it is on weighted points.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values.
+
+        Returns
+        -------
+        float
+            The loss, of f scaled such that the mean of |f|/p over the points is one.
+        """
+        data = self._dataset(x, px, fx)
+        return self.objective(data).value(np.arange(data.n))
+
+    def train_step_on_target_minibatch(
+        self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike, optim: Adam
+    ) -> float:
+        """Take one step on all the points given.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        optim : Adam
+            Settings and state of the optimiser.
+
+        Returns
+        -------
+        float
+            The loss before the step, of f scaled such that the mean of |f|/p over the points is one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the points are refused; see `Dataset`.
+        InvalidLossError
+            If the loss or its gradient is not finite. Flow and optimiser are then as before.
+        """
+        check_optim(optim)
+        data = self._dataset(x, px, fx)
+        return self.step(self.objective(data), np.arange(data.n), optim)
+
+    def train_step_on_target_batch(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        optim: Adam,
+        minibatch_size: int | float | None = None,
+    ) -> None:
+        """Go through all the points once, in minibatches; see `train_on_target_batch`."""
+        self.train_on_target_batch(x, px, fx, optim, n_epochs=1, minibatch_size=minibatch_size)
+
+    def train_on_target_batch(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        optim: Adam,
+        n_epochs: int,
+        minibatch_size: int | float | None = None,
+    ) -> None:
+        """Go through all the points several times, in minibatches.
+
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        optim : Adam
+            Settings and state of the optimiser.
+        n_epochs : int
+            How many times.
+        minibatch_size : int, float or None
+            Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is refused. Nothing was trained then.
+        InvalidLossError
+            If a loss or its gradient is not finite. Flow and optimiser are as before that step.
+        """
+        self._train(self._dataset(x, px, fx), optim, n_epochs, minibatch_size)
+
+    @staticmethod
+    def generate_target_batch_from_posterior(
+        n_points: int,
+        f: Callable[[np.ndarray], npt.ArrayLike],
+        target_posterior: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw points and evaluate f on them.
+
+        Parameters
+        ----------
+        n_points : int
+            Number of points.
+        f : callable
+            (n, d) -> (n,), the function.
+        target_posterior : callable
+            n -> x (n, d), px (n,): draws points and gives their density, as `sample_forward` does.
+
+        Returns
+        -------
+        x : ndarray, (n, d)
+            Points.
+        px : ndarray, (n,)
+            Density they were drawn from.
+        fx : ndarray, (n,)
+            Function values.
+        """
+        x, px = target_posterior(positive_int("n_points", n_points))
+        return x, px, np.asarray(f(x))
+
+    def train_on_target_batches_from_posterior(
+        self,
+        *,
+        f: Callable[[np.ndarray], npt.ArrayLike],
+        batch_size: int,
+        n_batches: int = 1,
+        n_epochs_per_batch: int,
+        minibatch_size: int | float | None = None,
+        target_posterior: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        optim: Adam,
+    ) -> None:
+        """Train on several batches of new points in turn.
+
+        Parameters
+        ----------
+        f : callable
+            (n, d) -> (n,), the function.
+        batch_size : int
+            Points a batch.
+        n_batches : int
+            Number of batches.
+        n_epochs_per_batch : int
+            How many times each batch is gone through.
+        minibatch_size : int, float or None
+            Rows a step, as in `train_on_target_batch`.
+        target_posterior : callable
+            n -> x (n, d), px (n,): where the points come from.
+        optim : Adam
+            Settings and state of the optimiser.
+        """
+        for _ in range(positive_int("n_batches", n_batches)):
+            batch = self.generate_target_batch_from_posterior(batch_size, f, target_posterior)
+            self._train(self._dataset(*batch), optim, n_epochs_per_batch, minibatch_size)
+
+    def _dataset(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> Dataset:
+        shape: tuple[int, ...] = ()
+        with suppress(ValueError):  # of lists of different lengths, which are refused below
+            shape = np.shape(x)
+        if len(shape) == 2 and shape[1] != self.flow.d:
+            raise ValueError(f"x must have shape (n, {self.flow.d}), as the flow has, found {shape}")
+        return Dataset(x, px, fx, bounds=self.flow.bounds)
+
+    def objective(self, data: Dataset) -> Objective:
+        """Make the loss as a function of the flow's parameters; what training makes small."""
+        return Objective(self.flow, data, self.loss, self.latent_prior)
+
+    def _train(self, data: Dataset, optim: Adam, n_epochs: int, minibatch_size: int | float | None) -> None:
+        check_optim(optim)
+        n_epochs = positive_int("n_epochs", n_epochs)
+        minibatch = minibatch_rows(minibatch_size, data.n)
+        objective = self.objective(data)
+        for epoch in range(n_epochs):
+            order = shuffled(np.arange(data.n), seed=0, epoch=epoch)
+            for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
+                pass
+        if optim.averaged is not None:
+            self.flow.params = optim.averaged
+
+    def _epoch(
+        self,
+        objective: Objective,
+        order: np.ndarray,
+        minibatch: int,
+        optim: Adam,
+        epoch: int,
+        n_epochs: int,
+        scale: float = 1.0,
+        first: int = 0,
+    ) -> Iterator[list[float]]:
+        """Go through rows from `first` on, in their order; yields the losses of steps once they are taken.
+
+        On a GPU, it takes all of them before it yields.
+        """
+        begins = range(first, len(order), minibatch)
+        steps = self._steps_for(min(minibatch, len(order)))
+        at_once = steps.at_once or len(begins)
+        for k in range(0, len(begins), at_once):
+            some = begins[k : k + at_once]
+            rows = [order[begin : begin + minibatch] for begin in some]
+            progress = [(epoch + begin / len(order)) / n_epochs for begin in some]
+            taken = steps.take(objective, rows, optim, progress, scale)
+            yield taken.losses
+            if taken.error is not None:
+                raise InvalidLossError(taken.error)
+
+    def _steps_for(self, n_batch: int) -> Steps:
+        """What takes steps on minibatches of so many rows."""
+        if self._steps is None or self._steps.n_batch < n_batch:
+            self._steps = make_steps(self.flow, n_batch)
+        return self._steps
+
+    def step(
+        self, objective: Objective, rows: np.ndarray, optim: Adam, progress: float = 0.0, scale: float = 1.0
+    ) -> float:
+        """Take one step on some rows of an objective: what all the methods of training repeat.
+
+        Parameters
+        ----------
+        objective : Objective
+            What is to be made small.
+        rows : ndarray of int64, (n_batch,)
+            Which of its rows make the minibatch.
+        optim : Adam
+            Settings and state of the optimiser.
+        progress : float
+            How much of the training is over, from 0 to 1.
+        scale : float
+            Factor of the learning rate besides.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        InvalidLossError
+            If the loss or its gradient is not finite. Flow and optimiser are then as before.
+        """
+        taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress], scale)
+        if taken.error is not None:
+            raise InvalidLossError(taken.error)
+        return taken.losses[0]
+
+
+class BasicVarTrainer(BasicTrainer):
+    """`BasicTrainer` with the variance loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None) -> None:
+        super().__init__(flow, latent_prior, loss="variance")
+
+
+class BasicDKLTrainer(BasicTrainer):
+    """`BasicTrainer` with the DKL loss."""
+
+    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None) -> None:
+        super().__init__(flow, latent_prior, loss="dkl")
+
+
+def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Put rows (n,) into the random order of an epoch, from a counter-based generator keyed by both."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(rows)
+
+
+def check_optim(optim: object) -> None:
+    """Raise TypeError if an optimiser is none."""
+    if not isinstance(optim, Adam):
+        raise TypeError(f"optim must be an Adam, got {optim!r}")
