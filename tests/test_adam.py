@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -245,6 +246,20 @@ class TestState:
         with pytest.raises(InvalidLossError, match="gradient is not finite"):
             take_steps(optim, params, [gradient], threads=threads)
         assert_same_state(state_of(optim, params), before)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("unit", [0.0, 1e-320, 1e-300, 1e-39])
+    @pytest.mark.parametrize("gradient", [0.0, 1e-30])
+    def test_is_left_alone_where_the_unit_is_too_small(self, dtype, unit, gradient):
+        optim, params = Adam(average=0.5), np.ones(3, dtype)
+        take_steps(optim, params, [np.ones(3, dtype)])
+        before = state_of(optim, params)
+        with suppress(InvalidLossError), np.errstate(all="ignore"):
+            optim.step(params, np.full((1, 3), gradient, dtype), 0.0, 1.0, 1, unit)
+            before = None
+        assert all(np.isfinite(value).all() for value in (params, optim.m, optim.v, optim.averaged))
+        if before is not None:
+            assert_same_state(state_of(optim, params), before)
 
     def test_infinite_lanes_that_cancel_are_no_gradient(self):
         with pytest.raises(InvalidLossError):

@@ -7,6 +7,8 @@ the norm of the block, so that a block with small derivatives is not hidden behi
 import naive
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from strategies import in_box
 
 from varflow import Architecture, Dataset, Flow, Loss
@@ -16,7 +18,7 @@ from varflow.kernels import cpu
 from varflow.kernels.splines import CELLS
 from varflow.testing import normal_params
 from varflow.training.losses import LOSSES
-from varflow.training.objective import GradientBuffers, Objective
+from varflow.training.objective import MAX_LANE_NUMBERS, MIN_LANES, GradientBuffers, Objective, count_lanes
 
 # How far points are from where the flow has a jump or a kink: farther than the steps of central differences
 # take it, and than rounding does in float32.
@@ -404,3 +406,18 @@ def test_blocks_cover_all_params():
         for block in naive.blocks(architecture):
             covered[block] += 1
         assert (covered == 1).all()
+
+
+class TestLanes:
+    @given(st.integers(1, 10**10), st.integers(1, 10**8))
+    def test_take_bounded_memory_and_leave_work_for_all_threads(self, n_batch, n_params):
+        n_lanes, n_tiles = count_lanes(n_batch, n_params), -(-n_batch // cpu.TILE_ROWS)
+        assert min(MIN_LANES, n_tiles) <= n_lanes <= n_tiles
+        assert n_lanes * n_params <= max(MAX_LANE_NUMBERS, MIN_LANES * n_params)
+
+    @given(st.integers(1, 10**7), st.integers(1, 10**7), st.integers(1, 10**7))
+    def test_of_a_smaller_minibatch_fit_into_buffers_of_a_larger_one(self, n_batch, n_more, n_params):
+        assert count_lanes(n_batch, n_params) <= count_lanes(n_batch + n_more, n_params)
+
+    def test_of_five_million_rows(self):
+        assert count_lanes(5_000_000, 41_904) * 41_904 * 4 < 150e6  # bytes

@@ -36,6 +36,34 @@ def trainer(**config):
     return vf.BasicStatefulVarTrainer(flow, **{**settings, **config})
 
 
+def root_loss(power):
+    """Loss of one's own: the mean of (f/p)^power q^-power, with its derivative."""
+
+    def value(fx, px, logqx):
+        return np.mean((fx / px) ** power * np.exp(-power * logqx))
+
+    def derivative(fx, px, logqx):
+        return -power * (fx / px) ** power * np.exp(-power * logqx) / len(fx)
+
+    return value, derivative
+
+
+class TiltedPrior:
+    """Latent density, product of 1 + tilt (z - 1/2) over the coordinates."""
+
+    def __init__(self, tilt):
+        self.tilt = tilt
+
+    def log_prob(self, z):
+        return np.log(1 + self.tilt * (z - 0.5)).sum(axis=1)
+
+    def grad_log_prob(self, z):
+        return self.tilt / (1 + self.tilt * (z - 0.5))
+
+    def sample(self, n, generator):
+        raise NotImplementedError
+
+
 def stop_at(n):
     """Make a callback that ends a run after n steps."""
     calls = []
@@ -155,6 +183,36 @@ class TestTraining:
         with pytest.raises(ValueError, match="of another run: data is"):
             trainer(checkpoint=path, resume=True).train_on_batch(x, px, fx)
 
+    def test_a_second_training_is_refused(self, tmp_path):
+        """It begins with other parameters than the first, whose result it is not to take for its own."""
+        one = trainer(checkpoint=tmp_path / "run.ckpt", resume=True)
+        one.train_on_batch(*points())
+        before = one.flow.params.copy()
+        with pytest.raises(ValueError, match="of another run: parameters at the start"):
+            one.train_on_batch(*points())
+        np.testing.assert_array_equal(one.flow.params, before)
+
+    @pytest.mark.parametrize("changed", ["loss", "prior"])
+    def test_another_loss_or_prior_of_the_user_s_is_refused(self, tmp_path, changed):
+        def run(power, tilt):
+            flow = vf.Flow(2, seed=1, **TINY)
+            settings = {"n_epochs": 2, "checkpoint": tmp_path / "run.ckpt", "resume": True}
+            one = vf.BasicStatefulTrainer(flow, TiltedPrior(tilt), loss=root_loss(power), **settings)
+            one.train_on_batch(*points())
+            return flow.params.copy()
+
+        np.testing.assert_array_equal(run(0.5, 1.0), run(0.5, 1.0))
+        with pytest.raises(ValueError, match="of another run: definition of loss and latent_prior"):
+            run(0.75 if changed == "loss" else 0.5, 0.5 if changed == "prior" else 1.0)
+
+    def test_a_loss_that_cannot_be_known_again_is_refused(self, tmp_path):
+        value, derivative = root_loss(0.5)
+        generator = np.random.default_rng(1)
+        loss = (lambda fx, px, logqx: value(fx, px, logqx) + 0 * generator.random(), derivative)
+        one = vf.BasicStatefulTrainer(vf.Flow(2, **TINY), loss=loss, checkpoint=tmp_path / "run.ckpt")
+        with pytest.raises(TypeError, match="cannot be known again by another run"):
+            one.train_on_batch(*points())
+
     def test_a_damaged_checkpoint_is_refused_and_stays(self, tmp_path):
         path = tmp_path / "run.ckpt"
         trainer(checkpoint=path).train_on_batch(*points())
@@ -186,6 +244,20 @@ class TestTraining:
         whole.train_on_batch(*points())
         assert state(kept) == state(whole)
         assert caplog.text.count("the last one stays: No space left on device") == 3
+
+    def test_a_disk_that_is_full_at_the_end_costs_no_result(self, tmp_path, monkeypatch, caplog):
+        def write(*arguments):
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr("varflow.runtime.checkpoint.write_archive", write)
+        kept, whole = trainer(checkpoint=tmp_path / "run.ckpt"), trainer()
+        kept.train_on_batch(*points())
+        whole.train_on_batch(*points())
+        assert state(kept) == state(whole)
+        settings = {"n_calls": 20_000, "seed": 1, "flow_options": TINY}
+        result = vf.integrate(peak, 2, checkpoint=tmp_path / "integral.ckpt", **settings)
+        assert result.mean == pytest.approx(vf.integrate(peak, 2, **settings).mean, rel=1e-12)
+        assert caplog.text.count("the last one stays: No space left on device") == 2
 
     def test_points_that_are_drawn_anew_have_no_checkpoint(self, tmp_path):
         one = trainer(checkpoint=tmp_path / "run.ckpt")

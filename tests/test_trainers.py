@@ -1,6 +1,8 @@
 """Trainers: what they learn, that they always learn it the same way, and how they get through trouble."""
 
+import copy
 import math
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -214,6 +216,48 @@ class TestLearning:
         assert_close(seen, [epoch / 2 + row / N / 2 for epoch in (0, 1) for row in (0, 300, 600)])
 
 
+class TestStateOfTheOptimiser:
+    """It belongs to the flow that it was made for."""
+
+    @pytest.mark.parametrize("average", [0.0, 0.9])
+    def test_another_flow_is_refused_until_it_is_reset(self, average):
+        flows, optim = [make_flow(), make_flow(), make_flow()], Adam(average=average)
+        vf.BasicVarTrainer(flows[0]).train_on_target_batch(*points(), optim, n_epochs=1)
+        before, state = flows[1].params.copy(), optim.state()
+        with pytest.raises(ValueError, match=r"1 steps with another flow: make a new Adam .* optim\.reset"):
+            vf.BasicVarTrainer(flows[1]).train_on_target_batch(*points(), optim, n_epochs=1)
+        assert_same(flows[1].params, before)
+        assert_same(optim.m, state.m)
+        optim.reset()
+        vf.BasicVarTrainer(flows[1]).train_on_target_batch(*points(), optim, n_epochs=1)
+        vf.BasicVarTrainer(flows[2]).train_on_target_batch(*points(), Adam(average=average), n_epochs=1)
+        assert_same(flows[1].params, flows[2].params)
+
+    def test_a_flow_that_is_gone_is_another_one(self):
+        optim = Adam()
+        vf.BasicVarTrainer(make_flow()).train_on_target_batch(*points(), optim, n_epochs=1)
+        with pytest.raises(ValueError, match="another flow"):
+            vf.BasicVarTrainer(make_flow()).train_on_target_batch(*points(), optim, n_epochs=1)
+
+    def test_another_trainer_of_the_same_flow_goes_on(self):
+        flows, optims = [make_flow(), make_flow()], [Adam(), Adam()]
+        trainer = vf.BasicVarTrainer(flows[0])
+        for _ in range(2):
+            trainer.train_step_on_target_minibatch(*points(), optims[0])
+            vf.BasicVarTrainer(flows[1]).train_step_on_target_minibatch(*points(), optims[1])
+        assert_same(flows[0].params, flows[1].params)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+    def test_copies_of_flow_and_optimiser_go_on_together(self, copied):
+        flow, optim = make_flow(), Adam()
+        vf.BasicVarTrainer(flow).train_step_on_target_minibatch(*points(), optim)
+        for one, its_optim in ((flow, optim), copied((flow, optim))):
+            vf.BasicVarTrainer(one).train_step_on_target_minibatch(*points(), its_optim)
+            assert its_optim.t == 2
+        with pytest.raises(ValueError, match="another flow"):
+            vf.BasicVarTrainer(flow.copy()).train_step_on_target_minibatch(*points(), optim)
+
+
 class TestReproducibility:
     @pytest.mark.parametrize("minibatch_size", [MINIBATCH, None])
     @pytest.mark.parametrize("loss", [*LOSSES, LOSSES["variance"]], ids=[*LOSSES, "custom"])
@@ -365,6 +409,39 @@ class TestStateless:
         make(flows[0]).train_step_on_target_batch(*points(), Adam(), MINIBATCH)
         make(flows[1]).train_on_target_batch(*points(), Adam(), 1, minibatch_size=MINIBATCH / N)
         assert_same(flows[0].params, flows[1].params)
+
+    def test_each_call_takes_minibatches_of_its_own(self):
+        x, px, fx = points()
+        loss = WatchedLoss(make_flow())
+        trainer, optim = vf.BasicTrainer(loss.flow, loss=tuple(loss)), Adam()
+        for _ in range(3):
+            trainer.train_step_on_target_batch(x, px, fx, optim, MINIBATCH)
+        n_steps = -(-N // MINIBATCH)
+        calls = [np.concatenate(loss.derived[k : k + n_steps]) for k in range(0, 3 * n_steps, n_steps)]
+        for call in calls:
+            assert_same(np.sort(call), np.sort(px))
+        assert not any(np.array_equal(one, other) for one, other in pairwise(calls))
+
+    @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+    def test_a_schedule_needs_the_length_of_the_training(self, schedule):
+        trainer, optim = vf.BasicVarTrainer(make_flow()), Adam(schedule=schedule)
+        before = trainer.flow.params.copy()
+        for train in (trainer.train_step_on_target_minibatch, trainer.train_step_on_target_batch):
+            with pytest.raises(ValueError, match="call train_on_target_batch with n_epochs"):
+                train(*points(), optim)
+        assert_same(trainer.flow.params, before)
+        assert optim.t == 0
+
+    @pytest.mark.parametrize("make", [vf.BasicVarTrainer, vf.BasicStatefulVarTrainer])
+    def test_a_schedule_spans_all_batches(self, make, monkeypatch):
+        seen = []
+        monkeypatch.setitem(SCHEDULES, "cosine", lambda progress: seen.append(progress) or 1.0)
+        trainer = make(make_flow())
+        trainer.train_on_target_batches_from_posterior(
+            f=peak, batch_size=100, n_batches=3, n_epochs_per_batch=2, minibatch_size=50,
+            target_posterior=trainer.sample_forward, optim=Adam(schedule="cosine"),
+        )  # fmt: skip
+        assert_close(seen, np.arange(12) / 12)
 
     def test_each_epoch_takes_every_row_once_in_another_order(self):
         x, px, fx = points()

@@ -231,8 +231,8 @@ class Iterations:
         self._do(f"regain {n_points}", lambda: self._draw_where_lost(n_points))
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        self._checkpoint.write(self._state)
+        """Write the checkpoint at the end of a call."""
+        self._checkpoint.try_to_write(self._state)
 
     # What they do
 

@@ -86,8 +86,9 @@ class Checkpoint:
             return None
         header, arrays = read_archive(self.path, self.kind)
         found = header.get("identity", {})
+        is_old = header["version"] < self.kind.version  # identities have grown
         for name, value in self.identity.items():
-            if found.get(name) != value:
+            if found.get(name) != value and not (is_old and name not in found):
                 raise ValueError(
                     f"{self.path} is of another run: {name} is {found.get(name)!r} there, {value!r} here; "
                     "give another file, or remove it"
@@ -112,11 +113,20 @@ class Checkpoint:
         if _stop.is_set():
             self.write(state)
             raise Preempted(f"stopped by a signal; {self.path} has the state to go on from")
-        if time.monotonic() - self._written < self._seconds:
-            return
+        if time.monotonic() - self._written >= self._seconds:
+            self.try_to_write(state)
+
+    def try_to_write(self, state: Callable[[], Saved]) -> None:
+        """Write the state; where that fails, log a warning: a full disk must not end, or cost, a long run.
+
+        Parameters
+        ----------
+        state : callable
+            Gives header and arrays.
+        """
         try:
             self.write(state)
-        except OSError as error:  # a disk that is full now is no reason to end what may take hours
+        except OSError as error:
             logger.warning("no checkpoint could be written, the last one stays: %s", error)
             self._written = time.monotonic()
 

@@ -1,6 +1,7 @@
 """Adam: settings, and the state that steps leave behind."""
 
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
@@ -64,6 +65,9 @@ class AdamState(NamedTuple):
 class Adam:
     """Adam (Kingma and Ba, arXiv 1412.6980) with its state, which goes on from one training to the next.
 
+    The state belongs to the flow that it was made for: with another flow, a step is refused until `reset` is
+    called. What `restore` takes up, and a copy, belong to the flow that takes the next step.
+
     Parameters
     ----------
     lr : float
@@ -109,6 +113,7 @@ class Adam:
     v: np.ndarray | None = field(default=None, init=False, repr=False)
     averaged: np.ndarray | None = field(default=None, init=False, repr=False)
     t: int = field(default=0, init=False, repr=False)
+    _owner: "weakref.ref[np.ndarray] | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check("lr", self.lr, lambda lr: 0 < lr < math.inf, "positive and finite")
@@ -132,7 +137,7 @@ class Adam:
 
     def reset(self) -> None:
         """Forget all steps."""
-        self.m = self.v = self.averaged = None
+        self.m = self.v = self.averaged = self._owner = None
         self.t = 0
 
     def state(self) -> AdamState:
@@ -140,8 +145,12 @@ class Adam:
         return AdamState(_copy(self.m), _copy(self.v), _copy(self.averaged), self.t)
 
     def restore(self, state: AdamState) -> None:
-        """Go back to a state."""
+        """Take up a state; it belongs to the flow that takes the next step."""
         self.m, self.v, self.averaged, self.t = _copy(state.m), _copy(state.v), _copy(state.averaged), state.t
+        self._owner = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_owner": None}
 
     def step(
         self,
@@ -167,26 +176,31 @@ class Adam:
         threads : int
             Threads to be used.
         unit : float
-            What the gradient is divided by first.
+            What the gradient is divided by first, above 0.
 
         Raises
         ------
         InvalidLossError
             If the gradient is not finite, or its squares are not. Nothing has changed then.
         ValueError
-            If the state belongs to another number of parameters.
+            If the state belongs to another flow.
         """
-        self.check_state(params)
+        self.claim(params)
+        if not unit > 0:
+            raise InvalidLossError(f"the gradient cannot be divided by {unit:.2g}")
         norm = math.sqrt(_fold(dparams, threads)) / unit
         if not math.isfinite(norm):
             raise InvalidLossError("the gradient is not finite")
         shortened = min(1.0, self.clip_norm / norm) if self.clip_norm and norm > 0 else 1.0
         if (norm * shortened) * (norm * shortened) > float(np.finfo(params.dtype).max):
             raise InvalidLossError(f"the gradient is {norm:.2g} long, its squares overflow in {params.dtype}")
+        factor = shortened / unit
+        if not factor <= float(np.finfo(params.dtype).max):
+            raise InvalidLossError(f"the gradient cannot be divided by {unit:.2g} in {params.dtype}")
         if self.m is None or self.v is None:
             self.m, self.v = np.zeros_like(params), np.zeros_like(params)
         t = self.t + 1
-        settings = (*self.factors(t, progress, scale), shortened / unit)
+        settings = (*self.factors(t, progress, scale), factor)
         next_slice = np.zeros(1, np.int64)
 
         def work(k: int) -> None:
@@ -200,10 +214,16 @@ class Adam:
         if self.average > 0:
             self._add_to_average(params)
 
-    def check_state(self, params: np.ndarray) -> None:
-        """Raise ValueError if the state belongs to another number of parameters."""
+    def claim(self, params: np.ndarray) -> None:
+        """Make the state that of these parameters; raise ValueError where it belongs to another flow."""
         if self.m is not None and self.m.shape != params.shape:
             raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
+        if self.m is not None and self._owner is not None and self._owner() is not params:
+            raise ValueError(
+                f"optim has the state of {self.t} steps with another flow: make a new Adam for this flow, or "
+                "call optim.reset() first"
+            )
+        self._owner = weakref.ref(params)
 
     def factors(self, t: int, progress: float, scale: float) -> tuple[float, ...]:
         """Give the numbers that step t, from 1, goes by: step size, both betas, epsilon, and the decay."""

@@ -131,7 +131,7 @@ class DeviceSteps:
         is_of_log: bool,
     ) -> Taken:
         params = self.flow.params
-        optim.check_state(params)
+        optim.claim(params)
         start = optim.t
         zeros = np.zeros_like(params)
         m, v = (cuda.to_device(zeros if array is None else array) for array in (optim.m, optim.v))

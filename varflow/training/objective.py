@@ -14,8 +14,9 @@ from varflow.training.losses import Loss
 
 __all__ = ["GradientBuffers", "LatentPrior", "Objective", "check_same_box"]
 
-FEWEST_LANES = 8
-TILES_A_LANE = 4  # at least, beyond the fewest: clearing and adding up a gradient costs as much as some rows
+MIN_LANES = 8
+MIN_TILES_A_LANE = 4  # beyond the fewest lanes: clearing and adding up a gradient costs as much as some rows
+MAX_LANE_NUMBERS = 1 << 25  # of all lanes' gradients together, beyond the fewest lanes: 128 MiB in float32
 VALUE_BLOCK = 65_536  # rows whose log q is computed together
 
 
@@ -40,11 +41,12 @@ class LatentPrior(Protocol):
         """Draw points, (n, d)."""
 
 
-def count_lanes(n_batch: int) -> int:
-    """Count the lanes that a minibatch of so many rows is cut into."""
+def count_lanes(n_batch: int, n_params: int) -> int:
+    """Count the lanes that a minibatch of so many rows is cut into, for a flow of so many parameters."""
     n_tiles = -(-n_batch // cpu.TILE_ROWS)
-    n_lanes = FEWEST_LANES
-    while n_lanes * 2 * TILES_A_LANE <= n_tiles:
+    max_lanes = min(n_tiles // MIN_TILES_A_LANE, MAX_LANE_NUMBERS // n_params)
+    n_lanes = MIN_LANES
+    while 2 * n_lanes <= max_lanes:
         n_lanes *= 2  # a power of two: as many for each thread, if they are equally fast
     return min(n_tiles, n_lanes)
 
@@ -52,8 +54,9 @@ def count_lanes(n_batch: int) -> int:
 class GradientBuffers:
     """What computing gradients needs, allocated once.
 
-    A minibatch is cut into lanes, which depend on its size alone. Each lane adds up a gradient of its own,
-    whichever thread has it, and the lanes are added in their order: the same bits for any number of threads.
+    A minibatch is cut into lanes, whose number depends on its size and that of the flow alone. Each lane adds
+    up a gradient of its own, whichever thread has it, and the lanes are added in their order: the same bits
+    for any number of threads.
 
     Parameters
     ----------
@@ -66,7 +69,7 @@ class GradientBuffers:
     def __init__(self, flow: Flow, n_batch: int) -> None:
         architecture = flow.architecture
         self.n_batch = n_batch
-        n_lanes = count_lanes(n_batch)
+        n_lanes = count_lanes(n_batch, flow.n_params)
         self.dparams = aligned_zeros((n_lanes, flow.n_params), architecture.dtype)
         self.losses = np.empty(n_lanes)
         n_threads = min(flow.threads, n_lanes)
@@ -252,7 +255,7 @@ class Objective:
     ) -> tuple[float, np.ndarray]:
         """Run the gradient kernel in threads. Returns the sum of the loss over rows, and the lanes."""
         flow = self.flow
-        n_lanes = count_lanes(len(rows))
+        n_lanes = count_lanes(len(rows), flow.n_params)
         n_threads = min(len(buffers.workspaces), n_lanes)
         losses, dparams = buffers.losses[:n_lanes], buffers.dparams[:n_lanes]
         next_lane = np.zeros(1, np.int64)

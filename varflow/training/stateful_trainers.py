@@ -14,19 +14,20 @@ from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
 from varflow.runtime.archive import Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved, digest
+from varflow.runtime.fingerprint import fingerprint
 from varflow.training.adam import Adam, AdamState
 from varflow.training.losses import LOSSES
 from varflow.training.objective import LatentPrior, Objective
 from varflow.training.record import TrainingRecord
 from varflow.training.settings import check_setting
-from varflow.training.trainers import BasicTrainer, LossLike, check_optim, shuffled
+from varflow.training.trainers import BasicTrainer, LossLike, Schedule, check_optim, shuffled
 from varflow.validation import positive_int, unknown_name
 
 __all__ = ["BasicStatefulDKLTrainer", "BasicStatefulTrainer", "BasicStatefulVarTrainer", "StatefulTrainer"]
 
 logger = logging.getLogger(__name__)
 
-FILE = Kind("varflow training checkpoint", version=1, oldest=1, sealed=1)
+FILE = Kind("varflow training checkpoint", version=2, oldest=1, sealed=1)  # 1 knew fewer runs apart
 MOST_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
 
 Callback = Callable[[TrainingRecord], object]
@@ -50,6 +51,7 @@ class _Task:
     minibatch: int
     optim: Adam
     n_epochs: int
+    schedule: Schedule
     callback: Callback | None
 
 
@@ -223,7 +225,7 @@ class BasicStatefulTrainer(BasicTrainer):
         self.set_config(**config)
         self.record = TrainingRecord()
         optim, n_epochs = self._config["optim"], self._config["n_epochs"]
-        self._train(data, optim, n_epochs, self._config["minibatch_size"], callback)
+        self._train(data, optim, n_epochs, self._config["minibatch_size"], callback=callback)
         return self.record
 
     def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
@@ -277,15 +279,17 @@ class BasicStatefulTrainer(BasicTrainer):
         optim: Adam,
         n_epochs: int,
         minibatch_size: int | float | None,
+        schedule: Schedule | None = None,
         callback: Callback | None = None,
     ) -> None:
         check_optim(optim)
         n_epochs = positive_int("n_epochs", n_epochs)
+        schedule = schedule or Schedule(0, n_epochs)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         rows, checked = self._divide(data.n)
         minibatch = minibatch_rows(minibatch_size, len(rows))
-        task = _Task(self.objective(data), rows, checked, minibatch, optim, n_epochs, callback)
+        task = _Task(self.objective(data), rows, checked, minibatch, optim, n_epochs, schedule, callback)
         self.flow.params[:] = self._watched(task, self._open_checkpoint(task, data))
 
     def _watched(self, task: _Task, checkpoint: Checkpoint) -> np.ndarray:
@@ -308,7 +312,7 @@ class BasicStatefulTrainer(BasicTrainer):
             record.stopped_early = place.n_epochs < task.n_epochs and self._is_out_of_patience()
             if task.callback is not None:
                 task.callback(record)
-        checkpoint.write(lambda: self._saved(task, place))
+        checkpoint.try_to_write(lambda: self._saved(task, place))
         return place.best_params
 
     def _begun(self, task: _Task) -> _Place:
@@ -323,7 +327,7 @@ class BasicStatefulTrainer(BasicTrainer):
         if place.n_rows == 0:
             self.record.new_epoch()
         for losses in self._epoch(
-            task.objective, order, task.minibatch, task.optim, place.n_epochs, task.n_epochs,
+            task.objective, order, task.minibatch, task.optim, place.n_epochs, task.schedule,
             scale=0.5**place.n_reloads, first=place.n_rows,
         ):  # fmt: skip
             for loss in losses:
@@ -342,6 +346,9 @@ class BasicStatefulTrainer(BasicTrainer):
             "flow": self.flow.fingerprint(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
+            "definition of loss and latent_prior": self._definition(),
+            "parameters at the start": digest(self.flow.params),
+            "state of optim at the start": digest(*task.optim.state().arrays("").values()),
             "optim": task.optim.settings(),
             **{name: config[name] for name in ("holdout", "patience", "max_reloads", "seed")},
             "n_epochs": task.n_epochs,
@@ -349,6 +356,12 @@ class BasicStatefulTrainer(BasicTrainer):
             "data": digest(data.x, data.logpx, data.logfx),
         }
         return Checkpoint(path, config["resume"], config["checkpoint_seconds"], FILE, identity)
+
+    def _definition(self) -> str | None:
+        """What a loss and a prior of the user's are known by; None where there are none."""
+        parts = [] if self.loss in LOSSES.values() else list(self.loss)
+        parts += [] if self.latent_prior is None else [self.latent_prior]
+        return fingerprint(parts) if parts else None
 
     def _saved(self, task: _Task, place: _Place) -> Saved:
         """State of a training, for a file."""

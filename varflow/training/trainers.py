@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,28 @@ from varflow.training.objective import LatentPrior, Objective
 from varflow.training.steps import Steps
 from varflow.validation import positive_int
 
-__all__ = ["BasicDKLTrainer", "BasicTrainer", "BasicVarTrainer", "LossLike", "check_optim", "shuffled"]
+__all__ = [
+    "BasicDKLTrainer",
+    "BasicTrainer",
+    "BasicVarTrainer",
+    "LossLike",
+    "Schedule",
+    "check_no_schedule",
+    "check_optim",
+    "shuffled",
+]
+
+
+class Schedule(NamedTuple):
+    """What a schedule of the learning rate spans: more epochs than those of one call, where it has others."""
+
+    n_before: int  # epochs of the calls before
+    n_epochs: int  # of all calls
+
+    def progress(self, epoch: float) -> float:
+        """Give the share of the training, from 0 to 1, that is over after so many epochs of this call."""
+        return (self.n_before + epoch) / self.n_epochs
+
 
 LossLike = str | Loss | tuple[Callable[..., float], Callable[..., np.ndarray]]
 
@@ -129,6 +151,7 @@ class BasicTrainer:
             If the loss or its gradient is not finite. Flow and optimiser are then as before.
         """
         check_optim(optim)
+        check_no_schedule(optim)
         data = self._dataset(x, px, fx)
         return self.step(self.objective(data), np.arange(data.n), optim)
 
@@ -140,7 +163,13 @@ class BasicTrainer:
         optim: Adam,
         minibatch_size: int | float | None = None,
     ) -> None:
-        """Go through all the points once, in minibatches; see `train_on_target_batch`."""
+        """Go through all the points once, in minibatches, as one of any number of calls.
+
+        Arguments are those of `train_on_target_batch`. As the number of calls is not known, a schedule of the
+        learning rate other than "constant" is refused with ValueError.
+        """
+        check_optim(optim)
+        check_no_schedule(optim)
         self.train_on_target_batch(x, px, fx, optim, n_epochs=1, minibatch_size=minibatch_size)
 
     def train_on_target_batch(
@@ -153,6 +182,10 @@ class BasicTrainer:
         minibatch_size: int | float | None = None,
     ) -> None:
         """Go through all the points several times, in minibatches.
+
+        The schedule of the learning rate spans these epochs. The order of the points depends on the number of
+        steps that `optim` has taken before: each call has minibatches of its own, and a program that is run
+        again has the same ones.
 
         Parameters
         ----------
@@ -235,11 +268,13 @@ class BasicTrainer:
         target_posterior : callable
             n -> x (n, d), px (n,): where the points come from.
         optim : Adam
-            Settings and state of the optimiser.
+            Settings and state of the optimiser. The schedule of the learning rate spans all batches.
         """
-        for _ in range(positive_int("n_batches", n_batches)):
+        n_epochs = positive_int("n_epochs_per_batch", n_epochs_per_batch)
+        in_all = positive_int("n_batches", n_batches) * n_epochs
+        for before in range(0, in_all, n_epochs):
             batch = self.generate_target_batch_from_posterior(batch_size, f, target_posterior)
-            self._train(self._dataset(*batch), optim, n_epochs_per_batch, minibatch_size)
+            self._train(self._dataset(*batch), optim, n_epochs, minibatch_size, Schedule(before, in_all))
 
     def _dataset(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> Dataset:
         shape: tuple[int, ...] = ()
@@ -253,14 +288,23 @@ class BasicTrainer:
         """Make the loss as a function of the flow's parameters; what training makes small."""
         return Objective(self.flow, data, self.loss, self.latent_prior)
 
-    def _train(self, data: Dataset, optim: Adam, n_epochs: int, minibatch_size: int | float | None) -> None:
+    def _train(
+        self,
+        data: Dataset,
+        optim: Adam,
+        n_epochs: int,
+        minibatch_size: int | float | None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        """Train for some epochs, which the schedule of the learning rate spans unless one is given."""
         check_optim(optim)
         n_epochs = positive_int("n_epochs", n_epochs)
+        schedule = schedule or Schedule(0, n_epochs)
         minibatch = minibatch_rows(minibatch_size, data.n)
-        objective = self.objective(data)
+        objective, seed = self.objective(data), optim.t
         for epoch in range(n_epochs):
-            order = shuffled(np.arange(data.n), seed=0, epoch=epoch)
-            for _ in self._epoch(objective, order, minibatch, optim, epoch, n_epochs):
+            order = shuffled(np.arange(data.n), seed, epoch)
+            for _ in self._epoch(objective, order, minibatch, optim, epoch, schedule):
                 pass
         if optim.averaged is not None:
             self.flow.params = optim.averaged
@@ -272,7 +316,7 @@ class BasicTrainer:
         minibatch: int,
         optim: Adam,
         epoch: int,
-        n_epochs: int,
+        schedule: Schedule,
         scale: float = 1.0,
         first: int = 0,
     ) -> Iterator[list[float]]:
@@ -286,7 +330,7 @@ class BasicTrainer:
         for k in range(0, len(begins), at_once):
             some = begins[k : k + at_once]
             rows = [order[begin : begin + minibatch] for begin in some]
-            progress = [(epoch + begin / len(order)) / n_epochs for begin in some]
+            progress = [schedule.progress(epoch + begin / len(order)) for begin in some]
             taken = steps.take(objective, rows, optim, progress, scale)
             yield taken.losses
             if taken.error is not None:
@@ -356,3 +400,12 @@ def check_optim(optim: object) -> None:
     """Raise TypeError if an optimiser is none."""
     if not isinstance(optim, Adam):
         raise TypeError(f"optim must be an Adam, got {optim!r}")
+
+
+def check_no_schedule(optim: Adam) -> None:
+    """Raise ValueError if a schedule would need the length of a training, which nobody has told."""
+    if optim.schedule != "constant":
+        raise ValueError(
+            f"optim has the schedule {optim.schedule!r}, which must know how long the training is: call "
+            "train_on_target_batch with n_epochs, or take schedule='constant'"
+        )
