@@ -257,16 +257,19 @@ def with_control_variate(value, px):
 
 
 def derivatives(value, architecture, params, bounds, x, directions):
-    """Derivatives (k,) of value(z, log_q), analytic in both, along directions (k, n_params)."""
+    """Derivatives (..., k) of value(z, log_q), analytic in both, along directions (k, n_params).
+
+    Value: (..., k), of one loss or of several at once.
+    """
     found = []
     for begin in range(0, len(directions), CHUNK):
         latent = forward(architecture, params + 1j * STEP * directions[begin : begin + CHUNK], bounds, x)
         found.append(value(latent.z, latent.log_q).imag / STEP)
-    return np.concatenate(found)
+    return np.concatenate(found, axis=-1)
 
 
 def gradient(value, architecture, params, bounds, x):
-    """Gradient (n_params,) of value(z, log_q)."""
+    """Gradient (..., n_params) of value(z, log_q); see `derivatives`."""
     return derivatives(value, architecture, params, bounds, x, np.eye(len(params)))
 
 

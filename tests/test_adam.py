@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varflow import Adam, InvalidLossError
+from varflow.kernels import adam as kernels
 from varflow.runtime.threads import SLICE
-from varflow.training.adam import SCHEDULES
+from varflow.training.adam import SCHEDULES, _fold
 
 STATE = ("m", "v", "averaged", "t")
 
@@ -153,6 +154,16 @@ class TestStep:
         assert not optim.v.any()
         assert np.isfinite(params).all()
         assert params[2] == 1
+
+    def test_lanes_and_squares_of_slices_are_added_up_in_their_order(self):
+        """In the orders that results have their bits from: each number is lost in some other order."""
+        lanes = np.array([[1e16], [1.0], [-1e16], [0.0]])
+        assert kernels.fold_lanes(lanes, 0, 1) == 0.0
+        assert lanes[0, 0] == 0.0
+        squares = np.zeros((1, 3 * SLICE))
+        squares[0, ::SLICE] = 2.0**27, 1.4, 1.4  # whose squares are lost beside 2^54, but not their sum
+        for threads in (1, 2, 3):
+            assert _fold(squares, threads) == 2.0**54
 
 
 class TestSchedules:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 import varflow as vf
 from varflow.errors import FileFormatError
-from varflow.runtime.archive import Kind, read_archive, seal, write_archive
+from varflow.runtime.archive import Kind, check_writable, read_archive, seal, write_archive
 
 DATA = Path(__file__).parent / "data"
 KIND = Kind("varflow test", version=4, oldest=2, sealed=3)
@@ -203,6 +205,34 @@ def test_params_that_are_not_finite_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="params must be finite"):
         flow.save(tmp_path / "a")
     assert only_files(tmp_path) == []
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path):
+    for refuse in (check_writable, tiny_flow().save):
+        with pytest.raises(IsADirectoryError, match="is a folder, not a file"):
+            refuse(tmp_path)
+    assert only_files(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders are not opened on this system")
+@pytest.mark.parametrize("name", ["open", "fsync"])
+def test_a_system_that_cannot_sync_folders_is_no_obstacle(tmp_path, monkeypatch, name):
+    original, refused = getattr(os, name), []
+
+    def refuse(file, *arguments):
+        is_folder = Path(file).is_dir() if name == "open" else stat.S_ISDIR(os.fstat(file).st_mode)
+        if is_folder:
+            refused.append(file)
+            raise PermissionError
+        return original(file, *arguments)
+
+    monkeypatch.setattr(os, name, refuse)
+    flow = tiny_flow()
+    flow.save(tmp_path / "a")
+    monkeypatch.undo()
+    assert len(refused) == 1
+    np.testing.assert_array_equal(vf.Flow.load(tmp_path / "a").params, flow.params)
+    assert only_files(tmp_path) == ["a"]
 
 
 def test_other_files(tmp_path):

@@ -442,6 +442,12 @@ class TestLoading:
         f = load_function(f"./{name}:f")
         assert pickle.loads(pickle.dumps(f)) is f
 
+    def test_ctrl_c_in_a_file_is_ctrl_c(self, folder):
+        (folder / "interrupted.py").write_text("raise KeyboardInterrupt\n")
+        with pytest.raises(KeyboardInterrupt):
+            load_function("interrupted.py:f")
+        assert "interrupted" not in sys.modules
+
     def test_a_file_runs_once_and_not_as_main(self, folder, capsys):
         (folder / "prints.py").write_text("print(__name__)\nf = abs\n")
         assert load_function("prints.py:f") is abs

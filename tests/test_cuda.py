@@ -471,7 +471,7 @@ def test_in_the_simulator(tmp_path):
     environment = os.environ | {
         "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", CPU_FILE: str(tmp_path / "cpu.npz"),
     }  # fmt: skip
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__]
     process = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout[-5000:]
     assert " passed" in process.stdout

@@ -379,6 +379,7 @@ class TestMinibatchRows:
             (np.int32(3), 3),
             (1.0, 10),
             (0.25, 2),
+            (0.26, 3),
             (np.float32(0.5), 5),
         ],
     )

@@ -18,7 +18,14 @@ from varflow.kernels import cpu
 from varflow.kernels.splines import CELLS
 from varflow.testing import normal_params
 from varflow.training.losses import LOSSES
-from varflow.training.objective import MAX_LANE_NUMBERS, MIN_LANES, GradientBuffers, Objective, count_lanes
+from varflow.training.objective import (
+    MAX_LANE_NUMBERS,
+    MIN_LANES,
+    MIN_TILES_A_LANE,
+    GradientBuffers,
+    Objective,
+    count_lanes,
+)
 
 # How far points are from where the flow has a jump or a kink: farther than the steps of central differences
 # take it, and than rounding does in float32.
@@ -87,7 +94,13 @@ def oracle_value(name, data, rows=None, prior=None):
 
 
 def oracle_gradient(flow, x, value):
+    """Gradient of a loss, or gradients of several that `all_of` makes one value of."""
     return naive.gradient(value, flow.architecture, flow.params, flow.bounds, x)
+
+
+def all_of(values):
+    """Several losses as one value, so that the oracle goes through the flow once for all of them."""
+    return lambda z, log_q: np.stack([value(z, log_q) for value in values])
 
 
 def assert_same_blocks(architecture, found, expected, tolerance):
@@ -126,16 +139,16 @@ class TestAgainstTheOracle:
     @every_cell
     @every_masking
     @every_d
-    @every_loss
-    def test_all_flows(self, cell, masking, d, name):
+    def test_all_flows(self, cell, masking, d):
         flow = random_flow(d, masking, cell)
         data = random_data(flow, smooth_points(flow, 40))
-        loss, found = gradient(flow, data, LOSSES[name])
         latent = forward(flow, data.x)
-        value = oracle_value(name, data)
-        assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-13, abs=1e-13)
-        expected = oracle_gradient(flow, data.x, value)
-        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+        values = [oracle_value(name, data) for name in LOSSES]
+        gradients = oracle_gradient(flow, data.x, all_of(values))
+        for name, value, expected in zip(LOSSES, values, gradients, strict=True):
+            loss, found = gradient(flow, data, LOSSES[name])
+            assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-13, abs=1e-13)
+            assert_same_blocks(flow.architecture, found, expected, 1e-12)
 
     @every_loss
     @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 128, 200])
@@ -201,18 +214,18 @@ class TestControlVariate:
     """The mean of q/p over x ~ p, whose derivative is added."""
 
     @every_cell
-    @every_loss
-    @pytest.mark.parametrize("d", [1, 2, 5])
-    @pytest.mark.parametrize("n", [40, 200])
-    def test_is_that_of_the_oracle(self, cell, name, d, n):
+    @pytest.mark.parametrize(("n", "d"), [(40, 1), (40, 2), (40, 5), (140, 2)])  # the last in two tiles
+    def test_is_that_of_the_oracle(self, cell, d, n):
         flow = random_flow(d, cell=cell)
         data = random_data(flow, smooth_points(flow, n))
         rows = np.random.default_rng(2).integers(0, data.n, n)
-        value = naive.with_control_variate(oracle_value(name, data, rows), data.px[rows])
-        loss, found = controlled_gradient(flow, data, LOSSES[name], rows)
-        assert loss == gradient(flow, data, LOSSES[name], rows)[0]  # that is told is the loss alone
-        expected = oracle_gradient(flow, data.x[rows], value)
-        assert_same_blocks(flow.architecture, found, expected, 1e-12)
+        values = [oracle_value(name, data, rows) for name in LOSSES]
+        controlled = [naive.with_control_variate(value, data.px[rows]) for value in values]
+        gradients = oracle_gradient(flow, data.x[rows], all_of(controlled))
+        for name, expected in zip(LOSSES, gradients, strict=True):
+            loss, found = controlled_gradient(flow, data, LOSSES[name], rows)
+            assert loss == gradient(flow, data, LOSSES[name], rows)[0]  # that is told is the loss alone
+            assert_same_blocks(flow.architecture, found, expected, 1e-12)
 
     @every_cell
     @every_loss
@@ -360,6 +373,23 @@ class TestBits:
             expected_value, expected = objective.gradient(rows, GradientBuffers(flow, n))
             assert value == expected_value
             assert dparams.tobytes() == expected.tobytes()
+
+    def test_do_not_depend_on_threads_where_there_are_more_lanes(self):
+        """Large minibatches are cut into more lanes than the fewest, and rows into none twice."""
+        n = 2 * MIN_LANES * MIN_TILES_A_LANE * cpu.TILE_ROWS
+        assert [count_lanes(m, 100) for m in (1, n - cpu.TILE_ROWS, n, 2 * n)] == [1, 8, 16, 32]
+        flow = random_flow(1, threads=1)
+        data = random_data(flow, uniform_points(flow, n))
+        (loss, one), (half, first), (other_half, last) = (
+            gradient(flow, data, LOSSES["variance"], rows)
+            for rows in (np.arange(n), np.arange(n // 2), np.arange(n // 2, n))
+        )
+        assert loss == pytest.approx((half + other_half) / 2, rel=1e-12)
+        np.testing.assert_allclose(one, (first + last) / 2, rtol=0, atol=1e-12 * np.abs(one).max())
+        flow.threads = 3
+        found, dparams = gradient(flow, data, LOSSES["variance"])
+        assert found == loss
+        assert dparams.tobytes() == one.tobytes()
 
     def test_a_bad_step_leaves_nothing_behind(self):
         """NaN in the parameters is in the loss and the gradient, and gone from the buffers with the next."""

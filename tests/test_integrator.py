@@ -16,6 +16,7 @@ from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.survey import STRATEGIES
 from varflow.kernels.splines import CELLS
 from varflow.training.losses import LOSSES
+from varflow.training.objective import Objective
 
 # Python 3.12 warns of a fork beside threads, which other tests may have left waiting.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -527,6 +528,19 @@ class TestTolerance:
         assert result.sdev > 1e-7 * result.mean
         assert any("tolerance was not reached" in warning for warning in result.warnings)
 
+    def test_training_that_does_not_help_is_given_up(self, monkeypatch):
+        found = []
+
+        def is_better(before, after):
+            found.append(before)
+            return True
+
+        monkeypatch.setattr("varflow.integration.integrator._is_better", is_better)
+        result = integrated(n_calls=300_000, rtol=1e-4)
+        assert len(found) == 2
+        assert found[0] is found[1]  # the estimate of the flow that is kept
+        assert_right(result)
+
     def test_holds_for_all_components(self):
         result = integrated(vector, n_calls=300_000, rtol=2e-3)
         assert (result.sdev <= 2e-3 * np.abs(result.mean)).all()
@@ -565,6 +579,21 @@ class TestTolerance:
 class TestWarnings:
     def test_a_good_result_has_none(self):
         assert integrated().warnings == ()
+
+    def test_f_is_so_small_that_the_square_of_its_error_is_zero(self):
+        result = integrated(lambda x: 1e-165 * peak(x))
+        assert any(warning.startswith("f is so small") for warning in result.warnings)
+
+    def test_training_steps_that_are_left_out(self, monkeypatch):
+        compute, calls = Objective.gradient, []
+
+        def gradient(self, rows, buffers):
+            value, dparams = compute(self, rows, buffers)
+            calls.append(value)
+            return (math.nan if len(calls) in (3, 20) else value), dparams
+
+        monkeypatch.setattr(Objective, "gradient", gradient)
+        assert "2 training steps were left out, as their gradients were not finite" in integrated().warnings
 
     def test_one_point_that_outweighs_all(self):
         def f(x):

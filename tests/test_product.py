@@ -1,5 +1,6 @@
 """Products of matrices and transposition, beside NumPy's."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,13 +8,30 @@ from hypothesis import strategies as st
 
 from varflow.kernels import product as products
 from varflow.kernels.compile import kernel
-from varflow.kernels.product import gated_product, product
 
 sizes = st.one_of(st.integers(1, 10), st.integers(1, 150))
-dtypes = st.sampled_from(["float32", "float64"])
+DTYPES = ["float32", "float64"]
+dtypes = st.sampled_from(DTYPES)
 seeds = st.integers(0, 2**32)
 
 transpose = kernel(products.transpose.py_func)
+
+
+def compiled_for(function, *kinds):
+    """Compile a function for matrices of any strides and what else there is, rather than once per layout."""
+    return numba.njit([f"void({kind})".replace("T", dtype) for kind in kinds for dtype in DTYPES])(
+        function.py_func
+    )
+
+
+@pytest.fixture(scope="module")
+def product():
+    return compiled_for(products.product, "T[:,:], T[:,:], T[:,:], T[:,:]", "T[:,:], T[:], T[:,:], T[:,:]")
+
+
+@pytest.fixture(scope="module")
+def gated_product():
+    return compiled_for(products.gated_product, "T[:,:], T[:], T[:,:], T[:,:], T[:,:], T")
 
 
 def guarded(shape, dtype):
@@ -23,7 +41,7 @@ def guarded(shape, dtype):
 
 
 @given(sizes, sizes, sizes, dtypes, seeds, st.booleans(), st.sampled_from(["matrix", "row", "itself"]))
-def test_product(n, k, m, dtype, seed, is_transposed, start_kind):
+def test_product(product, n, k, m, dtype, seed, is_transposed, start_kind):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n, k)).astype(dtype), rng.normal(size=(k, m)).astype(dtype)
     start = rng.normal(size=m if start_kind == "row" else (n, m)).astype(dtype)
@@ -37,7 +55,7 @@ def test_product(n, k, m, dtype, seed, is_transposed, start_kind):
 
 
 @given(sizes, sizes, sizes, dtypes, seeds, st.booleans())
-def test_gated_product(n, k, m, dtype, seed, gates_itself):
+def test_gated_product(product, gated_product, n, k, m, dtype, seed, gates_itself):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n, k)).astype(dtype), rng.normal(size=(k, m)).astype(dtype)
     gate = rng.normal(size=(n, m)).astype(dtype)
@@ -51,7 +69,7 @@ def test_gated_product(n, k, m, dtype, seed, gates_itself):
 
 
 @given(sizes, dtypes, seeds, st.integers(0, 149))
-def test_bits_of_a_row_do_not_depend_on_where_it_stands(n, dtype, seed, r):
+def test_bits_of_a_row_do_not_depend_on_where_it_stands(product, n, dtype, seed, r):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(n, 20)).astype(dtype), rng.normal(size=(20, 37)).astype(dtype)
     a[r % n] = a[0]
@@ -70,7 +88,7 @@ def test_transpose(n, m, dtype, seed):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_shows(value):
+def test_what_is_not_finite_shows(product, value):
     a, b = np.ones((64, 64), np.float32), np.ones((64, 64), np.float32)
     a[3, 5] = value
     c = np.zeros_like(a)

@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import random
 import signal
 import subprocess
@@ -272,19 +273,23 @@ class TestInterrupts:
     @needs_timer
     @pytest.mark.usefixtures("no_garbage_collection")
     def test_by_any_exception_of_a_signal_handler_wait_for_the_workers(self):
-        done = []
+        done, is_handed_out = [], threading.Event()
 
         def task(k):
-            if k > 0:
-                time.sleep(0.2)
-                done.append(k)
+            if k == 0:  # the caller's own share, once the others have theirs
+                is_handed_out.set()
+                return
+            if k == 1:
+                is_handed_out.wait()
+                os.kill(os.getpid(), signal.SIGALRM)
+            time.sleep(0.2)
+            done.append(k)
 
         def end(signum, frame):
             raise SystemExit
 
         previous = signal.signal(signal.SIGALRM, end)
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(SystemExit):
                 parallel.run(task, 3)
         finally:

@@ -12,6 +12,8 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 # Sums may be reordered and products contracted, which vectorises them. Not among the liberties: to assume
 # that no NaN and no infinity occurs ("nnan", "ninf"), because that deletes every test for them.
@@ -23,8 +25,42 @@ _jit = partial(
     numba.njit, nogil=True, fastmath=FASTMATH, error_model="numpy", _nrt=False, no_cfunc_wrapper=True
 )
 
+
+class _LinkedLibrary(JITCodeLibrary):
+    """Code that is linked into kernels, and never loaded by itself.
+
+    Loading would translate it into machine code once more, for nothing. And a kernel would call what was
+    loaded, which is optimised apart from it, where a process that finds the kernel in the cache calls the
+    kernel's own copy: results would differ in their last bits.
+    """
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Give the null pointer, as for any function that Python cannot call."""
+        return 0
+
+    @property
+    def codegen(self) -> "_LinkedLibrary":
+        """What is told the environment of a function that was loaded: nobody needs it here."""
+        return self
+
+    def set_env(self, name: str, environment: object) -> None:
+        """Do nothing."""
+
+
+class _LinkedCompiler(Compiler):
+    """Compiler of functions that are linked into kernels alone."""
+
+    def __init__(self, typing_context: Any, context: Any, library: None, *others: Any) -> None:
+        super().__init__(typing_context, context, _LinkedLibrary(context.codegen(), "linked"), *others)
+
+
 # Compiled into its callers, and for them alone: what calling it from Python needs takes long to compile.
-device_function: Any = _jit(no_cpython_wrapper=True)
+device_function: Any = _jit(no_cpython_wrapper=True, pipeline_class=_LinkedCompiler)
 inlined: Any = numba.njit(inline="always")  # for what returns a view, which it can not without the runtime
 
 

@@ -359,7 +359,7 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _definition(self) -> str | None:
         """What a loss and a prior of the user's are known by; None where there are none."""
-        parts = [] if self.loss in LOSSES.values() else list(self.loss)
+        parts: list[Any] = [] if self.loss in LOSSES.values() else list(self.loss)
         parts += [] if self.latent_prior is None else [self.latent_prior]
         return fingerprint(parts) if parts else None
 
