@@ -5,6 +5,9 @@ import json
 import os
 import pickle
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 import varflow as vf
 from varflow.errors import FileFormatError
+from varflow.runtime import archive
 from varflow.runtime.archive import Kind, check_writable, read_archive, seal, write_archive
 
 DATA = Path(__file__).parent / "data"
@@ -251,3 +255,33 @@ def test_other_files(tmp_path):
     savez(path, header=np.array([None]))
     with pytest.raises(FileFormatError, match="allow_pickle=False"):
         read_archive(path, KIND)
+
+
+class TestLeftOvers:
+    """Temporary files of processes that were killed."""
+
+    @staticmethod
+    def left_over(folder, pid, age, name="result.npz"):
+        path = folder / f"{archive._temporary_prefix(folder / name)}{pid}-00000000.npz"
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+        return path
+
+    @staticmethod
+    def dead_pid():
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        return process.pid
+
+    def test_are_removed_by_the_next_write_of_the_same_file(self, tmp_path):
+        old = self.left_over(tmp_path, self.dead_pid(), 2 * archive.LEFT_OVER_SECONDS)
+        kept = [
+            self.left_over(tmp_path, os.getpid(), 2 * archive.LEFT_OVER_SECONDS),  # its writer lives
+            self.left_over(tmp_path, self.dead_pid(), 0),  # a writer on another machine may look like this
+            self.left_over(tmp_path, self.dead_pid(), 2 * archive.LEFT_OVER_SECONDS, name="other.npz"),
+        ]
+        with archive.atomic_path(tmp_path / "result.npz") as temporary:
+            temporary.write_bytes(b"1")
+        assert not old.exists()
+        assert all(path.exists() for path in kept)
+        assert (tmp_path / "result.npz").read_bytes() == b"1"

@@ -108,6 +108,57 @@ def test_evaluate(trained, data, capsys):
     assert figures["seconds"] > 0
 
 
+@pytest.fixture
+def unmeasurable(tmp_path):
+    """Points of which those that are held out for the table are all zeros of f."""
+    n = 200
+    x, fx = np.random.default_rng(0).random((n, 1)), np.ones(n)
+    fx[np.random.default_rng(0).permutation(n)[: n // 10]] = 0.0
+    vf.Dataset(x, np.ones(n), fx).save(tmp_path / "zeros.csv")
+    vf.Dataset(x[:10], np.ones(10), np.ones(10)).save(tmp_path / "few.csv")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("few.csv", "needs at least 2 points, got 1"),
+        ("zeros.csv", "f is zero at all points of the evaluation"),
+    ],
+)
+def test_a_flow_that_cannot_be_measured_is_written(unmeasurable, name, reason, capsys):
+    path = unmeasurable / "flow.npz"
+    error = error_of(capsys, "train", unmeasurable / name, "-o", path, *QUICK, "--batch", "5")
+    assert f"{path} was written, but the flow could not be measured: " in error
+    assert reason in error
+    assert vf.Flow.load(path).d == 1
+
+
+def test_an_interrupt_tells_what_was_written(data, tmp_path, monkeypatch, capsys):
+    def interrupted(flow, test):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("varflow.cli.train.evaluate", interrupted)
+    path = tmp_path / "flow.npz"
+    assert main(["train", str(data), "-o", str(path), *QUICK]) == 130
+    assert capsys.readouterr().err == f"varflow: interrupted, after these were written: {path}\n"
+    assert path.exists()
+
+
+def test_json_has_null_for_what_is_not_finite(trained, tmp_path, monkeypatch, capsys):
+    x = np.random.default_rng(0).random((2000, 3))
+    vf.Dataset(x, np.ones(2000), np.eye(1, 2000)[0]).save(tmp_path / "one.csv")
+    assert main(["evaluate", str(trained), str(tmp_path / "one.csv"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert figures["efficiency_before"] is None
+    monkeypatch.setattr(
+        "varflow.cli.bench.benchmark", lambda flow, batch: {"step_s": 0.5, "roofline_share": np.inf}
+    )
+    assert main(["bench", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (figures["step_s"], figures["roofline_share"]) == (0.5, None)
+
+
 @pytest.mark.parametrize("extension", ["npz", "csv"])
 def test_sample(trained, tmp_path, extension):
     path = tmp_path / f"points.{extension}"
@@ -159,7 +210,7 @@ sys.exit(status)
 
 
 def test_bench_has_the_keys_of_the_comparison(monkeypatch, capsys):
-    monkeypatch.setattr("varflow.cli.command.benchmark", partial(benchmark, seconds=0.1))
+    monkeypatch.setattr("varflow.cli.bench.benchmark", partial(benchmark, seconds=0.1))
     arguments = ["--d", "4", "--batch", "1000", "--d-hidden", "64", "--n-hidden", "3", "--n-bins", "10",
                  "--masking", "checkerboard", "--threads", "1"]  # fmt: skip
     assert main(["bench", *arguments, "--json"]) == 0
@@ -215,6 +266,15 @@ class TestErrors:
             (["train", "DATA", "-o", "F", "--lr", "-1"], "lr must be positive and finite, got -1.0"),
             (["train", "DATA", "-o", "F", "--threads", "0"], "threads must be at least 1, got 0"),
             (["train", "DATA", "-o", "F", "--holdout", "1"], "--holdout: must lie between 0 and 1"),
+            (
+                ["train", "DATA", "-o", "F", "--holdout", "abc"],
+                "--holdout: must lie between 0 and 1, got 'abc'",
+            ),
+            (
+                ["train", "DATA", "-o", "F", "--bounds", "a,b"],
+                "--bounds: needs numbers between commas, got 'a,b'",
+            ),
+            (["train", "DATA", "-o", "F", "--lr", "fast"], "--lr: invalid float value: 'fast'"),
             (["train", "DATA", "-o", "F", "--bounds", "0,1,2"], "needs pairs LOWER,UPPER, got 3 numbers"),
             (["train", "DATA", "-o", "F", "--bounds", "0,0.5"], "x must lie within bounds"),
             (["train", "missing.csv", "-o", "F"], "missing.csv: No such file or directory"),

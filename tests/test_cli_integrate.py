@@ -1,5 +1,6 @@
 """`varflow integrate`, as a user meets it: functions in files and modules, and their errors."""
 
+import errno
 import fcntl
 import json
 import math
@@ -17,7 +18,7 @@ import pytest
 
 import varflow as vf
 from varflow.cli.command import main
-from varflow.cli.functions import load_function
+from varflow.cli.functions import function_error, load_function
 
 VARFLOW = [sys.executable, "-m", "varflow", "integrate"]
 CALLS = ["--calls", "30000"]
@@ -239,6 +240,22 @@ class TestOutput:
             for line in json_of(capsys, "functions.py:zero", "--dim", 1)["warnings"]
         )
 
+    @pytest.mark.parametrize("lost", ["result", "flow"])
+    def test_a_file_that_cannot_be_written_takes_nothing_else_along(self, folder, lost, monkeypatch, capsys):
+        def full(self, path):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+
+        monkeypatch.setattr({"result": vf.Result, "flow": vf.Flow}[lost], "save", full)
+        files = ["-o", "result.npz", "--flow-out", "flow.npz"]
+        assert main(["integrate", "functions.py:f", "--dim", "2", *CALLS, *files]) == 2
+        captured = capsys.readouterr()
+        (other,) = {"result", "flow"} - {lost}
+        assert "result = 0.2" in captured.out
+        assert captured.out.endswith(f"wrote {other}.npz\n")
+        assert f"wrote {lost}.npz" not in captured.out
+        assert captured.err == f"varflow: {lost}.npz: No space left on device\n"
+        assert (folder / f"{other}.npz").exists()
+
     def test_a_terminal_gets_a_bar(self, folder):
         parent, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # lines and columns
@@ -404,6 +421,15 @@ class TestErrorsOfTheFunction:
         line = error_of(capsys, "functions.py:odd", "--dim", 2, "--workers", 2)
         assert "OddError: odd" in line
         assert line.endswith(place(folder, 'raise OddError("odd", 2)'))
+
+    def test_a_runtime_error_of_something_else_is_not_told_as_one_of_a_worker(self):
+        assert function_error(RuntimeError("signals can be handled in the main thread only")) is None
+
+    def test_a_worker_that_dies_in_a_run_with_a_checkpoint(self, folder):
+        """Workers do not stop at SIGTERM there, and have to be ended otherwise."""
+        process = run("functions.py:dies", "--dim", 2, "--workers", 2, "--checkpoint", "run.ckpt")
+        assert process.returncode == 2
+        assert "a worker of f raised BrokenProcessPool" in process.stderr
 
     def test_a_worker_that_dies(self, folder):
         process = run("functions.py:dies", "--dim", 2, "--workers", 2)

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from varflow.errors import InvalidIntegrandError
 from varflow.integration.calls import _compiled_loop
 from varflow.integration.components import Components
 from varflow.integration.domain import Domain
-from varflow.integration.integrand import Integrand, InvalidIntegrandError
+from varflow.integration.integrand import Integrand
 
 # Python 3.12 warns of a fork beside threads, which other tests may have left waiting.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -482,6 +482,53 @@ def start():
     return {"flow": result.flow, "flow_options": None}
 
 
+class TestRepeatedUse:
+    def test_a_sample_has_other_numbers_than_the_survey_of_the_same_seed(self):
+        seen = []
+
+        def f(x):
+            seen.append(x.copy())
+            return 1 + x[:, 0]
+
+        integrator = vf.Integrator(f, 2, n_iter=1, n_points=2000, survey_strategy="flat", seed=5)
+        integrator.survey()
+        surveyed = np.concatenate(seen)
+        points, _ = integrator.sample(1000, seed=5)
+        latent, _ = integrator.flow.to_latent(points)
+        for found in (points, latent):
+            assert not np.isin(np.round(found, 9), np.round(surveyed, 9)).any()
+
+    def test_unweighting_that_keeps_next_to_nothing_ends(self):
+        is_first = iter([True])
+
+        def f(x):  # one point of the first has all the weight
+            values = np.full(len(x), 1e-12)
+            values[:10] = 1.0 if next(is_first, False) else 1e-12
+            return values
+
+        integrator = vf.Integrator(
+            lambda x: np.ones(len(x)), 1, n_iter=1, n_points=1000, seed=1, survey_strategy="flat"
+        )
+        integrator.integrate()
+        integrator.integrand._f = f
+        with pytest.raises(ValueError, match=r"only \d+ of 100 points were kept of \d+ drawn"):
+            integrator.sample(100, unweight=True, seed=1)
+
+    def test_threads_of_a_flow_that_is_given(self):
+        flow = vf.Flow(2, seed=1, threads=1)
+        assert vf.Integrator(lambda x: x[:, 0], 2, flow=flow, threads=3).flow.threads == 3
+        assert flow.threads == 1
+
+    def test_warnings_of_an_early_survey_go_with_the_next(self, monkeypatch):
+        integrator = vf.Integrator(lambda x: 1 + x[:, 0], 2, n_iter=1, n_points=20_000, seed=1)
+        monkeypatch.setattr("varflow.integration.integrator._is_better", lambda before, after: True)
+        integrator.survey()
+        assert "training made the flow no better" in str(integrator.result())
+        monkeypatch.setattr("varflow.integration.integrator._is_better", lambda before, after: False)
+        integrator.survey()
+        assert "training made the flow no better" not in str(integrator.result())
+
+
 class TestLostRegions:
     """What walkers find that the flow does not."""
 
@@ -902,7 +949,7 @@ class TestRefusals:
             ({"flow": None}, "^flow must be"),
             (
                 {"flow": Flow(3, seed=1), "flow_options": None},
-                "bounds have 2 dimensions, but the flow has d = 3",
+                "d is 2, but the flow has d = 3",
             ),
             ({"flow": Flow(2, seed=1)}, "^flow_options are for"),
             ({"flow": Flow(2, bounds=(0, 2)), "flow_options": None}, "unit cube"),

@@ -15,7 +15,7 @@ from scipy.special import erf
 
 import varflow as vf
 from varflow.runtime.archive import write_archive
-from varflow.runtime.checkpoint import SIGNALS, stop_by_signals
+from varflow.runtime.signals import SIGNALS, stop_by_signals
 
 DATA = Path(__file__).parent / "data"
 TINY = {"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "threads": 2}
@@ -181,7 +181,7 @@ class TestTraining:
         trainer(checkpoint=path).train_on_batch(*points())
         x, px, fx = points()
         fx[7] += 1e-9
-        with pytest.raises(ValueError, match="of another run: data is"):
+        with pytest.raises(ValueError, match="of another run: data differ"):
             trainer(checkpoint=path, resume=True).train_on_batch(x, px, fx)
 
     def test_a_second_training_is_refused(self, tmp_path):
@@ -189,7 +189,7 @@ class TestTraining:
         one = trainer(checkpoint=tmp_path / "run.ckpt", resume=True)
         one.train_on_batch(*points())
         before = one.flow.params.copy()
-        with pytest.raises(ValueError, match="of another run: parameters at the start"):
+        with pytest.raises(ValueError, match="of another run: initial parameters differ"):
             one.train_on_batch(*points())
         np.testing.assert_array_equal(one.flow.params, before)
 
@@ -438,6 +438,31 @@ class TestIntegration:
         with pytest.raises(ValueError, match="bounds is"):
             vf.integrate(peak, [(0, 1), (0, 2)], n_calls=30_000, **kept)
 
+    @pytest.mark.parametrize(
+        ("name", "other"),
+        [
+            ("trainer", {"trainer_options": {"n_epochs": 2}}),
+            ("trainer", {"trainer_options": {"n_epochs": 1, "optim": vf.Adam(lr=0.5)}}),
+            ("sample", {"sample": points(n=299)}),
+            ("n_iter_survey", {"n_iter_survey": 1}),
+            ("n_iter_refine", {"n_iter_refine": 1}),
+            ("n_points_refine", {"n_points_refine": 1000}),
+            ("vectorized", {"vectorized": False}),
+            ("initial parameters", {"flow_options": {**TINY, "seed": 6}}),
+        ],
+    )
+    def test_whatever_changes_its_bits_is_compared(self, tmp_path, name, other):
+        options = {
+            "survey_strategy": "fixed_sample", "sample": points(), "n_iter": 2, "n_points": 2000, "seed": 1,
+            "trainer_options": {"n_epochs": 1}, "flow_options": {**TINY, "seed": 5},
+            "checkpoint": tmp_path / "run.ckpt", "resume": True,
+        }  # fmt: skip
+        vf.Integrator(peak, 2, **options).integrate()
+        free = {"threads": 1, "workers": map, "progress": False, "checkpoint_seconds": 1.0}
+        vf.Integrator(peak, 2, **{**options, **free}).integrate()
+        with pytest.raises(ValueError, match=rf"run.ckpt is of another run: {name} (is .* there|differ)"):
+            vf.Integrator(peak, 2, **{**options, **other})
+
     def test_another_integrand_is_told_of(self, tmp_path):
         options = {"n_calls": 30_000, "seed": 3, "flow_options": TINY}
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "checkpoint_seconds": 0}
@@ -538,6 +563,25 @@ def stopped(run, number, folder):
     return process.returncode, errors
 
 
+IN_A_BLOCK = """
+import time
+import test_resume as t
+import varflow as vf
+with vf.stop_by_signals():
+    {kept}
+    print("ready", flush=True)
+    {busy}
+    time.sleep(60)
+"""
+
+
+def python(code, folder):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
 class TestPreemption:
     def test_a_training_stops_and_goes_on(self, tmp_path, events):
         small = ("--bins", 4, "--hidden", 8, "--batch", 100, "--epochs", 150)
@@ -617,6 +661,59 @@ class TestPreemption:
             assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @pytest.mark.parametrize("name", SIGNALS)
+    @pytest.mark.parametrize("busy", ["", "t.trainer(n_epochs=10**6).train_on_batch(*t.points())"])
+    def test_where_no_run_keeps_a_checkpoint_signals_end_the_process(self, tmp_path, name, busy):
+        """Before and after a run that keeps one, and in one that does not."""
+        number = getattr(signal, name)
+        for kept in ("", "t.trainer(checkpoint='run.ckpt', resume=True).train_on_batch(*t.points())"):
+            process = python(IN_A_BLOCK.format(kept=kept, busy=busy), tmp_path)
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            try:
+                assert process.wait(timeout=60) == -number
+            finally:
+                process.kill()
+                process.stdout.close()
+
+    def test_a_stop_that_is_asked_for_at_the_end_of_a_run_is_not_forgotten(self, tmp_path):
+        path, n_epochs = tmp_path / "run.ckpt", 3
+        one = trainer(checkpoint=path, n_epochs=n_epochs, minibatch_size=None, holdout=0.0)
+        last = 2 * n_epochs  # calls: after the step of an epoch, and at its end
+
+        def callback(record, calls=[]):  # noqa: B006 - it counts
+            calls.append(record.step)
+            if len(calls) == last:
+                signal.raise_signal(signal.SIGTERM)
+
+        with stop_by_signals(), pytest.raises(vf.Preempted, match=r"run\.ckpt has the state"):
+            one.train_on_batch(*points(), callback=callback)
+        assert one.record.epoch == n_epochs
+
+    @pytest.mark.parametrize("what", ["train", "integrate"])
+    def test_signals_that_are_ignored_stay_so(self, tmp_path, events, what):
+        (tmp_path / "f.py").write_text("def f(x):\n    return x[:, 0]\n")
+        run = {
+            "train": command("train", events, "-o", "flow.npz", "--epochs", 2, "--checkpoint", "run.ckpt"),
+            "integrate": command(
+                "integrate", "f.py:f", "--dim", 2, "--calls", 20_000, "--checkpoint", "run.ckpt"
+            ),
+        }[what]
+        found = subprocess.run(["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *run], cwd=tmp_path,
+                               capture_output=True, text=True)  # fmt: skip
+        assert (found.returncode, found.stderr) == (0, "")
+
+    def test_an_ignored_signal_is_left_alone(self):
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            with stop_by_signals():
+                assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+                assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def test_a_host_can_ask_by_itself(self, tmp_path):
         one = trainer(checkpoint=tmp_path / "run.ckpt", n_epochs=1000)

@@ -17,6 +17,7 @@ import pytest
 import varflow as vf
 from varflow import Adam, Flow
 from varflow.flow.masks import MASKS
+from varflow.integration import worker_processes
 from varflow.kernels.splines import CELLS
 from varflow.runtime import threads as parallel
 from varflow.runtime.threads import SLICE
@@ -343,3 +344,28 @@ def test_ctrl_c_in_a_process_leaves_the_parameters_of_a_whole_step():
         process.stdin.close()
         assert process.stdout.read() == f"{STEPS} True\n"
         assert process.wait() == 0
+
+
+def test_no_idle_thread_is_there_when_workers_are_forked(monkeypatch):
+    """A child would have the locks that such threads hold, and none of the threads."""
+    seen = []
+
+    class Pool(worker_processes.ProcessPoolExecutor):
+        def submit(self, *arguments, **options):
+            seen.append([thread.name for thread in threading.enumerate() if thread.name == "varflow"])
+            return super().submit(*arguments, **options)
+
+    monkeypatch.setattr(worker_processes, "ProcessPoolExecutor", Pool)
+    flow = vf.Flow(2, seed=1, threads=3)
+    flow.sample(100_000, seed=1)
+    assert any(thread.name == "varflow" for thread in threading.enumerate())
+    with vf.Integrand(first_coordinate, vf.Domain(2), workers=2) as integrand:
+        integrand.open()
+        values = integrand(np.random.default_rng(1).random((100, 2)))
+    assert values.shape == (100, 1)
+    assert seen[0] == []
+    flow.sample(100_000, seed=1)  # threads are started again
+
+
+def first_coordinate(x):
+    return x[:, 0]

@@ -9,6 +9,7 @@ from varflow.data.dataset import Dataset
 from varflow.errors import (
     BackendError,
     FileFormatError,
+    InvalidIntegrandError,
     InvalidLossError,
     NoCheckpoint,
     Preempted,
@@ -18,11 +19,11 @@ from varflow.flow.architecture import Architecture
 from varflow.flow.flow import Flow
 from varflow.integration.device_integrand import device_integrand
 from varflow.integration.domain import Domain
-from varflow.integration.integrand import Integrand, InvalidIntegrandError
+from varflow.integration.integrand import Integrand
 from varflow.integration.integrator import Integrator, integrate
 from varflow.integration.iteration import Iteration
 from varflow.integration.result import Result
-from varflow.runtime.checkpoint import request_stop, stop_by_signals
+from varflow.runtime.signals import request_stop, stop_by_signals
 from varflow.training.adam import Adam
 from varflow.training.evaluation import Evaluation, evaluate
 from varflow.training.losses import Loss, weighted_dkl_loss, weighted_variance_loss

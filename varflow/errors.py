@@ -1,13 +1,49 @@
 """Every exception of varflow, and the words in which a wrong name is refused."""
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 __all__ = [
     "BackendError",
     "FileFormatError",
+    "FunctionError",
+    "InvalidIntegrandError",
     "InvalidLossError",
     "NoCheckpoint",
     "Preempted",
     "TrainingInterruption",
+    "WorkerError",
 ]
+
+
+class InvalidIntegrandError(ValueError):
+    """The function to be integrated is not finite at a point.
+
+    Attributes
+    ----------
+    x : ndarray, (d,)
+        The first such point.
+    """
+
+    x: npt.NDArray[np.float64]
+
+
+class WorkerError(RuntimeError):
+    """In a worker process, f raised an exception that cannot be sent to another process; its text is here."""
+
+
+class FunctionError(RuntimeError):
+    """Code of the user's raised an exception; the message is one line.
+
+    Attributes
+    ----------
+    partial : Result or None
+        The estimate so far, if there is one.
+    """
+
+    partial: Any = None
 
 
 class InvalidLossError(ValueError):

@@ -1,9 +1,9 @@
 """The command `varflow bench`."""
 
 import argparse
-import json
 
 from varflow.cli.options import Parser, add_architecture, add_command
+from varflow.cli.output import print_json
 from varflow.flow.flow import Flow
 from varflow.training.benchmark import benchmark
 
@@ -30,7 +30,7 @@ def _bench(options: argparse.Namespace) -> None:
     )  # fmt: skip
     figures = benchmark(flow, options.batch)
     if options.json:
-        print(json.dumps({**flow.architecture.as_dict(), "batch": options.batch, **figures}))
+        print_json({**flow.architecture.as_dict(), "batch": options.batch, **figures})
         return
     print(f"parameters              {figures['n_params']:>12,}")
     where = "GPU" if figures["backend"] == "cuda" else figures["threads"]

@@ -7,14 +7,13 @@ from pathlib import Path
 from varflow._version import __version__
 from varflow.cli.bench import add_bench
 from varflow.cli.evaluate import add_evaluate
-from varflow.cli.functions import FunctionError
 from varflow.cli.integrate import add_integrate
 from varflow.cli.options import Parser
 from varflow.cli.output import TRY_AGAIN, USAGE_ERROR, fail
 from varflow.cli.sample import add_sample
 from varflow.cli.train import add_train
 from varflow.cli.warmup import add_warmup
-from varflow.errors import BackendError, Preempted, TrainingInterruption
+from varflow.errors import BackendError, FunctionError, Preempted, TrainingInterruption
 
 __all__ = ["main"]
 
@@ -32,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, or 2 where something was refused, in one line on stderr, or 1 where training could not
         go on, or 75 where a signal stopped a run that has a checkpoint to go on from, or 130 after Ctrl-C.
+        Status 2 with a flow that was written, but could not be measured, says so.
     """
     options = _parser().parse_args(arguments)
+    options.written = []  # files
     try:
         options.run(options)
     except (OSError, ValueError, TypeError, ImportError, MemoryError, BackendError, FunctionError) as error:
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupted(options: argparse.Namespace) -> str:
     """Say what Ctrl-C has left."""
+    if options.written:
+        return f"interrupted, after these were written: {', '.join(options.written)}"
     checkpoint = getattr(options, "checkpoint", None)
     if checkpoint is None or not Path(checkpoint).exists():
         return "interrupted; no file was written"

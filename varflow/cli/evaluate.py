@@ -1,11 +1,11 @@
 """The command `varflow evaluate`."""
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 
 from varflow.cli.options import Parser, add_command, add_machine
+from varflow.cli.output import print_json
 from varflow.data.dataset import Dataset
 from varflow.data.points import read_points
 from varflow.flow.flow import Flow
@@ -32,7 +32,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluation = evaluate(flow, _read_for(flow, options.data))
     seconds = time.perf_counter() - begin
     if options.json:
-        print(json.dumps({**asdict(evaluation), "seconds": seconds}))
+        print_json({**asdict(evaluation), "seconds": seconds})
     else:
         print(evaluation)
         print(f"{'seconds':<24}{seconds:>40.1f}")

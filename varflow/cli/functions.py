@@ -14,25 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from varflow.integration.integrand import InvalidIntegrandError
+from varflow.errors import FunctionError, InvalidIntegrandError, WorkerError
 
-__all__ = ["FunctionError", "function_error", "load_function"]
+__all__ = ["function_error", "load_function"]
 
 _LONGEST = 600  # characters of a message: compilers write pages
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(  .*\n)*")
-
-
-class FunctionError(RuntimeError):
-    """Code of the user's raised an exception; the message is one line.
-
-    Attributes
-    ----------
-    partial : Result or None
-        The estimate so far, if there is one.
-    """
-
-    partial: Any = None
 
 
 def load_function(text: str) -> Callable[..., Any]:
@@ -89,7 +77,7 @@ def function_error(error: Exception) -> FunctionError | None:
     if hasattr(error, "x") and not isinstance(error, InvalidIntegrandError):
         return _told("f", error)
     # A worker process that died, or an exception that could not be sent from one: both speak for themselves.
-    if isinstance(error, BrokenProcessPool) or type(error) is RuntimeError:
+    if isinstance(error, BrokenProcessPool | WorkerError):
         return _told("a worker of f", error)
     return None
 

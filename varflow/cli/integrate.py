@@ -1,9 +1,9 @@
 """The command `varflow integrate`."""
 
 import argparse
-import json
 import sys
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from varflow.cli.options import (
     parse_bounds,
     stopped_by_signals,
 )
-from varflow.cli.output import for_json, format_result
+from varflow.cli.output import format_result, print_json, save
 from varflow.integration.integrator import integrate
 from varflow.integration.result import Result
 from varflow.kernels.splines import CELLS
@@ -89,21 +89,11 @@ def _integrate(options: argparse.Namespace) -> None:
         if told := function_error(error):
             raise told from error
         raise
-    if options.output is not None:
-        result.save(options.output)
-    if options.flow_out is not None:
-        result.flow.save(options.flow_out)
-    seconds = time.perf_counter() - begin
-    if options.json:
-        print(json.dumps({**_figures(result), "seconds": seconds}))
-        return
-    print(result.summary())
-    print(f"result = {format_result(result)}", flush=True)
-    for warning in result.warnings:
-        print(f"varflow: warning: {warning}", file=sys.stderr, flush=True)
-    print(f"{'seconds':<24}{seconds:>40.1f}")
-    for path in outputs:
-        print(f"wrote {path}")
+    with ExitStack() as steps:  # from the last to the first, each even where one before it has failed
+        steps.callback(_print_result, result, begin, options)
+        for made, path in ((result.flow, options.flow_out), (result, options.output)):
+            if path is not None:
+                steps.callback(save, made, path, options)
 
 
 def _box(dim: int | None, bounds: list[Any] | None) -> int | list[list[float]]:
@@ -124,4 +114,18 @@ def _box(dim: int | None, bounds: list[Any] | None) -> int | list[list[float]]:
 
 def _figures(result: Result) -> dict[str, Any]:
     names = ("mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid", "warnings")
-    return {name: for_json(getattr(result, name)) for name in names}
+    return {name: getattr(result, name) for name in names}
+
+
+def _print_result(result: Result, begin: float, options: argparse.Namespace) -> None:
+    seconds = time.perf_counter() - begin
+    if options.json:
+        print_json({**_figures(result), "seconds": seconds})
+        return
+    print(result.summary())
+    print(f"result = {format_result(result)}", flush=True)
+    for warning in result.warnings:
+        print(f"varflow: warning: {warning}", file=sys.stderr, flush=True)
+    print(f"{'seconds':<24}{seconds:>40.1f}")
+    for path in options.written:
+        print(f"wrote {path}")

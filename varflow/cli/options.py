@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,7 +12,8 @@ from varflow.flow.architecture import DTYPES
 from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
 from varflow.runtime.backend import BACKENDS
-from varflow.runtime.checkpoint import SECONDS, stop_by_signals
+from varflow.runtime.checkpoint import SECONDS
+from varflow.runtime.signals import stop_by_signals
 from varflow.validation import unknown_name
 
 __all__ = [
@@ -151,6 +153,10 @@ def parse_bounds(text: str) -> list[list[float]] | list[float]:
 
 def parse_fraction(text: str) -> float:
     """Parse --holdout."""
-    if not 0 < float(text) < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
-    return float(text)
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = math.nan
+    if not 0 < fraction < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text!r}")
+    return fraction

@@ -1,14 +1,17 @@
 """What commands print: errors in one line, estimates, and JSON."""
 
+import argparse
+import json
 import math
 import sys
 from typing import Any
 
 import numpy as np
 
+from varflow.flow.flow import Flow
 from varflow.integration.result import Result
 
-__all__ = ["TRY_AGAIN", "USAGE_ERROR", "fail", "for_json", "format_result"]
+__all__ = ["TRY_AGAIN", "USAGE_ERROR", "fail", "format_result", "print_json", "save"]
 
 USAGE_ERROR = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what batch systems take for a job to be started again
@@ -32,12 +35,23 @@ def format_result(result: Result) -> str:
     return str(result).partition("\nwarning: ")[0]
 
 
-def for_json(value: Any) -> Any:
+def save(made: Flow | Result, path: str, options: argparse.Namespace) -> None:
+    """Write a file, and remember it for what is told at the end or after Ctrl-C."""
+    made.save(path)
+    options.written.append(path)
+
+
+def print_json(figures: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(_for_json(figures), allow_nan=False))
+
+
+def _for_json(value: Any) -> Any:
     """Convert to what JSON can hold; it has no word for what is not finite but null."""
     if isinstance(value, dict):
-        return {key: for_json(part) for key, part in value.items()}
+        return {key: _for_json(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [for_json(part) for part in value]
+        return [_for_json(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

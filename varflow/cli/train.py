@@ -16,6 +16,7 @@ from varflow.cli.options import (
     parse_fraction,
     stopped_by_signals,
 )
+from varflow.cli.output import save
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.runtime.archive import check_writable
@@ -79,8 +80,15 @@ def _train(options: argparse.Namespace) -> None:
     progress = _Bar(options.epochs) if sys.stderr.isatty() else _Lines(options.epochs)
     with stopped_by_signals(options), progress:
         trainer.train_on_dataset(train, callback=progress)
-    print(evaluate(flow, test))
-    flow.save(options.output)
+    save(flow, options.output, options)  # first: no refusal of what follows is to cost a training of hours
+    try:
+        evaluation = evaluate(flow, test)
+    except ValueError as error:
+        raise ValueError(
+            f"{options.output} was written, but the flow could not be measured: {error} "
+            f"(--holdout {options.holdout} keeps {test.n:,} of {data.n:,} points for that)"
+        ) from error
+    print(evaluation)
     print(f"{'seconds':<24}{time.perf_counter() - begin:>40.1f}")
     print(f"wrote {options.output}")
 

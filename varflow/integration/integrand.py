@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.data.arrays import read_only
+from varflow.errors import InvalidIntegrandError
 from varflow.integration.calls import evaluate_block
 from varflow.integration.components import (
     Components,
@@ -27,29 +28,17 @@ from varflow.integration.components import (
 )
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
-from varflow.integration.worker_processes import evaluate_received, pickled, receive
+from varflow.integration.worker_processes import evaluate_received, kill_workers, start_workers
 from varflow.runtime.threads import default_threads
 from varflow.validation import unknown_name
 
-__all__ = ["Integrand", "InvalidIntegrandError"]
+__all__ = ["Integrand"]
 
 Block = Callable[[FloatArray], Values]
 Map = Callable[[Block, Iterable[FloatArray]], Iterable[Values]]
 
 _ON_INVALID = ("raise", "zero")
 _BLOCKS_PER_WORKER = 4  # so that a worker that is done early takes over from one that is slow
-
-
-class InvalidIntegrandError(ValueError):
-    """The function to be integrated is not finite at a point.
-
-    Attributes
-    ----------
-    x : ndarray, (d,)
-        The first such point.
-    """
-
-    x: FloatArray
 
 
 class Integrand:
@@ -125,6 +114,11 @@ class Integrand:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def open(self) -> None:
+        """Start the worker processes, if there are to be any; else the first call does that."""
+        if isinstance(self._workers, int) and self._workers > 1 and self._pool is None:
+            self._pool = start_workers(self._f, self._vectorized, self._workers)
 
     def close(self) -> None:
         """End the processes that were started. A later call would start others."""
@@ -219,14 +213,13 @@ class Integrand:
             return self._workers(block, blocks)
         if self._workers == 1:
             return [block(points) for points in blocks]
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._workers, initializer=receive, initargs=(pickled(self._f), self._vectorized)
-            )
+        self.open()
+        assert self._pool is not None
         try:
             return list(self._pool.map(evaluate_received, blocks))
         except BrokenProcessPool:  # of no more use; a later call starts another
-            self.close()
+            kill_workers(self._pool)
+            self._pool = None
             raise
 
     def _checked_components(self, results: list[Values]) -> Components:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
+from varflow.flow.make_flow import make_flow
 from varflow.integration.averages import average, standard_deviations
 from varflow.integration.domain import Domain
 from varflow.integration.integrand import Integrand
@@ -40,7 +41,7 @@ from varflow.validation import positive_int, unknown_name
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=2, oldest=1, sealed=1)
+FILE = Kind("varflow integration checkpoint", version=3, oldest=1, sealed=1)  # 1 and 2 knew fewer runs apart
 FEWEST_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
 FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
 SURVEY_SHARE = 0.75  # of the calls, at most
@@ -52,6 +53,7 @@ DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belo
 TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
 UNLIKELY = 1e-3  # probability of chi2 that is warned of
 FARTHEST = 1e300  # coordinate of a given point where the bounds are infinite
+ITERATION_NAMES = ("n_iter_survey", "n_points_survey", "n_iter_refine", "n_points_refine")
 SMALLEST = 1e-140  # integral below which the square of an error underflows
 
 
@@ -187,19 +189,25 @@ class Integrator:
         ):  # fmt: skip
             check_setting(name, setting)
         generator = np.random.Generator(np.random.Philox(seed))
-        self.flow = _make_flow(self.domain.d, flow, flow_options, generator, threads, backend)
+        self.flow = _flow_on_cube(self.domain.d, flow, flow_options, generator, threads, backend)
         self._trainer = BasicStatefulTrainer(
             self.flow, loss=loss, **{"n_epochs": 10, "minibatch_size": 1000, **(trainer_options or {})}
         )
+        is_start_known = seed is not None or isinstance(flow, Flow) or "seed" in (flow_options or {})
         identity = {
             "bounds": self.domain.bounds.tolist(),
             "survey_strategy": survey_strategy,
             "loss": loss,
             "flow": self.flow.fingerprint(),
-            "params": None if isinstance(flow, str) else digest(flow.params),
             "use_survey": use_survey,
             "latent_points": latent_points,
             "seed": seed,
+            "initial parameters": digest(self.flow.params) if is_start_known else None,
+            "vectorized": vectorized,
+            "on_invalid": on_invalid,
+            "sample": None if self._sample is None else digest(*self._sample_arrays()),
+            "trainer": self._trainer_settings(),
+            **{name: getattr(self, name) for name in ITERATION_NAMES},
         }
         self._iterations = Iterations(
             self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey,
@@ -208,6 +216,16 @@ class Integrator:
         self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
         self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
         self._warnings: list[str] = []
+
+    def _sample_arrays(self) -> tuple[np.ndarray, ...]:
+        assert self._sample is not None
+        return self._sample.x, self._sample.logpx, self._sample.logfx
+
+    def _trainer_settings(self) -> dict[str, Any]:
+        """Settings of the trainer that its bits depend on."""
+        config = self._trainer.get_config()
+        names = ("n_epochs", "minibatch_size", "holdout", "patience", "max_reloads", "seed")
+        return {"optim": config["optim"].settings(), **{name: config[name] for name in names}}
 
     @property
     def history(self) -> list[Iteration]:
@@ -394,7 +412,8 @@ class Integrator:
             the sign of f (of its first component).
         """
         n = positive_int("n", n)
-        generator = np.random.Generator(np.random.Philox(seed))
+        # The survey has the numbers of the seed itself.
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
         points = unweighted_points if unweight else weighted_points
         try:
             u, weights = points(n, self.flow, UNIFORM_SHARE, self._iterations.evaluate, generator)
@@ -421,9 +440,11 @@ class Integrator:
     def _running(self, n_calls: int) -> Iterator[Progress]:
         """Show the progress; whatever is raised takes along what has been reached."""
         try:
-            with Progress(self.integrand.n_calls + n_calls, self.progress) as progress:
-                yield progress
-            self._iterations.save()
+            self.integrand.open()
+            with self._iterations.running():
+                with Progress(self.integrand.n_calls + n_calls, self.progress) as progress:
+                    yield progress
+                self._iterations.save()
         except BaseException as error:
             with suppress(Exception):  # some exceptions take no attributes, and there may be nothing yet
                 error.partial = self.result() if self.history else None  # type: ignore[attr-defined]
@@ -472,6 +493,7 @@ class Integrator:
         """
         if n_calls < FEWEST_SURVEYED:
             raise ValueError(f"a survey by replay needs {FEWEST_SURVEYED} calls at least, got {n_calls}")
+        self._warnings.clear()  # an earlier survey's are of no more interest
         n_before, is_regaining = self._iterations.n_calls, self._can_regain(n_calls)
         before = self._first_look(n_calls, progress)
         if is_regaining:
@@ -637,7 +659,7 @@ def integrate(
     return Integrator(f, bounds, **options).integrate_to(n_calls, rtol, atol)
 
 
-def _make_flow(
+def _flow_on_cube(
     d: int,
     flow: str | Flow,
     flow_options: dict[str, Any] | None,
@@ -645,27 +667,18 @@ def _make_flow(
     threads: int | None,
     backend: str | None,
 ) -> Flow:
+    """Make the flow of an integral, or copy one that is given."""
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
         # Two cells are too few for what two coordinates can have in common.
-        options = {
-            "repetitions": 2 if d == 2 else 1,
-            "seed": seed,
-            "threads": threads,
-            "backend": backend or "cpu",
-            **(flow_options or {}),
-        }
-        return Flow(d, flow, **options)
-    if not isinstance(flow, Flow):
-        raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
-    if flow_options is not None or backend is not None:
-        given = "flow_options are" if flow_options is not None else "backend is"
-        raise TypeError(f"{given} for a flow that is made here, but flow is one already")
-    if flow.d != d:
-        raise ValueError(f"bounds have {d} dimensions, but the flow has d = {flow.d}")
-    if not np.array_equal(flow.bounds, np.tile([0.0, 1.0], (d, 1))):
-        raise ValueError(f"the flow must be on the unit cube, it has bounds {flow.bounds.tolist()}")
-    return flow.copy()
+        repetitions = 2 if d == 2 else 1
+        return make_flow(d, flow, flow_options, backend, repetitions=repetitions, seed=seed, threads=threads)
+    copied = make_flow(d, flow, flow_options, backend).copy()
+    if not np.array_equal(copied.bounds, np.tile([0.0, 1.0], (d, 1))):
+        raise ValueError(f"the flow must be on the unit cube, it has bounds {copied.bounds.tolist()}")
+    if threads is not None:
+        copied.threads = positive_int("threads", threads)
+    return copied
 
 
 def _own_or_common(name: str, own: int | None, common: int) -> int:

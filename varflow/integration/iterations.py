@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -229,6 +230,10 @@ class Iterations:
         Estimates so far are without these regions, and do not count any more.
         """
         self._do(f"regain {n_points}", lambda: self._draw_where_lost(n_points))
+
+    def running(self) -> AbstractContextManager[None]:
+        """Let signals stop the operations of the block; see `Checkpoint.running`."""
+        return self._checkpoint.running()
 
     def save(self) -> None:
         """Write the checkpoint at the end of a call."""

@@ -14,7 +14,8 @@ __all__ = ["unweighted_points", "weighted_points"]
 logger = logging.getLogger(__name__)
 
 REFERENCE = 0.999  # quantile of the weights that are made 1
-FEWEST = 1000  # points drawn together for those that are missing
+MIN_DRAWN = 1000  # points drawn together for those that are missing
+MAX_DRAWN_A_POINT = 2000  # points drawn for one that is kept, at most: then f is far from the flow
 
 Points = tuple[np.ndarray, np.ndarray]
 Evaluate = Callable[[np.ndarray], np.ndarray]
@@ -43,22 +44,28 @@ def unweighted_points(
     Raises
     ------
     ValueError
-        If the quantile is zero.
+        If the quantile is zero, or so few points are kept that f would be called without end.
     """
-    u, weights = weighted_points(max(n, FEWEST), flow, uniform_share, evaluate, generator)
+    u, weights = weighted_points(max(n, MIN_DRAWN), flow, uniform_share, evaluate, generator)
     reference = float(np.quantile(magnitudes(weights), REFERENCE))
     if reference == 0:
         raise ValueError("f is zero at nearly all points: there is nothing to be unweighted")
     kept: list[Points] = []
-    n_missing = n
+    n_missing, n_drawn = n, 0
     while True:
+        n_drawn += len(u)
         ratio = magnitudes(weights) / reference
         is_kept = generator.random(len(u)) < ratio
         kept.append((u[is_kept], (np.sign(weights[:, 0]) * np.maximum(ratio, 1.0))[is_kept]))
         n_missing -= int(np.count_nonzero(is_kept))
         if n_missing <= 0:
             break
-        u, weights = weighted_points(max(2 * n_missing, FEWEST), flow, uniform_share, evaluate, generator)
+        if n_drawn > MAX_DRAWN_A_POINT * n:
+            raise ValueError(
+                f"only {n - n_missing} of {n} points were kept of {n_drawn} drawn: a few weights are much "
+                "larger than all others; train the flow further, or take weighted points"
+            )
+        u, weights = weighted_points(max(2 * n_missing, MIN_DRAWN), flow, uniform_share, evaluate, generator)
     all_u, unit = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
     n_over = int(np.count_nonzero(np.abs(unit) > 1))
     if n_over:

@@ -1,16 +1,51 @@
-"""What runs in the worker processes of an integrand."""
+"""Worker processes that call an integrand: how they are started and ended, and what runs in them.
+
+They are forked where the system can do that well: a process that starts anew could not find a function from a
+notebook, from a file that the command line has loaded, or from a script that does not guard its main part.
+"""
 
 import pickle
 import signal
+import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
+from varflow.errors import WorkerError
 from varflow.integration.calls import evaluate_block
 from varflow.integration.components import FloatArray, Values
+from varflow.runtime.signals import ignore_in_worker
+from varflow.runtime.threads import end_idle_threads
 
-__all__ = ["evaluate_received", "pickled", "receive"]
+__all__ = ["evaluate_received", "kill_workers", "start_workers"]
+
+
+def start_workers(f: Callable[..., Any], vectorized: bool, n_workers: int) -> ProcessPoolExecutor:
+    """Start worker processes, with no idle thread of varflow's beside the one that forks them."""
+    can_fork = "fork" in get_all_start_methods() and sys.platform != "darwin"
+    context = get_context("fork" if can_fork else None)
+    pool = ProcessPoolExecutor(n_workers, context, receive, (pickled(f), vectorized))
+    end_idle_threads()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of any threads; those left are of libraries that mind forks, or of the host.
+        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+        pool.submit(_do_nothing)  # which starts the processes
+    return pool
+
+
+def kill_workers(pool: ProcessPoolExecutor) -> None:
+    """End worker processes that may ignore every wish to end."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(cancel_futures=True)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def pickled(f: Callable[..., Any]) -> bytes:
@@ -40,6 +75,7 @@ def receive(pickled: bytes, vectorized: bool) -> None:
     """Take up f in a worker process; it is unpickled later."""
     global _sent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    ignore_in_worker()
     _sent = pickled, vectorized
 
 
@@ -61,7 +97,7 @@ def evaluate_received(points: FloatArray) -> Values:
     except Exception as error:
         if _survives_pickling(error):
             raise
-        raise RuntimeError(
+        raise WorkerError(
             "f raised an exception that cannot be sent between processes:\n" + traceback.format_exc()
         ) from None
 

@@ -8,14 +8,16 @@ or in which one bit is not as it was, is refused.
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import struct
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +45,7 @@ Array = npt.NDArray[Any]
 
 _SEAL = b"varflow sha256 "  # followed by the sum in hexadecimal
 _DIGITS = 64
+LEFT_OVER_SECONDS = 3600.0  # since a temporary file was written to, after which nobody is about to end it
 _BLOCK = 1 << 20  # bytes that are summed at once
 
 
@@ -106,7 +109,9 @@ def atomic_path(path: FilePath) -> Iterator[Path]:
     target = Path(path).resolve()
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file")
-    temporary = target.with_name(f".varflow-{secrets.token_hex(8)}{Path(path).suffix}")
+    prefix = _temporary_prefix(target)
+    temporary = target.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}{Path(path).suffix}")
+    _remove_left_over(target.parent, prefix)
     with _folder_of(path):
         open(temporary, "xb").close()  # unlike tempfile's 0600, this leaves the permissions to the umask
     try:
@@ -120,6 +125,31 @@ def atomic_path(path: FilePath) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary_prefix(target: Path) -> str:
+    """Begin the names of temporary files, by the file that they replace and the machine that writes."""
+    key = f"{platform.node()} {target.name}"
+    return f".varflow-{hashlib.sha256(key.encode()).hexdigest()[:12]}-"
+
+
+def _remove_left_over(folder: Path, prefix: str) -> None:
+    """Remove temporary files of processes of this machine that were killed an hour ago or earlier."""
+    for path in folder.glob(f"{prefix}*"):
+        with suppress(OSError, ValueError):  # another process may be faster
+            pid = int(path.name.removeprefix(prefix).partition("-")[0])
+            if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS and not _is_alive(pid):
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

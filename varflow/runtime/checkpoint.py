@@ -3,30 +3,26 @@
 import hashlib
 import json
 import logging
-import signal
-import threading
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from varflow.errors import Preempted
 from varflow.runtime.archive import FilePath, Kind, check_writable, read_archive, write_archive
+from varflow.runtime.signals import is_stop_requested, stoppable_run
 
-__all__ = ["SECONDS", "Checkpoint", "Saved", "digest", "request_stop", "stop_by_signals"]
+__all__ = ["SECONDS", "Checkpoint", "Saved", "digest"]
 
 logger = logging.getLogger(__name__)
 
 SECONDS = 60.0  # between two checkpoints, if nothing else is asked for
-SIGNALS = ("SIGTERM", "SIGUSR1")  # by which batch systems announce the end
 
 Saved = tuple[dict[str, Any], dict[str, np.ndarray]]  # header and arrays
-
-_stop = threading.Event()  # set by a signal, for all runs of the process
 
 
 class Checkpoint:
@@ -89,11 +85,34 @@ class Checkpoint:
         is_old = header["version"] < self.kind.version  # identities have grown
         for name, value in self.identity.items():
             if found.get(name) != value and not (is_old and name not in found):
+                both = f"is {found.get(name)!r} there, {value!r} here"
+                if re.fullmatch("[0-9a-f]{64}", str(value)):  # sums, which tell nobody anything
+                    both = "differ"
                 raise ValueError(
-                    f"{self.path} is of another run: {name} is {found.get(name)!r} there, {value!r} here; "
-                    "give another file, or remove it"
+                    f"{self.path} is of another run: {name} {both}; give another file, or remove it"
                 )
         return header, arrays
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let signals stop the run of the block; see `stop_by_signals`.
+
+        Raises
+        ------
+        Preempted
+            At the end of the block, if a signal came too late for the last step of the run. Its checkpoint
+            has been written then.
+        """
+        if self.path is None:
+            yield
+            return
+        with stoppable_run():
+            yield
+            if is_stop_requested():
+                raise self._preempted()
+
+    def _preempted(self) -> Preempted:
+        return Preempted(f"stopped by a signal; {self.path} has the state to go on from")
 
     def step(self, state: Callable[[], Saved]) -> None:
         """Write the state if it is time to; called wherever the run could go on from.
@@ -110,9 +129,9 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        if _stop.is_set():
-            self.write(state)
-            raise Preempted(f"stopped by a signal; {self.path} has the state to go on from")
+        if is_stop_requested():
+            self.try_to_write(state)
+            raise self._preempted()
         if time.monotonic() - self._written >= self._seconds:
             self.try_to_write(state)
 
@@ -156,47 +175,3 @@ def digest(*arrays: np.ndarray) -> str:
     for array in arrays:
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
-
-
-@contextmanager
-def stop_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 stop the runs of the process that keep a checkpoint, after a complete step.
-
-    They write their checkpoints and raise `Preempted`. At the end of the block the signals do what they did
-    before it.
-
-    Raises
-    ------
-    RuntimeError
-        If a signal has a handler already, which would be replaced, or this is not the main thread.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("signals can be handled in the main thread only")
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    for number in numbers:
-        if signal.getsignal(number) is not signal.SIG_DFL:
-            raise RuntimeError(
-                f"{signal.Signals(number).name} has a handler already, {signal.getsignal(number)!r}: "
-                "call varflow.request_stop() in it instead"
-            )
-    _stop.clear()
-    try:
-        for number in numbers:
-            signal.signal(number, _on_signal)
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-        _stop.clear()
-
-
-def request_stop() -> None:
-    """Do what the signals of `stop_by_signals` do, for programs with handlers of their own.
-
-    It may be called in a handler. No run that keeps a checkpoint goes on in this process then.
-    """
-    _stop.set()
-
-
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    request_stop()

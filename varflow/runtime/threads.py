@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-__all__ = ["SLICE", "default_threads", "run", "share"]
+__all__ = ["SLICE", "default_threads", "end_idle_threads", "run", "share"]
 
 SLICE = 65_536  # parameters that a thread takes at once; for fewer, a second thread costs more than it helps
 
@@ -61,6 +61,11 @@ def run(task: Task, n_threads: int) -> None:
             raise outcome
 
 
+def end_idle_threads() -> None:
+    """End the threads that wait for tasks, before this process is forked; later tasks start others."""
+    _workers.end_idle()
+
+
 class _Job:
     """A task, and what became of the shares that were handed over.
 
@@ -85,7 +90,8 @@ class _Workers:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.n_idle = 0
-        self.jobs: queue.SimpleQueue[tuple[_Job, int]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[_Job, int] | None] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
 
     def start(self, job: _Job, shares: range) -> None:
         """Hand over shares of a job. Each leaves an error, or None, among its outcomes."""
@@ -98,9 +104,18 @@ class _Workers:
             job.n_begun += 1
             self.jobs.put((job, k))
 
+    def end_idle(self) -> None:
+        """End the threads that have nothing to do."""
+        with self.lock:
+            n_idle, self.n_idle = self.n_idle, 0
+        for _ in range(n_idle):
+            self.jobs.put(None)
+        for _ in range(n_idle):
+            self.ended.get().join()
+
     def _work(self) -> None:
-        while True:
-            job, k = self.jobs.get()
+        while (order := self.jobs.get()) is not None:
+            job, k = order
             outcome = None
             try:
                 job.task(k)
@@ -110,7 +125,8 @@ class _Workers:
                 self.n_idle += 1
             job.outcomes.append(outcome)
             job.news.put(None)
-            del job  # it may hold large arrays, and the next may be long in coming
+            del job, order  # they may hold large arrays, and the next may be long in coming
+        self.ended.put(threading.current_thread())
 
 
 def _renew() -> None:

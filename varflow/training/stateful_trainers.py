@@ -12,6 +12,7 @@ import numpy.typing as npt
 from varflow.data.dataset import Dataset, minibatch_rows
 from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
+from varflow.flow.make_flow import make_flow
 from varflow.runtime.archive import Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved, digest
 from varflow.runtime.fingerprint import fingerprint
@@ -28,6 +29,7 @@ __all__ = ["BasicStatefulDKLTrainer", "BasicStatefulTrainer", "BasicStatefulVarT
 logger = logging.getLogger(__name__)
 
 FILE = Kind("varflow training checkpoint", version=2, oldest=1, sealed=1)  # 1 knew fewer runs apart
+DEFAULT_SEED = 0
 MOST_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
 
 Callback = Callable[[TrainingRecord], object]
@@ -132,7 +134,7 @@ class BasicStatefulTrainer(BasicTrainer):
             "holdout": 0.0,
             "patience": None,
             "max_reloads": 3,
-            "seed": 0,
+            "seed": DEFAULT_SEED,
             "checkpoint": None,
             "resume": False,
             "checkpoint_seconds": SECONDS,
@@ -290,7 +292,9 @@ class BasicStatefulTrainer(BasicTrainer):
         rows, checked = self._divide(data.n)
         minibatch = minibatch_rows(minibatch_size, len(rows))
         task = _Task(self.objective(data), rows, checked, minibatch, optim, n_epochs, schedule, callback)
-        self.flow.params[:] = self._watched(task, self._open_checkpoint(task, data))
+        checkpoint = self._open_checkpoint(task, data)
+        with checkpoint.running():
+            self.flow.params[:] = self._watched(task, checkpoint)
 
     def _watched(self, task: _Task, checkpoint: Checkpoint) -> np.ndarray:
         """Go through the epochs, and begin one anew where a loss is not finite. Gives the best parameters."""
@@ -347,8 +351,8 @@ class BasicStatefulTrainer(BasicTrainer):
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
             "definition of loss and latent_prior": self._definition(),
-            "parameters at the start": digest(self.flow.params),
-            "state of optim at the start": digest(*task.optim.state().arrays("").values()),
+            "initial parameters": digest(self.flow.params),
+            "initial state of optim": digest(*task.optim.state().arrays("").values()),
             "optim": task.optim.settings(),
             **{name: config[name] for name in ("holdout", "patience", "max_reloads", "seed")},
             "n_epochs": task.n_epochs,
@@ -477,14 +481,5 @@ class StatefulTrainer(BasicStatefulTrainer):
         backend: str | None = None,
         **config: Any,
     ) -> None:
-        options = {} if backend is None else {"backend": backend}
-        if isinstance(flow, str):
-            flow = Flow(d, flow, **(flow_options or {}) | options)
-        elif not isinstance(flow, Flow):
-            raise TypeError(f"flow must be the name of a cell or a Flow, got {flow!r}")
-        elif flow_options is not None or backend is not None:
-            given = "flow_options are" if flow_options is not None else "backend is"
-            raise TypeError(f"{given} for a flow that is made here, but flow is one already")
-        elif flow.d != d:
-            raise ValueError(f"d is {d}, but the flow has d = {flow.d}")
+        flow = make_flow(d, flow, flow_options, backend, seed=config.get("seed", DEFAULT_SEED))
         super().__init__(flow, flow_prior, loss=loss, **config)
