@@ -121,7 +121,7 @@ class TestTraining:
         trainer = vf.BasicStatefulTrainer(flow, loss=loss, n_epochs=3, optim=optim, **config)
         outcome = outcome_of(trainer.train_on_batch, *arrays)
         if isinstance(outcome, TrainingInterruption):
-            assert_same(state_of(flow, optim), [trainer.checkpoint.params, *trainer.checkpoint.optim_state])
+            assert_same(state_of(flow, optim), [trainer.good_state.params, *trainer.good_state.optim_state])
         elif isinstance(outcome, ValueError):
             assert re.search("fx is zero everywhere|leaves one part without rows", str(outcome))
             assert_same([flow.params], [before])

@@ -82,7 +82,7 @@ def state(trained):
     adam = trained.get_config()["optim"].state().arrays("")
     arrays = [
         trained.flow.params,
-        trained.checkpoint.params,
+        trained.good_state.params,
         *adam.values(),
         *trained.record.arrays().values(),
     ]

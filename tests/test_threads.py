@@ -320,7 +320,7 @@ for line in sys.stdin:
         print(optim.t, is_whole, flush=True)
     trainer.reset()
 trainer.train_on_batch(*points())
-print(optim.t, (trainer.flow.params == trainer.checkpoint.params).all())
+print(optim.t, (trainer.flow.params == trainer.good_state.params).all())
 """
 
 

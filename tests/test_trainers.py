@@ -1,6 +1,7 @@
 """Trainers: what they learn, that they always learn it the same way, and how they get through trouble."""
 
 import copy
+import inspect
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import varflow as vf
 from varflow import Adam, Dataset, Flow, InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.runtime.threads import SLICE
 from varflow.training.adam import SCHEDULES
+from varflow.training.settings import TrainingConfig
 
 N, MINIBATCH = 700, 130  # which does not divide the rows, held out or not
 
@@ -682,9 +684,26 @@ class TestStateful:
         trainer = make_trainer(n_epochs=2)
         trainer.get_config()["n_epochs"] = 99
         assert trainer.get_config()["n_epochs"] == 2
-        record = trainer.train_on_batch(*points(), n_epochs=4)
-        assert record.epoch == trainer.get_config()["n_epochs"] == 4
-        assert trainer.train_on_batch(*points()).epoch == 4
+        trainer.set_config(n_epochs=4)
+        assert trainer.train_on_batch(*points()).epoch == trainer.get_config()["n_epochs"] == 4
+
+    def test_settings_for_one_call_do_not_stay(self):
+        trainer = make_trainer(n_epochs=2)
+        optim = Adam()
+        assert trainer.train_on_batch(*points(), n_epochs=3, optim=optim).epoch == 3
+        assert optim.t > 0
+        assert trainer.get_config()["n_epochs"] == 2
+        assert trainer.get_config()["optim"] is not optim
+        assert trainer.train_on_batch(*points()).epoch == 2
+
+    @pytest.mark.parametrize(
+        "make", [vf.BasicStatefulTrainer, vf.BasicStatefulVarTrainer, vf.StatefulTrainer]
+    )
+    def test_editors_can_complete_the_settings(self, make):
+        names = set(inspect.signature(make).parameters)
+        if "config" in names:  # as a TypedDict
+            names |= set(TrainingConfig.__annotations__)
+        assert names >= set(make_trainer().get_config())
 
     def test_trainings_by_other_methods_are_recorded(self):
         trainer = make_trainer()
@@ -893,7 +912,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="holdout"):
             trainer.set_config(seed=5, holdout=2)
         assert trainer.get_config() == before
-        with pytest.raises(ValueError, match=r"did you mean 'minibatch_size'\?"):
+        with pytest.raises(TypeError, match="'minibatch_sise'"):
             make_trainer(minibatch_sise=3)
 
     @pytest.mark.parametrize(

@@ -32,10 +32,10 @@ from varflow.integration.result import Result
 from varflow.integration.sampling import unweighted_points, weighted_points
 from varflow.integration.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
 from varflow.runtime.archive import Kind
-from varflow.runtime.checkpoint import SECONDS, Checkpoint, digest
+from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings, digest
 from varflow.runtime.progress import Progress
 from varflow.training.losses import LOSSES
-from varflow.training.settings import check_setting
+from varflow.training.settings import TrainingSettings
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 from varflow.validation import positive_int, unknown_name
 
@@ -184,15 +184,11 @@ class Integrator:
                 raise ValueError(f"{name} must be at least {FEWEST_POINTS}, got {getattr(self, name)}")
         self.progress = progress
         self._sample = None if sample is None else _on_cube(sample, self.domain)
-        for name, setting in (
-            ("checkpoint", checkpoint), ("resume", resume), ("checkpoint_seconds", checkpoint_seconds)
-        ):  # fmt: skip
-            check_setting(name, setting)
+        kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
         generator = np.random.Generator(np.random.Philox(seed))
         self.flow = _flow_on_cube(self.domain.d, flow, flow_options, generator, threads, backend)
-        self._trainer = BasicStatefulTrainer(
-            self.flow, loss=loss, **{"n_epochs": 10, "minibatch_size": 1000, **(trainer_options or {})}
-        )
+        training = TrainingSettings(minibatch_size=1000).replaced(**(trainer_options or {}))
+        self._trainer = BasicStatefulTrainer(self.flow, loss=loss, **training.as_dict())
         is_start_known = seed is not None or isinstance(flow, Flow) or "seed" in (flow_options or {})
         identity = {
             "bounds": self.domain.bounds.tolist(),
@@ -206,12 +202,12 @@ class Integrator:
             "vectorized": vectorized,
             "on_invalid": on_invalid,
             "sample": None if self._sample is None else digest(*self._sample_arrays()),
-            "trainer": self._trainer_settings(),
+            "trainer": self._trainer.identity(),
             **{name: getattr(self, name) for name in ITERATION_NAMES},
         }
         self._iterations = Iterations(
             self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey,
-            self._trainer, Checkpoint(checkpoint, resume, checkpoint_seconds, FILE, identity),
+            self._trainer, Checkpoint(kept, FILE, identity),
         )  # fmt: skip
         self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
         self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
@@ -220,12 +216,6 @@ class Integrator:
     def _sample_arrays(self) -> tuple[np.ndarray, ...]:
         assert self._sample is not None
         return self._sample.x, self._sample.logpx, self._sample.logfx
-
-    def _trainer_settings(self) -> dict[str, Any]:
-        """Settings of the trainer that its bits depend on."""
-        config = self._trainer.get_config()
-        names = ("n_epochs", "minibatch_size", "holdout", "patience", "max_reloads", "seed")
-        return {"optim": config["optim"].settings(), **{name: config[name] for name in names}}
 
     @property
     def history(self) -> list[Iteration]:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from varflow.errors import Preempted
 from varflow.runtime.archive import FilePath, Kind, check_writable, read_archive, write_archive
 from varflow.runtime.signals import is_stop_requested, stoppable_run
+from varflow.validation import check_finite_from_0, check_flag, check_path
 
-__all__ = ["SECONDS", "Checkpoint", "Saved", "digest"]
+__all__ = ["SECONDS", "Checkpoint", "CheckpointSettings", "Saved", "digest"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +27,42 @@ SECONDS = 60.0  # between two checkpoints, if nothing else is asked for
 Saved = tuple[dict[str, Any], dict[str, np.ndarray]]  # header and arrays
 
 
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Where a run keeps its state, and how often.
+
+    Parameters
+    ----------
+    checkpoint : path or None
+        File that the state is written to; nothing is kept if None.
+    resume : bool
+        Whether to go on from that file where it exists.
+    checkpoint_seconds : float
+        Time between two checkpoints.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is out of range; the message names it.
+    """
+
+    checkpoint: FilePath | None = None
+    resume: bool = False
+    checkpoint_seconds: float = SECONDS
+
+    def __post_init__(self) -> None:
+        check_path("checkpoint", self.checkpoint)
+        check_flag("resume", self.resume)
+        check_finite_from_0("checkpoint_seconds", self.checkpoint_seconds)
+
+
 class Checkpoint:
     """A file that a run keeps its state in; without a path, nothing is kept.
 
     Parameters
     ----------
-    path : path or None
-        The file.
-    resume : bool
-        Whether to go on from the file where it exists. It is an error if it exists and this is not wanted.
-    seconds : float
-        Time between two checkpoints.
+    settings : CheckpointSettings
+        Which file, and whether to go on from it. A file that exists where this is not wanted is an error.
     kind : Kind
         What the file holds.
     identity : mapping
@@ -49,19 +76,17 @@ class Checkpoint:
         If the file cannot be written.
     """
 
-    def __init__(
-        self, path: FilePath | None, resume: bool, seconds: float, kind: Kind, identity: Mapping[str, Any]
-    ) -> None:
-        self.path, self.kind = path, kind
+    def __init__(self, settings: CheckpointSettings, kind: Kind, identity: Mapping[str, Any]) -> None:
+        self.path, self.kind = settings.checkpoint, kind
         # As a file gives it back: lists for tuples, Python's numbers for NumPy's.
         self.identity = json.loads(json.dumps(identity, default=lambda number: number.item()))
-        self._resume, self._seconds = resume, seconds
+        self._resume, self._seconds = settings.resume, settings.checkpoint_seconds
         self._written = time.monotonic()
-        if path is None:
+        if self.path is None:
             return
-        if Path(path).exists() and not resume:
-            raise FileExistsError(f"{path} exists: give resume=True to go on from it, or remove it")
-        check_writable(path)
+        if Path(self.path).exists() and not self._resume:
+            raise FileExistsError(f"{self.path} exists: give resume=True to go on from it, or remove it")
+        check_writable(self.path)
 
     def read(self) -> Saved | None:
         """Read the state to go on from, if there is one.

@@ -12,7 +12,7 @@ import numpy as np
 from varflow.errors import InvalidLossError
 from varflow.kernels import adam as kernels
 from varflow.runtime.threads import SLICE, run, share
-from varflow.validation import unknown_name
+from varflow.validation import check_finite_from_0, check_name, check_number
 
 __all__ = ["SCHEDULES", "Adam", "AdamState"]
 
@@ -116,20 +116,17 @@ class Adam:
     _owner: "weakref.ref[np.ndarray] | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _check("lr", self.lr, lambda lr: 0 < lr < math.inf, "positive and finite")
-        _check("eps", self.eps, lambda eps: 0 < eps < math.inf, "positive and finite")
-        _check(
-            "weight_decay", self.weight_decay, lambda decay: 0 <= decay < math.inf, "at least 0 and finite"
-        )
-        _check("average", self.average, lambda average: 0 <= average < 1, "in [0, 1)")
+        check_number("lr", self.lr, lambda lr: 0 < lr < math.inf, "positive and finite")
+        check_number("eps", self.eps, lambda eps: 0 < eps < math.inf, "positive and finite")
+        check_finite_from_0("weight_decay", self.weight_decay)
+        check_number("average", self.average, lambda average: 0 <= average < 1, "in [0, 1)")
         if self.clip_norm is not None:
-            _check("clip_norm", self.clip_norm, lambda norm: norm > 0, "positive, or None")
+            check_number("clip_norm", self.clip_norm, lambda norm: norm > 0, "positive, or None")
         if not isinstance(self.betas, tuple | list) or not all(isinstance(beta, Real) for beta in self.betas):
             raise TypeError(f"betas must be two numbers, got {self.betas!r}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        check_name("schedule", self.schedule, SCHEDULES)
 
     def settings(self) -> dict[str, Any]:
         """Give the settings by name, without the state."""
@@ -245,13 +242,6 @@ class Adam:
             over="ignore", invalid="ignore"
         ):  # whoever uses the average looks whether it is finite
             self.averaged += self.renewal(self.t) * (params - self.averaged)
-
-
-def _check(name: str, value: object, is_valid: Callable[[float], bool], rule: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not is_valid(float(value)):
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
 def _copy(array: np.ndarray | None) -> np.ndarray | None:

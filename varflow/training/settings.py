@@ -1,36 +1,87 @@
-"""Settings of trainers, each checked in one place."""
+"""Settings of a training, checked once, whoever gives them: a trainer, an integrator or the command line."""
 
-import math
-import os
-from numbers import Integral, Real
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
 
 from varflow.data.dataset import minibatch_rows
-from varflow.training.trainers import check_optim
-from varflow.validation import positive_int
+from varflow.runtime.archive import FilePath
+from varflow.runtime.checkpoint import CheckpointSettings
+from varflow.training.adam import Adam
+from varflow.validation import check_number, checked_int, positive_int, unknown_name
 
-__all__ = ["check_setting"]
+__all__ = ["TrainingConfig", "TrainingSettings", "check_optim"]
 
-MOST_ROWS = 2**62  # no dataset has more
+MAX_ROWS = 2**62  # no dataset has more
 
 
-def check_setting(name: str, value: Any) -> None:
-    """Check one setting of a stateful trainer: raise TypeError or ValueError where it is none such."""
-    if name == "optim":
-        check_optim(value)
-    if name == "n_epochs" or (name == "patience" and value is not None):
-        positive_int(name, value)
-    if name == "minibatch_size":
-        minibatch_rows(value, MOST_ROWS)
-    if name == "holdout" and not (isinstance(value, Real) and 0 <= float(value) < 1):
-        raise ValueError(f"holdout must be in [0, 1), got {value!r}")
-    if name in ("max_reloads", "seed") and (isinstance(value, bool) or not isinstance(value, Integral)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if name == "checkpoint" and not isinstance(value, str | os.PathLike | None):
-        raise TypeError(f"checkpoint must be a path or None, got {value!r}")
-    if name == "resume" and not isinstance(value, bool):
-        raise TypeError(f"resume must be True or False, got {value!r}")
-    if name == "checkpoint_seconds" and not (isinstance(value, Real) and 0 <= float(value) < math.inf):
-        raise ValueError(f"checkpoint_seconds must be at least 0 and finite, got {value!r}")
-    if name in ("max_reloads", "seed") and not 0 <= int(value) < 2**64:
-        raise ValueError(f"{name} must be at least 0 and below 2^64, got {value!r}")
+class TrainingConfig(TypedDict, total=False):
+    """Settings by name, for editors and type checkers; see `TrainingSettings`."""
+
+    n_epochs: int
+    minibatch_size: int | float | None
+    optim: Adam
+    holdout: float
+    patience: int | None
+    max_reloads: int
+    seed: int
+    checkpoint: FilePath | None
+    resume: bool
+    checkpoint_seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingSettings(CheckpointSettings):
+    """Settings of a stateful trainer; see `BasicStatefulTrainer`, whose arguments they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is out of range; the message names it.
+    """
+
+    n_epochs: int = 10
+    minibatch_size: int | float | None = None
+    optim: Adam = field(default_factory=Adam)
+    holdout: float = 0.0
+    patience: int | None = None
+    max_reloads: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(n_epochs=positive_int("n_epochs", self.n_epochs))
+        minibatch_rows(self.minibatch_size, MAX_ROWS)
+        check_optim(self.optim)
+        check_number("holdout", self.holdout, lambda share: 0 <= share < 1, "in [0, 1)")
+        if self.patience is not None:
+            self._set(patience=positive_int("patience", self.patience))
+        self._set(
+            max_reloads=checked_int("max_reloads", self.max_reloads), seed=checked_int("seed", self.seed)
+        )
+
+    def _set(self, **values: int) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def replaced(self, **config: Any) -> "TrainingSettings":
+        """Give these settings with some of them changed; an unknown name is refused with ValueError."""
+        names = [one.name for one in fields(self)]
+        for name in config:
+            if name not in names:
+                raise unknown_name("setting", name, names)
+        return replace(self, **config)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the settings by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    def identity(self) -> dict[str, Any]:
+        """Give what the bits of a training depend on, for a checkpoint to be known by."""
+        names = ("n_epochs", "holdout", "patience", "max_reloads", "seed")
+        return {"optim": self.optim.settings(), **{name: getattr(self, name) for name in names}}
+
+
+def check_optim(optim: object) -> None:
+    """Raise TypeError unless an optimiser is an `Adam`."""
+    if not isinstance(optim, Adam):
+        raise TypeError(f"optim must be an Adam, got {optim!r}")

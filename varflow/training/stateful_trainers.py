@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +13,25 @@ from varflow.data.dataset import Dataset, minibatch_rows
 from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
-from varflow.runtime.archive import Kind, refused_as
+from varflow.runtime.archive import FilePath, Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved, digest
 from varflow.runtime.fingerprint import fingerprint
 from varflow.training.adam import Adam, AdamState
 from varflow.training.losses import LOSSES
 from varflow.training.objective import LatentPrior, Objective
 from varflow.training.record import TrainingRecord
-from varflow.training.settings import check_setting
-from varflow.training.trainers import BasicTrainer, LossLike, Schedule, check_optim, shuffled
-from varflow.validation import positive_int, unknown_name
+from varflow.training.settings import TrainingConfig, TrainingSettings
+from varflow.training.trainers import BasicTrainer, LossLike, Schedule, shuffled
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 __all__ = ["BasicStatefulDKLTrainer", "BasicStatefulTrainer", "BasicStatefulVarTrainer", "StatefulTrainer"]
 
 logger = logging.getLogger(__name__)
 
 FILE = Kind("varflow training checkpoint", version=2, oldest=1, sealed=1)  # 1 knew fewer runs apart
-DEFAULT_SEED = 0
-MOST_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
+MAX_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
 
 Callback = Callable[[TrainingRecord], object]
 
@@ -47,12 +48,11 @@ class GoodState(NamedTuple):
 class _Task:
     """What a training is given."""
 
+    settings: TrainingSettings
     objective: Objective
     rows: np.ndarray  # to train on
     checked: np.ndarray  # rows that tell the loss after an epoch
-    minibatch: int
-    optim: Adam
-    n_epochs: int
+    minibatch: int  # rows
     schedule: Schedule
     callback: Callback | None
 
@@ -109,8 +109,8 @@ class BasicStatefulTrainer(BasicTrainer):
     ----------
     record : TrainingRecord
         The last training's.
-    checkpoint : GoodState or None
-        The last good state.
+    good_state : GoodState or None
+        What `restore_checkpoint` goes back to.
 
     Raises
     ------
@@ -124,48 +124,49 @@ class BasicStatefulTrainer(BasicTrainer):
         latent_prior: LatentPrior | None = None,
         *,
         loss: LossLike,
-        **config: Any,
+        n_epochs: int = TrainingSettings.n_epochs,
+        minibatch_size: int | float | None = None,
+        optim: Adam | None = None,
+        holdout: float = TrainingSettings.holdout,
+        patience: int | None = None,
+        max_reloads: int = TrainingSettings.max_reloads,
+        seed: int = TrainingSettings.seed,
+        checkpoint: FilePath | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = SECONDS,
     ) -> None:
         super().__init__(flow, latent_prior, loss=loss)
-        self._config: dict[str, Any] = {
-            "n_epochs": 10,
-            "minibatch_size": None,
-            "optim": Adam(),
-            "holdout": 0.0,
-            "patience": None,
-            "max_reloads": 3,
-            "seed": DEFAULT_SEED,
-            "checkpoint": None,
-            "resume": False,
-            "checkpoint_seconds": SECONDS,
-        }
-        self.set_config(**config)
+        self._settings = TrainingSettings(
+            n_epochs=n_epochs, minibatch_size=minibatch_size, optim=Adam() if optim is None else optim,
+            holdout=holdout, patience=patience, max_reloads=max_reloads, seed=seed, checkpoint=checkpoint,
+            resume=resume, checkpoint_seconds=checkpoint_seconds,
+        )  # fmt: skip
         self.record = TrainingRecord()
-        self.checkpoint: GoodState | None = None
+        self.good_state: GoodState | None = None
         self._initial_params = flow.params.copy()
 
-    def set_config(self, **config: Any) -> None:
-        """Change settings; they are those of the class, and stay until they are changed again.
+    def set_config(self, **config: "Unpack[TrainingConfig]") -> None:
+        """Change settings; they stay until they are changed again.
 
         Parameters
         ----------
         **config
-            Settings by name.
+            Settings by name, which are the keyword arguments of the class.
 
         Raises
         ------
         TypeError, ValueError
             If one is unknown or out of range. None is changed then.
         """
-        for name, value in config.items():
-            if name not in self._config:
-                raise unknown_name("setting", name, self._config)
-            check_setting(name, value)
-        self._config.update(config)
+        self._settings = self._settings.replaced(**config)
 
     def get_config(self) -> dict[str, Any]:
         """Give all settings by name, as a new dict."""
-        return dict(self._config)
+        return self._settings.as_dict()
+
+    def identity(self) -> dict[str, Any]:
+        """Give the settings that the bits of a training depend on, for a checkpoint to be known by."""
+        return {**self._settings.identity(), "minibatch_size": self._settings.minibatch_size}
 
     def train_on_batch(
         self,
@@ -174,9 +175,9 @@ class BasicStatefulTrainer(BasicTrainer):
         fx: npt.ArrayLike,
         *,
         callback: Callback | None = None,
-        **config: Any,
+        **config: "Unpack[TrainingConfig]",
     ) -> TrainingRecord:
-        """Train on weighted points with the settings there are.
+        """Train on weighted points.
 
         Parameters
         ----------
@@ -189,7 +190,7 @@ class BasicStatefulTrainer(BasicTrainer):
         callback : callable, optional
             Called with the record after each step, and after each epoch; on a GPU after each epoch.
         **config
-            Settings to be changed first; see `set_config`.
+            Settings for this call alone; the others are those of the trainer.
 
         Returns
         -------
@@ -206,7 +207,7 @@ class BasicStatefulTrainer(BasicTrainer):
         return self.train_on_dataset(self._dataset(x, px, fx), callback=callback, **config)
 
     def train_on_dataset(
-        self, data: Dataset, *, callback: Callback | None = None, **config: Any
+        self, data: Dataset, *, callback: Callback | None = None, **config: "Unpack[TrainingConfig]"
     ) -> TrainingRecord:
         """Train on a dataset, which may hold logs of p and f; otherwise as `train_on_batch`.
 
@@ -217,17 +218,16 @@ class BasicStatefulTrainer(BasicTrainer):
         callback : callable, optional
             Called with the record after each step, and after each epoch; on a GPU after each epoch.
         **config
-            Settings to be changed first; see `set_config`.
+            Settings for this call alone; the others are those of the trainer.
 
         Returns
         -------
         TrainingRecord
             The record, which is `record` too.
         """
-        self.set_config(**config)
+        settings = self._settings.replaced(**config)
         self.record = TrainingRecord()
-        optim, n_epochs = self._config["optim"], self._config["n_epochs"]
-        self._train(data, optim, n_epochs, self._config["minibatch_size"], callback=callback)
+        self._train_by(settings, data, Schedule(0, settings.n_epochs), callback)
         return self.record
 
     def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
@@ -238,22 +238,22 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
         """Train on several batches of new points in turn; see `BasicTrainer`. Returns the record."""
-        if self._config["checkpoint"] is not None:
+        if self._settings.checkpoint is not None:
             raise ValueError("checkpoint is for given points; what is drawn anew is not in the file")
         self.record = TrainingRecord()
         super().train_on_target_batches_from_posterior(**arguments)
         return self.record
 
     def set_checkpoint(self, optim: Adam | None = None) -> None:
-        """Remember the parameters and the state of the optimiser.
+        """Remember the parameters and the state of the optimiser, in memory.
 
         Parameters
         ----------
         optim : Adam, optional
             The optimiser; that of the settings if not given.
         """
-        optim = self._config["optim"] if optim is None else optim
-        self.checkpoint = GoodState(self.flow.params.copy(), optim, optim.state())
+        optim = self._settings.optim if optim is None else optim
+        self.good_state = GoodState(self.flow.params.copy(), optim, optim.state())
 
     def restore_checkpoint(self) -> None:
         """Go back to what `set_checkpoint` remembered; training calls that after each good epoch.
@@ -263,17 +263,17 @@ class BasicStatefulTrainer(BasicTrainer):
         NoCheckpoint
             If there is none.
         """
-        if self.checkpoint is None:
+        if self.good_state is None:
             raise NoCheckpoint("there is no checkpoint: call set_checkpoint or train first")
-        self.flow.params[:] = self.checkpoint.params
-        self.checkpoint.optim.restore(self.checkpoint.optim_state)
+        self.flow.params[:] = self.good_state.params
+        self.good_state.optim.restore(self.good_state.optim_state)
 
     def reset(self) -> None:
         """Go back to the flow's parameters as the trainer found them, and forget everything since."""
         self.flow.params[:] = self._initial_params
-        self._config["optim"].reset()
+        self._settings.optim.reset()
         self.record = TrainingRecord()
-        self.checkpoint = None
+        self.good_state = None
 
     def _train(
         self,
@@ -282,16 +282,18 @@ class BasicStatefulTrainer(BasicTrainer):
         n_epochs: int,
         minibatch_size: int | float | None,
         schedule: Schedule | None = None,
-        callback: Callback | None = None,
     ) -> None:
-        check_optim(optim)
-        n_epochs = positive_int("n_epochs", n_epochs)
-        schedule = schedule or Schedule(0, n_epochs)
+        settings = self._settings.replaced(optim=optim, n_epochs=n_epochs, minibatch_size=minibatch_size)
+        self._train_by(settings, data, schedule or Schedule(0, n_epochs), None)
+
+    def _train_by(
+        self, settings: TrainingSettings, data: Dataset, schedule: Schedule, callback: Callback | None
+    ) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        rows, checked = self._divide(data.n)
-        minibatch = minibatch_rows(minibatch_size, len(rows))
-        task = _Task(self.objective(data), rows, checked, minibatch, optim, n_epochs, schedule, callback)
+        rows, checked = _divide(data.n, settings.holdout, settings.seed)
+        minibatch = minibatch_rows(settings.minibatch_size, len(rows))
+        task = _Task(settings, self.objective(data), rows, checked, minibatch, schedule, callback)
         checkpoint = self._open_checkpoint(task, data)
         with checkpoint.running():
             self.flow.params[:] = self._watched(task, checkpoint)
@@ -300,20 +302,22 @@ class BasicStatefulTrainer(BasicTrainer):
         """Go through the epochs, and begin one anew where a loss is not finite. Gives the best parameters."""
         place = self._resumed(task, checkpoint) or self._begun(task)
         record = self.record
-        while place.n_epochs < task.n_epochs and not record.stopped_early:
+        while place.n_epochs < task.settings.n_epochs and not record.stopped_early:
             try:
                 self._go_through_epoch(task, place, checkpoint)
-                loss, params = self._loss_after_epoch(task.objective, task.checked, task.optim)
+                loss, params = self._loss_after_epoch(task.objective, task.checked, task.settings.optim)
             except InvalidLossError as error:
                 place.n_reloads += 1
-                self._go_back(error, place.n_reloads)
+                self._go_back(error, place.n_reloads, task.settings.max_reloads)
                 place.n_rows = 0
                 continue
             place.n_epochs, place.n_rows = place.n_epochs + 1, 0
-            self.set_checkpoint(task.optim)
+            self.set_checkpoint(task.settings.optim)
             if record.end_epoch(loss):
                 place.best_params = params
-            record.stopped_early = place.n_epochs < task.n_epochs and self._is_out_of_patience()
+            record.stopped_early = place.n_epochs < task.settings.n_epochs and self._is_out_of_patience(
+                task.settings.patience
+            )
             if task.callback is not None:
                 task.callback(record)
         checkpoint.try_to_write(lambda: self._saved(task, place))
@@ -322,16 +326,16 @@ class BasicStatefulTrainer(BasicTrainer):
     def _begun(self, task: _Task) -> _Place:
         place = _Place(self.flow.params.copy())
         self.record.begin(task.objective.value(task.checked))
-        self.set_checkpoint(task.optim)
+        self.set_checkpoint(task.settings.optim)
         return place
 
     def _go_through_epoch(self, task: _Task, place: _Place, checkpoint: Checkpoint) -> None:
         """Take the steps that are left of an epoch."""
-        order = shuffled(task.rows, self._config["seed"], place.n_epochs)
+        order = shuffled(task.rows, task.settings.seed, place.n_epochs)
         if place.n_rows == 0:
             self.record.new_epoch()
         for losses in self._epoch(
-            task.objective, order, task.minibatch, task.optim, place.n_epochs, task.schedule,
+            task.objective, order, task.minibatch, task.settings.optim, place.n_epochs, task.schedule,
             scale=0.5**place.n_reloads, first=place.n_rows,
         ):  # fmt: skip
             for loss in losses:
@@ -343,23 +347,20 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _open_checkpoint(self, task: _Task, data: Dataset) -> Checkpoint:
         """Open the file that the settings name, if any."""
-        path, config = self._config["checkpoint"], self._config
-        if path is None:
-            return Checkpoint(None, False, 0.0, FILE, {})
+        if task.settings.checkpoint is None:
+            return Checkpoint(task.settings, FILE, {})
         identity = {
             "flow": self.flow.fingerprint(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
             "definition of loss and latent_prior": self._definition(),
             "initial parameters": digest(self.flow.params),
-            "initial state of optim": digest(*task.optim.state().arrays("").values()),
-            "optim": task.optim.settings(),
-            **{name: config[name] for name in ("holdout", "patience", "max_reloads", "seed")},
-            "n_epochs": task.n_epochs,
+            "initial state of optim": digest(*task.settings.optim.state().arrays("").values()),
+            **task.settings.identity(),
             "minibatch": task.minibatch,
             "data": digest(data.x, data.logpx, data.logfx),
         }
-        return Checkpoint(path, config["resume"], config["checkpoint_seconds"], FILE, identity)
+        return Checkpoint(task.settings, FILE, identity)
 
     def _definition(self) -> str | None:
         """What a loss and a prior of the user's are known by; None where there are none."""
@@ -369,11 +370,11 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _saved(self, task: _Task, place: _Place) -> Saved:
         """State of a training, for a file."""
-        good = self.checkpoint
+        good = self.good_state
         assert good is not None  # set before the first step
         header = {"place": [place.n_epochs, place.n_rows, place.n_reloads], "record": self.record.scalars()}
         arrays = {"params": self.flow.params, "best_params": place.best_params, "good_params": good.params}
-        arrays |= self.record.arrays() | task.optim.state().arrays("optim")
+        arrays |= self.record.arrays() | task.settings.optim.state().arrays("optim")
         return header, arrays | good.optim_state.arrays("good_optim")
 
     def _resumed(self, task: _Task, checkpoint: Checkpoint) -> _Place | None:
@@ -388,18 +389,9 @@ class BasicStatefulTrainer(BasicTrainer):
             optim_state, good_state = (AdamState.of(name, arrays) for name in ("optim", "good_optim"))
         self.record = record
         self.flow.params[:] = arrays["params"]
-        task.optim.restore(optim_state)
-        self.checkpoint = GoodState(arrays["good_params"], task.optim, good_state)
+        task.settings.optim.restore(optim_state)
+        self.good_state = GoodState(arrays["good_params"], task.settings.optim, good_state)
         return place
-
-    def _divide(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the rows to train on, and those on which the loss is computed after an epoch."""
-        n_held_out = round(self._config["holdout"] * n)
-        if self._config["holdout"] > 0 and not 0 < n_held_out < n:
-            raise ValueError(f"holdout {self._config['holdout']} of {n} rows leaves one part without rows")
-        order = np.random.default_rng(self._config["seed"]).permutation(n)
-        held_out, rows = order[:n_held_out], order[n_held_out:]
-        return rows, held_out if n_held_out > 0 else rows[:MOST_CHECKED_ROWS]
 
     def _loss_after_epoch(
         self, objective: Objective, rows: np.ndarray, optim: Adam
@@ -416,32 +408,36 @@ class BasicStatefulTrainer(BasicTrainer):
             raise InvalidLossError(f"the loss after the epoch is {loss}, or a parameter is not finite")
         return loss, final
 
-    def _go_back(self, error: InvalidLossError, n_reloads: int) -> None:
+    def _go_back(self, error: InvalidLossError, n_reloads: int, max_reloads: int) -> None:
         """Restore the last good state; past the number of times that is allowed, end the training."""
         self.restore_checkpoint()
-        if n_reloads > self._config["max_reloads"]:
+        if n_reloads > max_reloads:
             raise TrainingInterruption(
                 f"{error}, after {n_reloads - 1} returns to the last good state, which the flow has now"
             ) from error
         self.record.n_reloads += 1
         logger.warning("%s: back to the last good state, with half the learning rate", error)
 
-    def _is_out_of_patience(self) -> bool:
-        patience, best = self._config["patience"], self.record.best_epoch
+    def _is_out_of_patience(self, patience: int | None) -> bool:
+        best = self.record.best_epoch
         return patience is not None and best is not None and self.record.epoch - best >= patience
 
 
 class BasicStatefulVarTrainer(BasicStatefulTrainer):
     """`BasicStatefulTrainer` with the variance loss."""
 
-    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, **config: Any) -> None:
+    def __init__(
+        self, flow: Flow, latent_prior: LatentPrior | None = None, **config: "Unpack[TrainingConfig]"
+    ) -> None:
         super().__init__(flow, latent_prior, loss="variance", **config)
 
 
 class BasicStatefulDKLTrainer(BasicStatefulTrainer):
     """`BasicStatefulTrainer` with the DKL loss."""
 
-    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, **config: Any) -> None:
+    def __init__(
+        self, flow: Flow, latent_prior: LatentPrior | None = None, **config: "Unpack[TrainingConfig]"
+    ) -> None:
         super().__init__(flow, latent_prior, loss="dkl", **config)
 
 
@@ -479,7 +475,17 @@ class StatefulTrainer(BasicStatefulTrainer):
         flow_prior: LatentPrior | None = None,
         flow_options: dict[str, Any] | None = None,
         backend: str | None = None,
-        **config: Any,
+        **config: "Unpack[TrainingConfig]",
     ) -> None:
-        flow = make_flow(d, flow, flow_options, backend, seed=config.get("seed", DEFAULT_SEED))
+        flow = make_flow(d, flow, flow_options, backend, seed=config.get("seed", TrainingSettings.seed))
         super().__init__(flow, flow_prior, loss=loss, **config)
+
+
+def _divide(n: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the rows to train on, and those on which the loss is computed after an epoch."""
+    n_held_out = round(holdout * n)
+    if holdout > 0 and not 0 < n_held_out < n:
+        raise ValueError(f"holdout {holdout} of {n} rows leaves one part without rows")
+    order = np.random.default_rng(seed).permutation(n)
+    held_out, rows = order[:n_held_out], order[n_held_out:]
+    return rows, held_out if n_held_out > 0 else rows[:MAX_CHECKED_ROWS]

@@ -14,6 +14,7 @@ from varflow.training.adam import Adam
 from varflow.training.losses import Loss, as_loss
 from varflow.training.make_steps import make_steps
 from varflow.training.objective import LatentPrior, Objective
+from varflow.training.settings import check_optim
 from varflow.training.steps import Steps
 from varflow.validation import positive_int
 
@@ -24,7 +25,6 @@ __all__ = [
     "LossLike",
     "Schedule",
     "check_no_schedule",
-    "check_optim",
     "shuffled",
 ]
 
@@ -394,12 +394,6 @@ def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Put rows (n,) into the random order of an epoch, from a counter-based generator keyed by both."""
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(rows)
-
-
-def check_optim(optim: object) -> None:
-    """Raise TypeError if an optimiser is none."""
-    if not isinstance(optim, Adam):
-        raise TypeError(f"optim must be an Adam, got {optim!r}")
 
 
 def check_no_schedule(optim: Adam) -> None:
