@@ -23,6 +23,7 @@ from varflow.data.arrays import (
 from varflow.data.points import read_points, write_points
 from varflow.errors import FileFormatError
 from varflow.runtime.backend import is_on_device, load_gpu
+from varflow.runtime.fingerprint import digest
 
 __all__ = ["Dataset", "minibatch_rows"]
 
@@ -256,6 +257,10 @@ class Dataset:
         for rows in row_blocks(self.n):
             weight[rows] = power * (self._log_scaled_f(rows) - mean) - self._log_p(rows)
         return weight
+
+    def digest(self) -> str:
+        """Compute a SHA-256 sum of all points, p and f, by which they are known again."""
+        return digest(self.x, self.logpx, self.logfx)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """Divide the rows into two random parts.

@@ -4,8 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from numbers import Integral, Real
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
-from varflow.integration.averages import average, standard_deviations
+from varflow.integration.averages import average
 from varflow.integration.domain import Domain
 from varflow.integration.integrand import Integrand
 from varflow.integration.iteration import Iteration
@@ -30,14 +29,15 @@ from varflow.integration.iterations import (
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.result import Result
 from varflow.integration.sampling import unweighted_points, weighted_points
-from varflow.integration.survey import FEWEST_ROUNDS, ROUND, STRATEGIES
+from varflow.integration.settings import IterationSizes, SurveySettings, Tolerance
+from varflow.integration.survey import FEWEST_ROUNDS, ROUND
 from varflow.runtime.archive import Kind
-from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings, digest
+from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings
+from varflow.runtime.fingerprint import digest
 from varflow.runtime.progress import Progress
-from varflow.training.losses import LOSSES
 from varflow.training.settings import TrainingSettings
 from varflow.training.stateful_trainers import BasicStatefulTrainer
-from varflow.validation import positive_int, unknown_name
+from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
 
@@ -53,7 +53,6 @@ DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belo
 TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
 UNLIKELY = 1e-3  # probability of chi2 that is warned of
 FARTHEST = 1e300  # coordinate of a given point where the bounds are infinite
-ITERATION_NAMES = ("n_iter_survey", "n_points_survey", "n_iter_refine", "n_points_refine")
 SMALLEST = 1e-140  # integral below which the square of an error underflows
 
 
@@ -159,63 +158,45 @@ class Integrator:
         for name, given in (("flow_options", flow_options), ("trainer_options", trainer_options)):
             if not isinstance(given, dict | None):
                 raise TypeError(f"{name} must be a dict, got {given!r}")
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-        for name, found, valid in (
-            ("survey_strategy", survey_strategy, STRATEGIES),
-            ("loss", loss, LOSSES),
-            ("latent_points", latent_points, LATENT_POINTS),
-        ):
-            if not isinstance(found, str) or found not in valid:
-                raise unknown_name(name, found, valid)
+        settings = SurveySettings(survey_strategy, loss, latent_points, use_survey, seed)
         if (sample is not None) != (survey_strategy == "fixed_sample"):
             raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
+        self.sizes = IterationSizes(
+            n_iter if n_iter_survey is None else n_iter_survey,
+            n_points if n_points_survey is None else n_points_survey,
+            n_iter if n_iter_refine is None else n_iter_refine,
+            n_points if n_points_refine is None else n_points_refine,
+        )
+        training = TrainingSettings(minibatch_size=1000).replaced(**(trainer_options or {}))
+        kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
+        self.survey_strategy, self.progress = survey_strategy, progress
         self.domain = Domain(bounds)
         self.integrand = Integrand(
             f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid
         )
-        self.survey_strategy = survey_strategy
-        self.n_iter_survey = _own_or_common("n_iter_survey", n_iter_survey, n_iter)
-        self.n_points_survey = _own_or_common("n_points_survey", n_points_survey, n_points)
-        self.n_iter_refine = _own_or_common("n_iter_refine", n_iter_refine, n_iter)
-        self.n_points_refine = _own_or_common("n_points_refine", n_points_refine, n_points)
-        for name in ("n_points_survey", "n_points_refine"):
-            if getattr(self, name) < FEWEST_POINTS:
-                raise ValueError(f"{name} must be at least {FEWEST_POINTS}, got {getattr(self, name)}")
-        self.progress = progress
         self._sample = None if sample is None else _on_cube(sample, self.domain)
-        kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
         generator = np.random.Generator(np.random.Philox(seed))
         self.flow = _flow_on_cube(self.domain.d, flow, flow_options, generator, threads, backend)
-        training = TrainingSettings(minibatch_size=1000).replaced(**(trainer_options or {}))
-        self._trainer = BasicStatefulTrainer(self.flow, loss=loss, **training.as_dict())
-        is_start_known = seed is not None or isinstance(flow, Flow) or "seed" in (flow_options or {})
+        self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
+        is_start_known = seed is not None or not self._is_flow_new or "seed" in (flow_options or {})
         identity = {
             "bounds": self.domain.bounds.tolist(),
-            "survey_strategy": survey_strategy,
-            "loss": loss,
+            **settings.identity(),
             "flow": self.flow.fingerprint(),
-            "use_survey": use_survey,
-            "latent_points": latent_points,
-            "seed": seed,
             "initial parameters": digest(self.flow.params) if is_start_known else None,
+            "sample": None if self._sample is None else self._sample.digest(),
+            "trainer": training.identity(),
             "vectorized": vectorized,
             "on_invalid": on_invalid,
-            "sample": None if self._sample is None else digest(*self._sample_arrays()),
-            "trainer": self._trainer.identity(),
-            **{name: getattr(self, name) for name in ITERATION_NAMES},
+            **asdict(self.sizes),
         }
+        trainer = BasicStatefulTrainer(self.flow, loss=loss, **training.as_dict())
         self._iterations = Iterations(
-            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey,
-            self._trainer, Checkpoint(kept, FILE, identity),
+            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey, trainer,
+            Checkpoint(kept, FILE, identity),
         )  # fmt: skip
-        self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
-        self._tolerance = 0.0, 0.0  # that was asked for: relative and absolute
+        self._tolerance = Tolerance()  # that was asked for last
         self._warnings: list[str] = []
-
-    def _sample_arrays(self) -> tuple[np.ndarray, ...]:
-        assert self._sample is not None
-        return self._sample.x, self._sample.logpx, self._sample.logfx
 
     @property
     def history(self) -> list[Iteration]:
@@ -233,16 +214,16 @@ class Integrator:
         Exception
             What the integrand raises, with the estimate so far in its attribute `partial`.
         """
-        n_calls = self.n_iter_survey * self.n_points_survey
+        n_calls = self.sizes.n_iter_survey * self.sizes.n_points_survey
         with self._running(n_calls) as progress:
             if self.survey_strategy == "replay":
                 self._replay_survey(n_calls, progress)
             elif self._sample is not None:
-                for _ in range(self.n_iter_survey):
+                for _ in range(self.sizes.n_iter_survey):
                     self._iterations.train(self._sample)
             else:
-                for k in range(self.n_iter_survey):
-                    self._iterations.survey(self.survey_strategy, k, self.n_points_survey, progress)
+                for k in range(self.sizes.n_iter_survey):
+                    self._iterations.survey(self.survey_strategy, k, self.sizes.n_points_survey, progress)
                 self._iterations.scout(n_calls)
         self._is_surveyed = True
 
@@ -257,14 +238,14 @@ class Integrator:
         Exception
             What the integrand raises, with the estimate so far in its attribute `partial`.
         """
-        n_calls = self.n_iter_refine * self.n_points_refine
+        n_calls = self.sizes.n_iter_refine * self.sizes.n_points_refine
         with self._running(n_calls) as progress:
             is_surveyed = any(iteration.stage == "survey" for iteration in self.history)
             if not is_surveyed and n_calls >= 10 * LOOK:
                 self._iterations.look(progress)
                 self._iterations.scout(n_calls)
-            for _ in range(self.n_iter_refine):
-                self._iterations.refine(self.n_points_refine, progress)
+            for _ in range(self.sizes.n_iter_refine):
+                self._iterations.refine(self.sizes.n_points_refine, progress)
 
     def integrate(self) -> Result:
         """Do the survey and the refinement, unless they were done already.
@@ -302,27 +283,25 @@ class Integrator:
         n_calls = positive_int("n_calls", n_calls)
         if n_calls < FEWEST_CALLS:
             raise ValueError(f"n_calls must be at least {FEWEST_CALLS}, got {n_calls}")
-        for name, tolerance in (("rtol", rtol), ("atol", atol)):
-            if not isinstance(tolerance, Real) or not 0 <= float(tolerance) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {tolerance!r}")
+        tolerance = Tolerance(rtol, atol)
         if self.survey_strategy != "replay":
             raise ValueError(
                 "a number of calls or a tolerance needs survey_strategy='replay'; "
                 f"for {self.survey_strategy!r} call Integrator(...).integrate()"
             )
-        self._tolerance = rtol, atol
+        self._tolerance = tolerance
         begin, n_survey = self._iterations.n_calls, int(SURVEY_SHARE * n_calls)
         end = begin + n_calls
         with self._running(n_calls) as progress:
-            if rtol == 0 and atol == 0:
+            if tolerance:
+                self._survey_to(begin + n_survey, tolerance, progress)
+                self._refine_to(end, tolerance, progress)
+            else:
                 self._replay_survey(n_survey, progress)
                 n_more = (end - self._iterations.n_calls) // 2
                 if self._can_regain(n_more):
                     self._replay_survey(n_more, progress)
                 self._refine_in_parts(end - self._iterations.n_calls, 2, progress)  # to be compared
-            else:
-                self._survey_to(begin + n_survey, rtol, atol, progress)
-                self._refine_to(end, rtol, atol, progress)
         return self.result()
 
     def extend(self, n_calls: int) -> Result:
@@ -500,13 +479,13 @@ class Integrator:
         """Whether the flow has lost a region, and the calls are enough for a survey that regains it."""
         return n_calls >= 2 * FEWEST_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
 
-    def _survey_to(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+    def _survey_to(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
         """Go through stages as long as they pay, and again where that has lost a region.
 
         end: calls of the integrand that are not to be exceeded.
         """
         while True:
-            self._go_through_stages(end, rtol, atol, progress)
+            self._go_through_stages(end, tolerance, progress)
             used = self._iterations.n_calls
             self._iterations.scout(used)
             n_rounds = self._affordable_rounds(end)
@@ -515,11 +494,11 @@ class Integrator:
             self._iterations.regain(used)
             self._iterations.stage(n_rounds, 0.5, progress)
 
-    def _go_through_stages(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+    def _go_through_stages(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
         """Look, go through stages with a look after each, and keep the best flow."""
         best = self._first_look(end - self._iterations.n_calls, progress)
         n_failures = 0
-        missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
+        missing = self._calls_missing(best, tolerance)
         while True:
             used, n_rounds = self._iterations.n_calls, self._affordable_rounds(end)
             if missing <= used or n_failures == 2 or n_rounds == 0:
@@ -531,8 +510,12 @@ class Integrator:
                 continue
             self._iterations.keep()
             best, n_failures = look, 0
-            missing = LOOK * _shortfall(best.mean, best.covariance, rtol, atol) ** (1 / self._iterations.rate)
+            missing = self._calls_missing(best, tolerance)
         self._iterations.go_back()
+
+    def _calls_missing(self, look: Iteration, tolerance: Tolerance) -> float:
+        """Estimate the points that a refinement needs to reach a tolerance, from what a look has found."""
+        return LOOK * tolerance.shortfall(look.mean, look.covariance) ** (1 / self._iterations.rate)
 
     def _affordable_rounds(self, end: int) -> int:
         """Rounds of another stage; 0 if that would exceed `end` calls.
@@ -552,7 +535,7 @@ class Integrator:
         for k in range(n_parts):
             self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
 
-    def _refine_to(self, end: int, rtol: float, atol: float, progress: Progress) -> None:
+    def _refine_to(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
         n, shortfall = 0, math.inf
         while True:
             more = min(self._next_size(n, shortfall), end - self._iterations.n_calls)
@@ -563,7 +546,7 @@ class Integrator:
             n = sum(one.n_calls for one in used)
             # Errors are themselves uncertain: those that are too small by chance are not to end runs.
             uncertainty = 1 / math.sqrt(2 * len(used) * (MANY_BATCHES - 1))
-            shortfall = (1 + uncertainty) * _shortfall(*average(used), rtol, atol)
+            shortfall = (1 + uncertainty) * tolerance.shortfall(*average(used))
             if shortfall <= 1:
                 return
 
@@ -579,7 +562,7 @@ class Integrator:
         used = [iteration for iteration in result.history if iteration.is_used]
         if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
             yield f"f was zero at all {result.n_calls} points"
-        if any(self._tolerance) and _shortfall(*average(used), *self._tolerance) > 1:
+        if self._tolerance and self._tolerance.shortfall(*average(used)) > 1:
             yield f"the tolerance was not reached in {result.n_calls} calls"
         n_used = sum(iteration.n_calls for iteration in used)
         log_lost, heaviest = self._iterations.log_lost, self._iterations.heaviest
@@ -671,11 +654,6 @@ def _flow_on_cube(
     return copied
 
 
-def _own_or_common(name: str, own: int | None, common: int) -> int:
-    """Find the number for one of survey and refinement: its own where given, else that for both."""
-    return positive_int(name, common if own is None else own)
-
-
 def _on_cube(sample: Any, domain: Domain) -> Dataset:
     """Weighted points in the coordinates of f, moved to the unit cube."""
     bounds = np.clip(domain.bounds, -FARTHEST, FARTHEST)
@@ -701,11 +679,3 @@ def _is_better(before: Iteration, after: Iteration) -> bool:
     variances = np.diag(before.covariance), np.diag(after.covariance)
     agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(sum(variances))
     return bool(agree.all() and (variances[0] <= variances[1]).all())
-
-
-def _shortfall(mean: np.ndarray, covariance: np.ndarray, rtol: float, atol: float) -> float:
-    """Find how many times too large the error is, for the component where it is most so."""
-    sdev = standard_deviations(covariance)
-    target = np.maximum(atol, rtol * np.abs(mean))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.where(sdev == 0, 0.0, sdev / target).max())

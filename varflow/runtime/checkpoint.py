@@ -1,6 +1,5 @@
 """Checkpoints: files that a run writes every so often, and goes on from when it is started again."""
 
-import hashlib
 import json
 import logging
 import re
@@ -18,7 +17,7 @@ from varflow.runtime.archive import FilePath, Kind, check_writable, read_archive
 from varflow.runtime.signals import is_stop_requested, stoppable_run
 from varflow.validation import check_finite_from_0, check_flag, check_path
 
-__all__ = ["SECONDS", "Checkpoint", "CheckpointSettings", "Saved", "digest"]
+__all__ = ["SECONDS", "Checkpoint", "CheckpointSettings", "Saved"]
 
 logger = logging.getLogger(__name__)
 
@@ -192,11 +191,3 @@ class Checkpoint:
         header, arrays = state()
         write_archive(self.path, self.kind, {**header, "identity": self.identity}, arrays)
         self._written = time.monotonic()
-
-
-def digest(*arrays: np.ndarray) -> str:
-    """SHA-256 sum of numbers, by which data are known again."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()

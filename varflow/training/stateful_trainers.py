@@ -14,8 +14,8 @@ from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
 from varflow.runtime.archive import FilePath, Kind, refused_as
-from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved, digest
-from varflow.runtime.fingerprint import fingerprint
+from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved
+from varflow.runtime.fingerprint import digest, fingerprint
 from varflow.training.adam import Adam, AdamState
 from varflow.training.losses import LOSSES
 from varflow.training.objective import LatentPrior, Objective
@@ -358,7 +358,7 @@ class BasicStatefulTrainer(BasicTrainer):
             "initial state of optim": digest(*task.settings.optim.state().arrays("").values()),
             **task.settings.identity(),
             "minibatch": task.minibatch,
-            "data": digest(data.x, data.logpx, data.logfx),
+            "data": data.digest(),
         }
         return Checkpoint(task.settings, FILE, identity)
 
