@@ -19,7 +19,7 @@ from varflow.cli.command import main
 from varflow.training.benchmark import benchmark
 
 VARFLOW = [sys.executable, "-m", "varflow"]
-QUICK = ["--hidden", "8", "--layers", "1", "--bins", "4", "--epochs", "3", "--batch", "200"]
+QUICK = ["--d-hidden", "8", "--n-hidden", "1", "--n-bins", "4", "--epochs", "3", "--batch", "200"]
 
 
 @pytest.fixture(autouse=True)
@@ -262,7 +262,7 @@ class TestErrors:
             (["train", "DATA", "-o", "F", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
             (["train", "DATA", "-o", "F", "--epochs", "0"], "n_epochs must be at least 1, got 0"),
             (["train", "DATA", "-o", "F", "--batch", "0"], "minibatch size must be at least 1 row, found 0"),
-            (["train", "DATA", "-o", "F", "--bins", "0"], "n_bins must be at least 1, got 0"),
+            (["train", "DATA", "-o", "F", "--n-bins", "0"], "n_bins must be at least 1, got 0"),
             (["train", "DATA", "-o", "F", "--lr", "-1"], "lr must be positive and finite, got -1.0"),
             (["train", "DATA", "-o", "F", "--threads", "0"], "threads must be at least 1, got 0"),
             (["train", "DATA", "-o", "F", "--holdout", "1"], "--holdout: must lie between 0 and 1"),

@@ -376,6 +376,29 @@ class TestRefused:
         assert "broken" not in sys.modules
 
 
+class TestFlow:
+    def test_that_was_written_is_taken_up(self, folder, capsys):
+        command = ["integrate", "functions.py:f", "--dim", "2", *CALLS]
+        assert main([*command, "--flow-out", "flow.npz", "--n-bins", "5", "--repetitions", "3"]) == 0
+        flow = vf.Flow.load("flow.npz")
+        assert (flow.architecture.n_bins, flow.architecture.repetitions) == (5, 3)
+        assert main([*command, "--flow-in", "flow.npz", "--flow-out", "again.npz"]) == 0
+        assert vf.Flow.load("again.npz").architecture == flow.architecture
+        assert "result = 0.2" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("option", [["--n-bins", "5"], ["--cell", "rqs"], ["--masking", "maximal"]])
+    def test_that_is_read_has_its_own_architecture(self, folder, option, capsys):
+        vf.Flow(2, seed=1).save("flow.npz")
+        command = ["integrate", "functions.py:f", "--dim", "2", *CALLS, "--flow-in", "flow.npz"]
+        assert main([*command, *option]) == 2
+        assert f"{option[0]}: for a flow that is made here" in capsys.readouterr().err
+
+    def test_of_another_dimension_is_refused(self, folder, capsys):
+        vf.Flow(3, seed=1).save("flow.npz")
+        assert main(["integrate", "functions.py:f", "--dim", "2", "--flow-in", "flow.npz"]) == 2
+        assert "d is 2, but the flow has d = 3" in capsys.readouterr().err
+
+
 class TestErrorsOfTheFunction:
     def test_at_once(self, folder, capsys):
         where = place(folder, 'return {}["missing"]')

@@ -584,7 +584,7 @@ def python(code, folder):
 
 class TestPreemption:
     def test_a_training_stops_and_goes_on(self, tmp_path, events):
-        small = ("--bins", 4, "--hidden", 8, "--batch", 100, "--epochs", 150)
+        small = ("--n-bins", 4, "--d-hidden", 8, "--batch", 100, "--epochs", 150)
         kept = ("--checkpoint", "run.ckpt", "--checkpoint-seconds", 0.1)
         run = command("train", events, "-o", "flow.npz", *small, *kept)
         for name in SIGNALS:

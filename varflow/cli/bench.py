@@ -2,7 +2,7 @@
 
 import argparse
 
-from varflow.cli.options import Parser, add_architecture, add_command
+from varflow.cli.options import Parser, add_architecture, add_command, add_machine, flow_options
 from varflow.cli.output import print_json
 from varflow.flow.flow import Flow
 from varflow.training.benchmark import benchmark
@@ -14,20 +14,24 @@ def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow bench`."""
     parser = add_command(
         commands, "bench", _bench, "time a training step and a sampling call on this machine",
-        "varflow bench --d 8 --batch 10000 --d-hidden 64 --n-hidden 3 --n-bins 10 --json",
+        "varflow bench --dim 8 --batch 10000 --d-hidden 64 --n-hidden 3 --n-bins 10 --json",
     )  # fmt: skip
-    parser.add_argument("--d", type=int, default=8, metavar="N", help="dimensions")
+    parser.add_argument("--dim", "--d", type=int, default=8, metavar="N", help="dimensions")
     parser.add_argument("--batch", type=int, default=10_000, metavar="N", help="points a step")
-    add_architecture(parser, "--d-hidden", "--n-hidden", "--n-bins")
+    add_architecture(parser)
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _bench(options: argparse.Namespace) -> None:
     flow = Flow(
-        options.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
-        dtype=options.dtype, seed=0, threads=options.threads,
+        options.dim,
+        options.cell,
+        **flow_options(options),
+        seed=0,
+        threads=options.threads,
         backend=options.backend,
-    )  # fmt: skip
+    )
     figures = benchmark(flow, options.batch)
     if options.json:
         print_json({**flow.architecture.as_dict(), "batch": options.batch, **figures})

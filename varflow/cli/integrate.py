@@ -11,22 +11,26 @@ import numpy as np
 from varflow.cli.functions import function_error, load_function
 from varflow.cli.options import (
     Parser,
+    add_architecture,
     add_checkpoint,
     add_command,
     add_machine,
     add_name,
     check_different,
     checkpoint_settings,
+    flow_options,
     parse_bounds,
     stopped_by_signals,
 )
 from varflow.cli.output import format_result, print_json, save
+from varflow.flow.flow import Flow
 from varflow.integration.integrator import integrate
 from varflow.integration.result import Result
-from varflow.kernels.splines import CELLS
 from varflow.runtime.archive import check_writable
 
 __all__ = ["add_integrate"]
+
+CELL = "pwquad"  # as the integrator takes it where none is named
 
 
 def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -61,10 +65,14 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
     )
-    add_name(parser, "--cell", CELLS, "pwquad", "kind of spline")
+    add_architecture(parser, CELL, " (default: 1, and 2 in two dimensions)")
     add_name(parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-o", "--output", metavar="RESULT", help="file for the result: .npz")
+    parser.add_argument(
+        "--flow-in", metavar="FLOW",
+        help="flow on the unit cube to begin with, as --flow-out has written it for a similar integral",
+    )  # fmt: skip
     parser.add_argument("--flow-out", metavar="FLOW", help="file for the flow alone, on the unit cube")
     add_checkpoint(parser)
 
@@ -73,6 +81,7 @@ def _integrate(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     bounds = _box(options.dim, options.bounds)
     f = load_function(options.function)
+    flow = _flow(options)
     outputs = [path for path in (options.output, options.flow_out) if path is not None]
     check_different(*outputs, options.checkpoint)
     for path in outputs:
@@ -80,10 +89,9 @@ def _integrate(options: argparse.Namespace) -> None:
     try:
         with stopped_by_signals(options):
             result = integrate(
-                f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, flow=options.cell,
+                f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, **flow,
                 vectorized=not options.scalar, workers=options.workers, on_invalid=options.on_invalid,
-                seed=options.seed, threads=options.threads, backend=options.backend,
-                **checkpoint_settings(options),
+                seed=options.seed, threads=options.threads, **checkpoint_settings(options),
             )  # fmt: skip
     except Exception as error:
         if told := function_error(error):
@@ -94,6 +102,19 @@ def _integrate(options: argparse.Namespace) -> None:
         for made, path in ((result.flow, options.flow_out), (result, options.output)):
             if path is not None:
                 steps.callback(save, made, path, options)
+
+
+def _flow(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of the integrator that tell its flow."""
+    made = flow_options(options)
+    if options.flow_in is None:
+        return {"flow": options.cell, "flow_options": made or None, "backend": options.backend}
+    if options.cell != CELL:
+        made = {"cell": options.cell, **made}
+    if made:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in made)
+        raise ValueError(f"{given}: for a flow that is made here, but --flow-in names one")
+    return {"flow": Flow.load(options.flow_in, options.threads, options.backend)}
 
 
 def _box(dim: int | None, bounds: list[Any] | None) -> int | list[list[float]]:

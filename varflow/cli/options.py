@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from varflow.cli.output import USAGE_ERROR, fail
-from varflow.flow.architecture import DTYPES
+from varflow.flow.architecture import DTYPES, Architecture
 from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
 from varflow.runtime.backend import BACKENDS
@@ -25,6 +25,7 @@ __all__ = [
     "add_name",
     "check_different",
     "checkpoint_settings",
+    "flow_options",
     "parse_bounds",
     "parse_fraction",
     "stopped_by_signals",
@@ -70,7 +71,7 @@ def add_command(
 
 
 def add_name(
-    parser: argparse.ArgumentParser, flag: str, names: Iterable[str], default: str, text: str
+    parser: argparse.ArgumentParser, flag: str, names: Iterable[str], default: str | None, text: str
 ) -> None:
     """Add an option that takes one of some names; unlike argparse's choices it tells the nearest."""
 
@@ -82,19 +83,40 @@ def add_name(
     parser.add_argument(flag, type=name, default=default, metavar="{" + ",".join(names) + "}", help=text)
 
 
-def add_architecture(parser: argparse.ArgumentParser, hidden: str, layers: str, bins: str) -> None:
-    """Add the options that say what a flow is made of."""
-    add_name(parser, "--cell", CELLS, "pwlinear", "kind of spline")
-    add_name(parser, "--masking", MASKS, "iflow", "which coordinates each cell transforms")
-    parser.add_argument(bins, dest="n_bins", type=int, default=16, metavar="N", help="bins of each spline")
-    parser.add_argument(
-        hidden, dest="d_hidden", type=int, default=64, metavar="N", help="neurons a hidden layer"
-    )
-    parser.add_argument(
-        layers, dest="n_hidden", type=int, default=2, metavar="N", help="hidden layers of each network"
-    )
-    add_name(parser, "--dtype", DTYPES, "float32", "precision of the networks")
-    add_machine(parser)
+def add_architecture(parser: argparse.ArgumentParser, cell: str = Architecture.cell, note: str = "") -> None:
+    """Add the options that say what a flow is made of; one that is not given stays out of the namespace.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Parser of the command.
+    cell : str
+        Cell where none is named.
+    note : str
+        What is to be said of the default of --repetitions.
+    """
+    add_name(parser, "--cell", CELLS, cell, "kind of spline")
+    add_name(parser, "--masking", MASKS, None, f"which coordinates each cell transforms{_default('masking')}")
+    for flag, text in (
+        ("--n-bins", "bins of each spline"),
+        ("--d-hidden", "neurons a hidden layer"),
+        ("--n-hidden", "hidden layers of each network"),
+        ("--repetitions", "times that the sequence of masks is repeated"),
+    ):
+        name = flag.removeprefix("--").replace("-", "_")
+        default = note if name == "repetitions" and note else _default(name)
+        parser.add_argument(flag, type=int, default=argparse.SUPPRESS, metavar="N", help=f"{text}{default}")
+    add_name(parser, "--dtype", DTYPES, None, f"precision of the networks{_default('dtype')}")
+
+
+def _default(name: str) -> str:
+    return f" (default: {getattr(Architecture, name)})"
+
+
+def flow_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the arguments of `Flow`, besides d and cell, that `add_architecture` has found."""
+    names = ("masking", "n_bins", "d_hidden", "n_hidden", "repetitions", "dtype")
+    return {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

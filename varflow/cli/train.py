@@ -9,9 +9,11 @@ from varflow.cli.options import (
     add_architecture,
     add_checkpoint,
     add_command,
+    add_machine,
     add_name,
     check_different,
     checkpoint_settings,
+    flow_options,
     parse_bounds,
     parse_fraction,
     stopped_by_signals,
@@ -40,7 +42,8 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument("-o", "--output", required=True, metavar="FLOW", help="file for the trained flow")
     add_name(parser, "--loss", LOSSES, "variance", "what is made small")
-    add_architecture(parser, "--hidden", "--layers", "--bins")
+    add_architecture(parser)
+    add_machine(parser)
     parser.add_argument(
         "--epochs", type=int, default=50, metavar="N", help="how often the points are gone through"
     )
@@ -67,9 +70,8 @@ def _train(options: argparse.Namespace) -> None:
     check_writable(options.output)  # first: training for hours and then no place to write
     train, test = data.split(options.holdout, options.seed)
     flow = Flow(
-        data.d, options.cell, options.masking, options.n_bins, options.d_hidden, options.n_hidden,
-        dtype=options.dtype, seed=options.seed, bounds=data.bounds, threads=options.threads,
-        backend=options.backend,
+        data.d, options.cell, **flow_options(options), seed=options.seed, bounds=data.bounds,
+        threads=options.threads, backend=options.backend,
     )  # fmt: skip
     trainer = BasicStatefulTrainer(
         flow, loss=options.loss, n_epochs=options.epochs, minibatch_size=options.batch, optim=optim,
