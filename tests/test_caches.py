@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import varflow
@@ -105,6 +106,15 @@ def test_the_process_that_compiles_computes_the_same_bits_as_those_that_find_the
     cold, err = output(start(MAPS, NUMBA_CACHE_DIR=tmp_path / "cache"))
     assert err.count("compiling kernels") == 1
     assert output(start(MAPS, NUMBA_CACHE_DIR=tmp_path / "cache")) == (cold, "")
+
+
+def test_plain_products_give_what_blocks_give_and_have_entries_of_their_own(tmp_path):
+    code = SAMPLE.replace("print(x.tobytes().hex(), logqx.tobytes().hex())", "print(*x.ravel(), *logqx)")
+    blocked, _ = output(start(code))
+    plain, err = output(start(code, VARFLOW_PLAIN_PRODUCTS=1, NUMBA_CACHE_DIR=tmp_path))
+    assert err.count("compiling kernels") == 1
+    found, expected = (np.array(text.split(), float) for text in (plain, blocked))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.slow  # it compiles the map eight times

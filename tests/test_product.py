@@ -54,6 +54,23 @@ def test_product(product, n, k, m, dtype, seed, is_transposed, start_kind):
     assert np.isnan(around).sum() == around.size - c.size  # nothing else was written
 
 
+@pytest.fixture(scope="module")
+def both_products():
+    kinds = ["T[:,:], T[:,:], T[:,:], T[:,:], T[:,:], T"]
+    return [compiled_for(one, *kinds) for one in (products.blocked_product, products.plain_product)]
+
+
+@given(sizes, sizes, sizes, dtypes, seeds, st.sampled_from([1.0, 0.01]))
+def test_plain_loops_agree_with_blocks(both_products, n, k, m, dtype, seed, closed):
+    rng = np.random.default_rng(seed)
+    a, b, start, gate = (rng.normal(size=shape).astype(dtype) for shape in ((n, k), (k, m), (n, m), (n, m)))
+    blocked, plain = np.empty((2, n, m), dtype)
+    for product, c in zip(both_products, (blocked, plain), strict=True):
+        product(c, start, a, b, gate, np.dtype(dtype).type(closed))
+    terms = np.abs(a) @ np.abs(b) + np.abs(start)
+    assert (np.abs(blocked - plain) <= (k + 2) * np.finfo(dtype).eps * terms).all()
+
+
 @given(sizes, sizes, sizes, dtypes, seeds, st.booleans())
 def test_gated_product(product, gated_product, n, k, m, dtype, seed, gates_itself):
     rng = np.random.default_rng(seed)

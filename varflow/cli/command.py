@@ -1,7 +1,9 @@
 """The command `varflow`: it runs what the arguments name, and tells what went wrong in a line."""
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from varflow._version import __version__
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.written = []  # files
     try:
-        options.run(options)
+        with _log_on_stderr():
+            options.run(options)
     except (OSError, ValueError, TypeError, ImportError, MemoryError, BackendError, FunctionError) as error:
         return fail(error, USAGE_ERROR, error)
     except TrainingInterruption as error:
@@ -46,6 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         return fail(_interrupted(options), 130, interrupt)
     return 0
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Print what varflow logs, warnings and worse, each in a line that begins with its name."""
+    logger, handler = logging.getLogger("varflow"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("varflow: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _interrupted(options: argparse.Namespace) -> str:

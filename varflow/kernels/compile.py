@@ -1,7 +1,8 @@
 """How kernels are compiled, where the machine code is kept, and the word that it takes a while."""
 
 import hashlib
-import sys
+import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,6 +15,12 @@ from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+
+logger = logging.getLogger(__name__)
+
+# Products of matrices in plain loops, instead of the code that product.py writes for the processor: to find
+# out whether that is at fault where a new processor, or a new version of LLVM, gives wrong numbers.
+IS_PLAIN = bool(os.environ.get("VARFLOW_PLAIN_PRODUCTS"))
 
 # Sums may be reordered and products contracted, which vectorises them. Not among the liberties: to assume
 # that no NaN and no infinity occurs ("nnan", "ninf"), because that deletes every test for them.
@@ -66,7 +73,7 @@ inlined: Any = numba.njit(inline="always")  # for what returns a view, which it 
 
 # Of all kernels: what an entry of the cache is good for.
 SOURCES = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))) + bytes([IS_PLAIN])
 ).hexdigest()
 
 
@@ -125,7 +132,7 @@ class _Entries:
 
 
 class _Announcement(event.Listener):
-    """Says once a process, on stderr, that kernels are being compiled."""
+    """Says once a process, in the log, that kernels are being compiled: it takes half a minute."""
 
     is_due = True
 
@@ -133,9 +140,7 @@ class _Announcement(event.Listener):
         module = event.data["dispatcher"].py_func.__module__ or ""  # what exec made has None
         if self.is_due and module.startswith("varflow.kernels."):
             self.is_due = False
-            print(
-                "varflow: compiling kernels; later starts find them in the cache", file=sys.stderr, flush=True
-            )
+            logger.warning("compiling kernels; later starts find them in the cache")
 
     def on_end(self, event: event.Event) -> None:
         """Nothing: only the start is worth a word."""

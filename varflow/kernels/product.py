@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from varflow.kernels.compile import device_function, inlined, kernel
+from varflow.kernels.compile import IS_PLAIN, device_function, inlined, kernel
 
 VECTOR_BYTES = 64  # LLVM takes several registers where they are smaller
 # Rows and vectors of a block: 24 of the 32 registers of AVX-512 hold sums, 12 of the 16 of AVX2.
@@ -146,7 +146,8 @@ _single = _strip(1, lambda itemsize: 1)
 
 
 @device_function
-def _product(c, start, a, b, gate, closed):
+def blocked_product(c, start, a, b, gate, closed):
+    """C = S + A B where the gate is positive, `closed` times that elsewhere; matrices of any strides."""
     m = c.shape[1]
     n_lanes = VECTOR_BYTES // c.itemsize
     j = 0
@@ -159,6 +160,20 @@ def _product(c, start, a, b, gate, closed):
     while j < m:
         _single(c[:, j:], start[:, j:], a, b[:, j:], gate[:, j:], closed)
         j += 1
+
+
+@device_function
+def plain_product(c, start, a, b, gate, closed):
+    """Do what `blocked_product` does, in plain loops."""
+    for i in range(c.shape[0]):
+        for j in range(c.shape[1]):
+            total = start[i, j]
+            for k in range(b.shape[0]):
+                total += a[i, k] * b[k, j]
+            c[i, j] = total if closed == 1 or gate[i, j] > 0 else closed * total
+
+
+_product = plain_product if IS_PLAIN else blocked_product
 
 
 @intrinsic
@@ -242,7 +257,7 @@ def transpose(out, matrix):
     """Set out (m, n) to the transpose of matrix (n, m); the last axes of both are contiguous."""
     n, m = matrix.shape
     size = VECTOR_BYTES // out.itemsize
-    n_whole, m_whole = n // size * size, m // size * size
+    n_whole, m_whole = (0, 0) if IS_PLAIN else (n // size * size, m // size * size)
     for i in range(0, n_whole, size):
         for j in range(0, m_whole, size):
             _transpose_block(out[j:, i:], matrix[i:, j:])

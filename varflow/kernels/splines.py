@@ -110,24 +110,34 @@ def pwlinear_activate(logits, largest):
 
 
 @device_function
+def pwlinear_bin(position, n_bins):
+    """Number of the bin in which a position, x times the bins, lies; of two that meet there, the right one.
+
+    It is found once. Asking each bin whether x lies between its edges would not do where a compiler fuses
+    the product and the difference: what is rounded once in one bin and twice in the next falls in neither.
+    """
+    return type(position)(min(int(position), n_bins - 1))
+
+
+@device_function
 def pwlinear_forward(z, slope, values, x, scratch):
     """Piecewise-linear map, bins of equal width in x (Müller et al., arXiv 1808.03856, section 4.1)."""
     n_bins, m = values.shape
     real = x.dtype.type
     zero, one = real(0), real(1)
-    total, position = scratch[0], scratch[1]
+    total, position, own_bin = scratch[0], scratch[1], scratch[2]
     for i in range(m):
         z[i] = zero
         total[i] = zero
         slope[i] = zero
-        position[i] = x[i] * real(n_bins)  # rounded once: so exactly one bin finds x within its edges
+        position[i] = x[i] * real(n_bins)
+        own_bin[i] = pwlinear_bin(position[i], n_bins)
     for j in range(n_bins):
-        is_last = j == n_bins - 1
         for i in range(m):
             inside = position[i] - real(j)  # of x, from the left edge of bin j
             z[i] += values[j, i] * min(max(inside, zero), one)
             total[i] += values[j, i]
-            slope[i] += values[j, i] if inside >= zero and (inside < one or is_last) else zero
+            slope[i] += values[j, i] if own_bin[i] == real(j) else zero
     for i in range(m):
         over_total = one / total[i]
         z[i] = min(z[i] * over_total, one)
@@ -140,10 +150,11 @@ def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
     n_bins, m = values.shape
     real = x.dtype.type
     zero, one = real(0), real(1)
-    rising, falling, position = scratch[0], scratch[1], scratch[2]
+    rising, falling, position, own_bin = scratch[0], scratch[1], scratch[2], scratch[3]
     for i in range(m):
         rising[i] = zero
         position[i] = x[i] * real(n_bins)
+        own_bin[i] = pwlinear_bin(position[i], n_bins)
     for j in range(n_bins):
         for i in range(m):
             rising[i] += values[j, i]
@@ -152,10 +163,9 @@ def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
         rising[i] = dz[i] * over_total
         falling[i] = (dz[i] * z[i] + dlog_slope[i]) * over_total
     for j in range(n_bins):
-        is_last = j == n_bins - 1
         for i in range(m):
             inside = position[i] - real(j)
-            here = dlog_slope[i] if inside >= zero and (inside < one or is_last) else zero
+            here = dlog_slope[i] if own_bin[i] == real(j) else zero
             dlogits[j, i] = values[j, i] * (rising[i] * min(max(inside, zero), one) - falling[i]) + here
     for i in range(m):
         dx[i] = dz[i] * slope[i]

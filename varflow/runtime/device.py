@@ -1,23 +1,27 @@
 """Arrays on a GPU, and the launch of kernels there."""
 
+import threading
 from typing import Any
 
 import numpy as np
 from numba import config, cuda
 
-from varflow.kernels.cuda import THREADS
+from varflow.kernels.cuda import THREADS, point_kernel
 
-__all__ = ["as_device_array", "launch", "to_device", "to_host", "value_at_each"]
+__all__ = ["as_device_array", "launch", "point_kernel", "to_device", "to_host", "value_at_each"]
+
+_configuring = threading.Lock()
 
 
 def launch(kernel: Any, grid: int | tuple[int, int], *arguments: Any) -> None:
     """Start a kernel on so many blocks, without numba's warning that more would fill the GPU better."""
-    warns = getattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 0)
-    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-    try:
-        configured = kernel[grid, THREADS]
-    finally:
-        config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
+    with _configuring:  # two threads at once would leave the host's setting as the other had it
+        warns = getattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 0)
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+        try:
+            configured = kernel[grid, THREADS]
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
     configured(*arguments)
 
 
