@@ -1,6 +1,6 @@
-"""Varflow beside ZüNIS on this machine, in turn in one run; a table in Markdown.
+"""Varflow beside ZüNIS on this machine, in turn in one run: a line of JSON a case, also kept in `results`.
 
-usage: python tests/benchmarks/beside_zunis.py speed|accuracy --zunis-python PYTHON
+    python tests/benchmarks/beside_zunis.py speed|accuracy --zunis-python PYTHON
 
 PYTHON is the interpreter of an environment that has ZüNIS 0.3 and PyTorch. Both run in processes of their
 own, on all cores and in float32; figures are medians over the rounds, since machines are noisy.
@@ -15,6 +15,9 @@ import subprocess
 import sys
 from statistics import median
 
+from results import peer_versions, record
+
+PEERS = "zunis", "torch"
 SPEED_CASES = {
     "d=4, batch 1000, 3 x 64, checkerboard": (4, 1000, 64, 3, "checkerboard"),
     "d=8, batch 10 000, 3 x 64, iflow": (8, 10_000, 64, 3, "iflow"),
@@ -104,9 +107,8 @@ def run(python: str, code: str, **options: object) -> dict:
 
 
 def speed(zunis_python: str, rounds: int) -> None:
-    """Print seconds and ratios for each case."""
-    print("| case | parameters | step, ZüNIS | step, varflow | ratio | sampling, ratio | roofline |")
-    print("|---|---|---|---|---|---|---|")
+    """Measure seconds and ratios for each case."""
+    peers = peer_versions(zunis_python, PEERS)
     for name, (d, batch, d_hidden, n_hidden, masking) in SPEED_CASES.items():
         options = {"d": d, "batch": batch, "d_hidden": d_hidden, "n_hidden": n_hidden, "n_bins": 10,
                    "masking": masking, "seed": 0}  # fmt: skip
@@ -115,42 +117,50 @@ def speed(zunis_python: str, rounds: int) -> None:
             for _ in range(rounds)
         ]
         assert all(zunis["n_params"] == ours["n_params"] for zunis, ours in pairs)
-        steps = [median(pair[k]["step_s"] for pair in pairs) * 1e3 for k in (0, 1)]
-        ratios = [median(zunis[key] / ours[key] for zunis, ours in pairs) for key in ("step_s", "sample_s")]
-        roofline = median(ours["roofline_share"] for _, ours in pairs)
-        n_params = pairs[0][1]["n_params"]
-        print(f"| {name} | {n_params:,} | {steps[0]:.2f} ms | {steps[1]:.2f} ms | {ratios[0]:.1f} "
-              f"| {ratios[1]:.1f} | {roofline:.0%} |", flush=True)  # fmt: skip
+        report("speed", name, peers, {
+            "rounds": rounds,
+            "n_params": pairs[0][1]["n_params"],
+            "zunis_step_s": median(zunis["step_s"] for zunis, _ in pairs),
+            "varflow_step_s": median(ours["step_s"] for _, ours in pairs),
+            "step_ratio": median(zunis["step_s"] / ours["step_s"] for zunis, ours in pairs),
+            "sample_ratio": median(zunis["sample_s"] / ours["sample_s"] for zunis, ours in pairs),
+            "roofline_share": median(ours["roofline_share"] for _, ours in pairs),
+        })  # fmt: skip
 
 
 def accuracy(zunis_python: str, rounds: int) -> None:
-    """Print held-out variance losses over seeds for each integrand."""
+    """Measure held-out variance losses over seeds for each integrand."""
     import tempfile
     from pathlib import Path
 
     import numpy as np
     from integrands import camel4, circles
 
-    print("| integrand | held-out loss, ZüNIS | held-out loss, varflow | seconds, ZüNIS | seconds, varflow |")
-    print("|---|---|---|---|---|")
+    peers = peer_versions(zunis_python, PEERS)
     for f, d in ((camel4, 4), (circles, 2)):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "points.npz"
             x, x_test = np.random.default_rng(0).random((2, 200_000, d))
             np.savez(path, x=x, fx=f(x) / f(x).mean(), x_test=x_test, fx_test=f(x_test) / f(x).mean())
-            results = []
+            pairs = []
             for seed in range(rounds):
                 options = {"d": d, "batch": 2000, "d_hidden": 64, "n_hidden": 3, "n_bins": 10, "seed": seed,
                            "masking": "iflow", "n_epochs": 4, "data": str(path)}  # fmt: skip
-                results.append((run(zunis_python, ZUNIS + ZUNIS_ACCURACY, **options),
-                                run(sys.executable, VARFLOW_ACCURACY, **options)))  # fmt: skip
-        losses, seconds = (
-            [median(pair[k][key] for pair in results) for k in (0, 1)] for key in ("loss", "seconds")
-        )
-        print(
-            f"| {f.__name__} | {losses[0]:.4f} | {losses[1]:.4f} | {seconds[0]:.1f} | {seconds[1]:.1f} |",
-            flush=True,
-        )
+                pairs.append((run(zunis_python, ZUNIS + ZUNIS_ACCURACY, **options),
+                              run(sys.executable, VARFLOW_ACCURACY, **options)))  # fmt: skip
+        report("held_out", {camel4: "camel4", circles: "circles"}[f], peers, {
+            "rounds": rounds,
+            "zunis_loss": median(zunis["loss"] for zunis, _ in pairs),
+            "varflow_loss": median(ours["loss"] for _, ours in pairs),
+            "zunis_s": median(zunis["seconds"] for zunis, _ in pairs),
+            "varflow_s": median(ours["seconds"] for _, ours in pairs),
+        })  # fmt: skip
+
+
+def report(benchmark: str, case: str, peers: dict[str, str], figures: dict[str, float]) -> None:
+    """Print figures and keep them."""
+    print(json.dumps({"case": case, **figures}), flush=True)
+    record(benchmark, case, figures, peers=peers)
 
 
 def main() -> None:

@@ -3,18 +3,20 @@
     python tests/benchmarks/cells.py accuracy [--seeds 3]
     python tests/benchmarks/cells.py speed [--rounds 9] [--zunis-python PYTHON]
 
-Both print a table. `accuracy` trains flows with the same network, number of logits, optimiser and steps on
-the same uniform points and compares the standard deviation of f/q a fresh point, in units of the integral.
-`speed` compares training steps; PYTHON has ZüNIS installed (zunis and PyTorch).
+Both print a line of JSON for each case, also kept in `results`. `accuracy` trains flows with the same
+network, number of logits, optimiser and steps on the same uniform points and compares the standard deviation
+of f/q a fresh point, in units of the integral. `speed` compares training steps; PYTHON has ZüNIS installed
+(zunis and PyTorch).
 """
 
 import argparse
-from statistics import geometric_mean, median
+from statistics import median
 from time import perf_counter
 
 import integrands
 import numpy as np
-from beside_zunis import ZUNIS, ZUNIS_SPEED, run
+from beside_zunis import PEERS, ZUNIS, ZUNIS_SPEED, report, run
+from results import peer_versions
 
 import varflow as vf
 
@@ -39,19 +41,11 @@ def trained_sigma(cell: str, name: str, seed: int) -> float:
 
 
 def accuracy(n_seeds: int) -> None:
-    """Print the table of standard deviations, and what they are divided by."""
-    print("| integrand | pwlinear | pwquad | rqs | pwlinear / pwquad | pwlinear / rqs |")
-    print("|---|---|---|---|---|---|")
-    gains: dict[str, list[float]] = {"pwquad": [], "rqs": []}
+    """Measure standard deviations, medians over seeds."""
     for name in INTEGRANDS:
         found = {cell: [trained_sigma(cell, name, seed) for seed in range(n_seeds)] for cell in N_BINS}
-        sigma = {cell: median(values) for cell, values in found.items()}
-        for cell, values in gains.items():
-            values.append(sigma["pwlinear"] / sigma[cell])
-        columns = [f"{sigma[cell]:.4f}" for cell in N_BINS] + [f"{gains[cell][-1]:.2f}" for cell in gains]
-        print(f"| {name} | {' | '.join(columns)} |", flush=True)
-    means = " | ".join(f"{geometric_mean(values):.2f}" for values in gains.values())
-    print(f"| geometric mean | | | | {means} |")
+        medians = {cell: median(values) for cell, values in found.items()}
+        report("cells_accuracy", name, {}, {"seeds": n_seeds, **medians})
 
 
 def step_timer(cell: str, n_bins: int):
@@ -72,13 +66,16 @@ def step_timer(cell: str, n_bins: int):
 
 
 def speed(rounds: int, zunis_python: str | None) -> None:
-    """Print the table of steps: cells in turn in one process, then pwquad beside ZüNIS's."""
+    """Time steps: cells in turn in one process, then pwquad beside ZüNIS's."""
     timers = {cell: step_timer(cell, n_bins) for cell, n_bins in N_BINS.items()}
     times = [{cell: timed() for cell, timed in timers.items()} for _ in range(rounds)]
-    print("| cell | bins | step | of pwlinear's |\n|---|---|---|---|")
     for cell, n_bins in N_BINS.items():
-        ratio = median(seconds[cell] / seconds["pwlinear"] for seconds in times)
-        print(f"| {cell} | {n_bins} | {median(s[cell] for s in times) * 1e3:.1f} ms | {ratio:.2f} |")
+        report("cells_speed", cell, {}, {
+            "rounds": rounds,
+            "n_bins": n_bins,
+            "step_s": median(seconds[cell] for seconds in times),
+            "of_pwlinear": median(seconds[cell] / seconds["pwlinear"] for seconds in times),
+        })  # fmt: skip
     if zunis_python is None:
         return
     options = {"d": 8, "batch": 10_000, "d_hidden": 64, "n_hidden": 3, "n_bins": 10, "masking": "iflow",
@@ -88,10 +85,13 @@ def speed(rounds: int, zunis_python: str | None) -> None:
         pairs.append((run(zunis_python, ZUNIS + ZUNIS_SPEED, **options), timed()))
     n_params = vf.Flow(8, "pwquad", "iflow", 10, 64, 3).n_params
     assert all(zunis["n_params"] == n_params for zunis, _ in pairs)
-    zunis_s, ours_s = (median(values) for values in zip(*((z["step_s"], s) for z, s in pairs), strict=True))
-    ratio = median(zunis["step_s"] / ours for zunis, ours in pairs)
-    print(f"\npwquad, 10 bins, {n_params:,} parameters: ZüNIS {zunis_s * 1e3:.1f} ms, "
-          f"varflow {ours_s * 1e3:.1f} ms, ratio {ratio:.1f}")  # fmt: skip
+    report("cells_zunis", "pwquad, 10 bins", peer_versions(zunis_python, PEERS), {
+        "rounds": rounds,
+        "n_params": n_params,
+        "zunis_step_s": median(zunis["step_s"] for zunis, _ in pairs),
+        "varflow_step_s": median(ours for _, ours in pairs),
+        "ratio": median(zunis["step_s"] / ours for zunis, ours in pairs),
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

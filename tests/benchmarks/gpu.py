@@ -1,12 +1,12 @@
-"""Varflow's training step on a GPU beside ZüNIS's in PyTorch, eager and as a CUDA graph; a table in Markdown.
+"""Varflow's training step on a GPU beside ZüNIS's in PyTorch, eager and as a CUDA graph.
 
-usage: python tests/benchmarks/gpu.py --torch-python PYTHON [--rounds 3] [case ...]
+    python tests/benchmarks/gpu.py --torch-python PYTHON [--rounds 3] [case ...]
 
 PYTHON is the interpreter of an environment that has PyTorch with CUDA; `torch_step.py` beside this file runs
 there. The three take turns in one run, each in a process of its own, in float32 (varflow's coordinates in
 float64: precision "mixed"); figures are medians over the rounds of medians by device events. The float32
 rate and the memory bandwidth of the GPU are measured in the same run: a step costs 6 floating-point
-operations a parameter and row.
+operations a parameter and row. Prints a line of JSON for each case, also kept in `results`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
+from results import peer_versions, record
 
 import varflow as vf
 from varflow.runtime.backend import missing
@@ -137,7 +138,7 @@ def compare(name: str, case: dict[str, Any], python: str, n_rounds: int) -> dict
 
 
 def main() -> None:
-    """Parse arguments, run the cases and print the table."""
+    """Parse arguments and run the cases."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -157,18 +158,21 @@ def main() -> None:
         parser.error("--torch-python is needed")
     if reason := missing():
         parser.error(f"no GPU to measure: {reason}")
+    gpu = cuda.get_current_device().name
+    machine = {"gpu": gpu.decode() if isinstance(gpu, bytes) else gpu}
+    peers = peer_versions(arguments.torch_python, ["torch"])
     most = ceilings()
-    print(f"float32 rate {most['tflop_s']:.1f} TFLOP/s, memory bandwidth {most['tb_s']:.2f} TB/s\n")
-    print(
-        "| case | varflow, ms | eager, ms | graph, ms | eager/varflow | graph/varflow | of the float32 rate |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print(json.dumps(most), flush=True)
+    record("gpu", "device", {**machine, **most}, machine=machine)
     for name in arguments.cases or CASES:
         found = compare(name, CASES[name], arguments.torch_python, arguments.rounds)
-        times = [found[which] for which in ("varflow", "eager", "graph")]
-        ratios = [time / times[0] for time in times[1:]]
-        columns = [f"{1e3 * time:.3f}" for time in times] + [f"{ratio:.1f}" for ratio in ratios]
-        print(f"| {name} | {' | '.join(columns)} | {found['tflop_s'] / most['tflop_s']:.0%} |", flush=True)
+        figures = {
+            "rounds": arguments.rounds,
+            **{f"{which}_s": found[which] for which in ("varflow", "eager", "graph")},
+            "rate_share": found["tflop_s"] / most["tflop_s"],
+        }
+        print(json.dumps({"case": name, **figures}), flush=True)
+        record("gpu", name, figures, peers=peers, machine=machine)
 
 
 if __name__ == "__main__":

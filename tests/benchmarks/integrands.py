@@ -1,10 +1,16 @@
-"""Published test integrands on the unit cube: (n, d) -> (n,), with their integrals and what others needed."""
+"""Test integrands on the unit cube: (n, d) -> (n,), with their integrals.
+
+`IFLOW` and `CAMEL` are published, with what others needed; `CHEAP` are eight shapes that cost little, for
+comparisons in seconds.
+"""
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from scipy.integrate import quad
 from scipy.special import erf
 
 WIDTH = 0.2  # of the Gaussians of arXiv 2001.05486, sqrt(2) standard deviations
@@ -65,6 +71,59 @@ def zunis_camel(x: np.ndarray, sigma: float) -> np.ndarray:
     """Two normal densities on the diagonal (Deutschmann and Götz, arXiv 2401.09069)."""
     peaks = (np.exp(-np.sum((x - center) ** 2, axis=1) / (2 * sigma**2)) for center in (0.25, 0.75))
     return sum(peaks) / (sigma * np.sqrt(2 * np.pi)) ** x.shape[1]
+
+
+RIDGE_WIDTH = 0.05
+CORRELATION, DEVIATION = 0.9, 0.08  # of the correlated Gaussian
+MASSES, DECAY_WIDTH = (0.7, 1.1), 0.02  # of the resonances in sums of two coordinates
+SHELL_RADIUS, SHELL_WIDTH = 0.3, 0.02
+STEEPNESS = 5.0  # of the corner peak
+NARROW_WIDTH, NARROW_CENTRE = 0.05, np.array([0.35, 0.6, 0.45, 0.3, 0.65, 0.5])
+
+
+def ridge(x: np.ndarray) -> np.ndarray:
+    """Ridges along the diagonals of two planes, in four dimensions."""
+    return np.exp(-((x[:, 0] - x[:, 1]) ** 2 + (x[:, 2] - x[:, 3]) ** 2) / RIDGE_WIDTH**2)
+
+
+def correlated_gaussian(x: np.ndarray) -> np.ndarray:
+    """Normal density in the middle, each pair of coordinates with the same correlation."""
+    d = x.shape[1]
+    y = (x - 0.5) / DEVIATION
+    along = 1 + (d - 1) * CORRELATION  # eigenvalues of the correlation matrix
+    across = 1 - CORRELATION
+    mean = y.mean(axis=1)
+    form = d * mean**2 / along + np.sum((y - mean[:, None]) ** 2, axis=1) / across
+    norm = np.sqrt((2 * np.pi) ** d * along * across ** (d - 1)) * DEVIATION**d
+    return np.exp(-0.5 * form) / norm
+
+
+def breit_wigner(s: np.ndarray, mass: float) -> np.ndarray:
+    """Resonance at s = mass."""
+    return DECAY_WIDTH / ((s - mass) ** 2 + DECAY_WIDTH**2)
+
+
+def resonances(x: np.ndarray) -> np.ndarray:
+    """Product of two resonances, each in the sum of two of four coordinates."""
+    first, second = x[:, 0] + x[:, 1], x[:, 2] + x[:, 3]
+    return breit_wigner(first, MASSES[0]) * breit_wigner(second, MASSES[1])
+
+
+def shell(x: np.ndarray) -> np.ndarray:
+    """Gaussian shell around the middle."""
+    radius = np.sqrt(np.sum((x - 0.5) ** 2, axis=1))
+    return np.exp(-((radius - SHELL_RADIUS) ** 2) / SHELL_WIDTH**2)
+
+
+def corner(x: np.ndarray) -> np.ndarray:
+    """Peak in a corner (Genz, "Testing multidimensional integration routines", 1984, his third family)."""
+    return (1 + STEEPNESS * np.sum(x, axis=1)) ** -(x.shape[1] + 1.0)
+
+
+def narrow_peak(x: np.ndarray) -> np.ndarray:
+    """One narrow Gaussian off the middle of six dimensions."""
+    norm = (NARROW_WIDTH * np.sqrt(np.pi)) ** x.shape[1]
+    return np.exp(-np.sum((x - NARROW_CENTRE) ** 2, axis=1) / NARROW_WIDTH**2) / norm
 
 
 # What the other benchmarks take, each for the number of dimensions in its name.
@@ -169,4 +228,41 @@ CAMEL = {  # arXiv 2401.09069, whose table is `benchmarks_03` of its code
         (8, 0.7434, 7.2),
         (16, 0.9112, 2.8),
     ]
+}
+
+
+def _resonance(mass: float) -> float:
+    """Integral of a resonance in the sum of two coordinates, whose density is a triangle."""
+    nodes = sorted([0.0, mass - DECAY_WIDTH, mass, mass + DECAY_WIDTH, 1.0, 2.0])
+    return sum(
+        quad(lambda s: (1 - abs(s - 1)) * breit_wigner(s, mass), *piece, epsabs=0, epsrel=1e-12)[0]
+        for piece in pairwise(nodes)
+    )
+
+
+def _shell(d: int) -> float:
+    """Integral of the shell over four dimensions; what the cube cuts off is below 10^-40."""
+    if d != 4:
+        raise ValueError(f"the area of the sphere is that of four dimensions, got {d}")
+    radial = quad(
+        lambda r: r**3 * np.exp(-((r - SHELL_RADIUS) ** 2) / SHELL_WIDTH**2), 0, 0.5,
+        points=[SHELL_RADIUS], epsabs=0, epsrel=1e-12,
+    )[0]  # fmt: skip
+    return 2 * np.pi**2 * radial
+
+
+def _ridge() -> float:
+    root = RIDGE_WIDTH * np.sqrt(np.pi) * erf(1 / RIDGE_WIDTH)
+    return (root - RIDGE_WIDTH**2 * (1 - np.exp(-1 / RIDGE_WIDTH**2))) ** 2
+
+
+CHEAP = {
+    "two peaks": Case(4, camel, IFLOW["camel4"].exact, {}),
+    "ridge": Case(4, ridge, _ridge(), {}),
+    "correlated Gaussian": Case(6, correlated_gaussian, 1.0, {}),  # less 10^-9 beyond the cube
+    "resonances": Case(4, resonances, _resonance(MASSES[0]) * _resonance(MASSES[1]), {}),
+    "rings": IFLOW["circles"],
+    "shell": Case(4, shell, _shell(4), {}),
+    "corner": Case(5, corner, 1 / float(np.prod(1 + STEEPNESS * np.arange(6))), {}),
+    "narrow peak": Case(6, narrow_peak, float(np.prod([_share(c, NARROW_WIDTH) for c in NARROW_CENTRE])), {}),
 }

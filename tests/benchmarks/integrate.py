@@ -1,4 +1,4 @@
-"""What integration needs on published integrands, one line of JSON a case.
+"""What integration needs on published integrands: a line of JSON for each run; cases are kept in `results`.
 
     python tests/benchmarks/integrate.py published [case ...] [--seeds 5]
     python tests/benchmarks/integrate.py accuracy [case ...] [--seeds 1] [--cell CELL]
@@ -10,7 +10,7 @@
     python tests/benchmarks/integrate.py settings [case ...] [--seeds 2]
 
 `published` integrates to the tolerance of the literature and compares the calls of f with the fewest that
-i-flow, VEGAS or Foam needed; its last line has medians. `accuracy` trains with 300 000 calls and gives the
+i-flow, VEGAS or Foam needed, by medians over seeds. `accuracy` trains with 300 000 calls and gives the
 standard deviation a point, in units of the integral, over 100 000 fresh ones. `pulls` gives mean and standard
 deviation of (mean - exact)/sdev over seeds. `narrow` integrates Gaussians somewhere in many dimensions, whose
 integral is 1. `overhead` times a call of an f that costs nothing. `defaults` is `accuracy` for flows that
@@ -32,6 +32,7 @@ from unittest.mock import patch
 
 import numpy as np
 from integrands import CAMEL, IFLOW, Case
+from results import record
 
 import varflow as vf
 from varflow.integration import survey
@@ -106,15 +107,24 @@ def integrated(case: Case, seed: int) -> Line:
 
 
 def published(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
-    """Compare calls with the best of the literature; the last line has the medians of each case."""
-    medians = {}
+    """Compare calls with the best of the literature."""
+    found = []
     for name, case in cases.items():
         lines = []
         for seed in range(n_seeds):
             lines.append(integrated(case, seed))
             yield {"case": name, "seed": seed, **lines[-1]}
-        medians[name] = {key: median(line[key] for line in lines) for key in MEDIANS}
-    yield {"medians": medians}
+        medians = {key: median(line[key] for line in lines) for key in MEDIANS}
+        record("published", name, {"seeds": n_seeds, **medians})
+        found += [line["pull"] for line in lines]
+    if cases.keys() == IFLOW.keys():
+        largest = max(map(abs, found))
+        record("pulls", "published", {**scatter(found), "largest": largest})
+
+
+def scatter(found: list[float]) -> Line:
+    """Number, mean and standard deviation of pulls."""
+    return {"seeds": len(found), "mean": fmean(found), "sdev": stdev(found)}
 
 
 def trained_and_sampled(case: Case, seed: int, n_training: int = N_TRAINING, **options: Any) -> Line:
@@ -141,10 +151,14 @@ def trained_and_sampled(case: Case, seed: int, n_training: int = N_TRAINING, **o
 def accuracy(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
     """Give the standard deviation a point after training."""
     options = {} if cell is None else {"flow": cell}
+    benchmark = "accuracy" if cell is None else f"accuracy_{cell}"
     for name, case in cases.items():
+        lines = []
         for seed in range(n_seeds):
-            line = trained_and_sampled(case, seed, **options)
-            yield {"case": name, "seed": seed, **line, "zunis_gain": case.zunis_gain}
+            lines.append(trained_and_sampled(case, seed, **options))
+            yield {"case": name, "seed": seed, **lines[-1], "zunis_gain": case.zunis_gain}
+        medians = {key: median(line[key] for line in lines) for key in ("sigma", "ess", "train_s")}
+        record(benchmark, name, {"seeds": n_seeds, **medians})
 
 
 def short_training(case: Case, **options: Any) -> float:
@@ -172,7 +186,7 @@ def varied(
         lines[name] = [trained_and_sampled(case, seed, n_training, **options) for seed in range(n_seeds)]
     logs = {name: fmean(math.log(line["sigma"]) for line in of_case) for name, of_case in lines.items()}
     return {
-        "changed": changed,
+        "seeds": n_seeds,
         **{f"sigma_{name}": math.exp(log) for name, log in logs.items()},
         "sigma": math.exp(fmean(logs.values())),
         "train_s": sum(fmean(line["train_s"] for line in of_case) for of_case in lines.values()),
@@ -182,13 +196,17 @@ def varied(
 def defaults(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
     """Change one setting of the flow at a time."""
     for changed, options in VARIANTS.items():
-        yield varied(changed, cases, n_seeds, **options)
+        line = varied(changed, cases, n_seeds, **options)
+        record("defaults", changed, line)
+        yield {"changed": changed, **line}
 
 
 def equal_seconds(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
     """Do so in the time that the default flow takes."""
     for changed, options in VARIANTS.items():
-        yield varied(changed, cases, n_seeds, equal_seconds=True, **options)
+        line = varied(changed, cases, n_seeds, equal_seconds=True, **options)
+        record("equal_seconds", changed, line)
+        yield {"changed": changed, **line}
 
 
 def settings(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
@@ -197,7 +215,9 @@ def settings(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
         with ExitStack() as stack:
             for name, value in constants.items():
                 stack.enter_context(patch(f"varflow.integration.{name}", value))
-            yield varied(changed, cases, n_seeds)
+            line = varied(changed, cases, n_seeds)
+        record("settings", changed, line)
+        yield {"changed": changed, **line}
 
 
 def pulls(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
@@ -207,7 +227,8 @@ def pulls(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Li
             pull(vf.integrate(case.f, case.d, n_calls=N_PULLS, seed=seed), case.exact)
             for seed in range(n_seeds)
         ]
-        yield {"case": name, "seeds": n_seeds, "mean": fmean(found), "sdev": stdev(found)}
+        record("pulls", name, scatter(found))
+        yield {"case": name, **scatter(found)}
 
 
 def gaussians(centres: np.ndarray, width: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -223,10 +244,12 @@ def gaussians(centres: np.ndarray, width: float) -> Callable[[np.ndarray], np.nd
 
 def narrow(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[Line]:
     """Integrate one or two narrow peaks."""
-    for d, width in NARROW:
-        for n_peaks, seed in product((1, 2), range(n_seeds)):
+    for n_peaks, (d, width) in product((1, 2), NARROW):
+        results = []
+        for seed in range(n_seeds):
             centres = np.random.default_rng(seed).uniform(0.3, 0.7, (n_peaks, d))
             result = vf.integrate(gaussians(centres, width), d, n_calls=N_NARROW, seed=seed)
+            results.append(result)
             yield {
                 "d": d,
                 "width": width,
@@ -237,6 +260,13 @@ def narrow(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator[L
                 "pull": pull(result, 1.0),
                 "warnings": list(result.warnings),
             }
+        figures = {
+            "seeds": n_seeds,
+            "means": [result.mean for result in results],
+            "sdevs": [result.sdev for result in results],
+            "warnings": [list(result.warnings) for result in results],
+        }
+        record("narrow", f"d={d}, width {width:g}, {n_peaks} peak{'s' * (n_peaks - 1)}", figures)
 
 
 def first_coordinate(x: np.ndarray) -> np.ndarray:
@@ -256,7 +286,9 @@ def overhead(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
         begin = perf_counter()
         integrator.refine()
         times.append(perf_counter() - begin)
-    yield {"d": 8, "us_per_call": median(times) / N_OVERHEAD * 1e6}
+    line = {"us_per_call": median(times) / N_OVERHEAD * 1e6}
+    record("overhead", "d=8", line)
+    yield line
 
 
 CHOOSING = {

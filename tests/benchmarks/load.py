@@ -3,9 +3,10 @@
     python tests/benchmarks/load.py [--minutes 60]
 
 Trains flows of all cells in turn with all threads, each by a trainer of its own, on new points each time, and
-looks at the resident memory of the process every second. Prints one line of JSON: minutes, steps, resident
-memory in MB after the first minute (of runs below ten, after a tenth), the largest and smallest from then on,
-and the drift: by how many percent the mean of the last tenth of the samples exceeds that of the first.
+looks at the resident memory of the process every second. Prints one line of JSON, also kept in `results`:
+minutes, steps, resident memory in MB after the first minute (of runs below ten, after a tenth), the largest
+and smallest from then on, and the drift: by how many percent the mean of the last tenth of the samples
+exceeds that of the first.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from statistics import mean
 from time import perf_counter
 
 import numpy as np
+from results import record
 
 import varflow as vf
 from varflow.kernels.splines import CELLS
@@ -95,6 +97,7 @@ def main() -> None:
         "drift_percent": round(100 * (mean(later[-tenth:]) / mean(later[:tenth]) - 1), 2),
     }
     print(json.dumps(line))
+    record("load", f"{minutes:g} minutes", line)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,455 @@
+"""Write the measured figures into the Markdown pages, from the lines that the benchmarks have left.
+
+    python tests/benchmarks/tables.py [--check]
+
+A page has a pair of comments around each table, `<!-- figures: NAME -->` and `<!-- end of figures -->`; what
+stands between them is written here. With `--check` nothing is written: the exit status is 1 if a page
+differs from the lines in `results`.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+from integrands import CHEAP, IFLOW
+from results import ROOT, Line, latest
+
+PAGES = [
+    ROOT / "README.md",
+    Path(__file__).with_name("README.md"),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+LITERATURE = "i-flow, VEGAS and Foam"
+PEERS = {"zunis_pwlinear": "ZüNIS, pwlinear", "zunis_pwquad": "ZüNIS, pwquad", "madnis": "MadNIS",
+         "vegas": "vegas"}  # fmt: skip
+CELLS = "pwlinear", "pwquad", "rqs"
+
+
+# Pieces
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Table in Markdown."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Number with so many significant digits; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:#.{digits}g}".rstrip(".") if 1e-4 <= abs(value) < 10**digits else f"{value:.{digits}g}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Time in milliseconds."""
+    return f"{number(1e3 * seconds)} ms"
+
+
+def span(values: Iterable[float], form: Callable[[float], str] = number) -> str:
+    """Smallest and largest of some numbers."""
+    low, high = form(min(values := list(values))), form(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def percent(value: float) -> str:
+    """Share in percent, with two significant digits below ten."""
+    return f"{100 * value:.2g} %" if value < 0.1 else f"{value:.0%}".replace("%", " %")
+
+
+def figures(benchmark: str) -> dict[str, dict[str, Any]]:
+    """Figures of each case of a benchmark."""
+    return {case: line["figures"] for case, line in latest(benchmark).items()}
+
+
+def provenance(*benchmarks: str) -> str:
+    """Say when, where and by which versions the lines of some benchmarks were measured."""
+    counts: dict[str, int] = {}
+    for benchmark in benchmarks:
+        for line in latest(benchmark).values():
+            text = _circumstances(line)
+            counts[text] = counts.get(text, 0) + 1
+    parts = [f"{text} ({n} {'line' if n == 1 else 'lines'})" for text, n in sorted(counts.items())]
+    return f"*Measured {'; '.join(parts)}.*"
+
+
+def _circumstances(line: Line) -> str:
+    if "source" in line:
+        return f"until {line['date']}, machine and versions not recorded, taken from {line['source']}"
+    machine = dict(line["machine"])
+    where = f"{machine.pop('cpu')}, {machine.pop('cores')} cores"
+    where += "".join(f", {name} {value}" for name, value in machine.items())
+    packages = ", ".join(f"{name} {found}" for name, found in line["versions"].items())
+    return f"on {line['date']} on {where} with {packages}"
+
+
+def shown_name(case: str) -> str:
+    """Name of an integrand as the pages have it."""
+    d, _, sigma = case.removeprefix("zcamel").partition("_")
+    return f"camel, d={d}, {sigma}" if sigma else case
+
+
+# Blocks of the page of tables
+
+
+def speed() -> str:
+    """Training steps and sampling beside ZüNIS."""
+    titles = ["case", "parameters", "step, ZüNIS", "step, varflow", "ratio", "ratio of sampling", "roofline"]
+    rows = [
+        [case, f"{found['n_params']:,}", milliseconds(found["zunis_step_s"]),
+         milliseconds(found["varflow_step_s"]), number(found["step_ratio"], 2),
+         number(found["sample_ratio"], 2), percent(found["roofline_share"])]
+        for case, found in figures("speed").items()
+    ]  # fmt: skip
+    return f"{table(titles, rows)}\n\n{provenance('speed')}"
+
+
+def held_out() -> str:
+    """Losses of equal trainings beside ZüNIS."""
+    titles = ["integrand", "loss, ZüNIS", "loss, varflow", "seconds, ZüNIS", "seconds, varflow"]
+    rows = [
+        [case, *(f"{found[key]:.4f}" for key in ("zunis_loss", "varflow_loss")),
+         *(f"{found[key]:.1f}" for key in ("zunis_s", "varflow_s"))]
+        for case, found in figures("held_out").items()
+    ]  # fmt: skip
+    return f"{table(titles, rows)}\n\n{provenance('held_out')}"
+
+
+def cells_accuracy() -> str:
+    """Standard deviations of the kinds of cells."""
+    found = figures("cells_accuracy")
+    gains = {cell: [sigma["pwlinear"] / sigma[cell] for sigma in found.values()] for cell in CELLS[1:]}
+    rows = [
+        [case, *(number(sigma[cell]) for cell in CELLS), *(f"{gains[cell][k]:.2f}" for cell in gains)]
+        for k, (case, sigma) in enumerate(found.items())
+    ]
+    rows.append(["geometric mean", "", "", "", *(f"{geometric_mean(gain):.2f}" for gain in gains.values())])
+    titles = ["integrand", *CELLS, *(f"pwlinear / {cell}" for cell in gains)]
+    return f"{table(titles, rows)}\n\n{provenance('cells_accuracy')}"
+
+
+def cells_speed() -> str:
+    """Training steps of the kinds of cells."""
+    rows = [
+        [cell, str(found["n_bins"]), milliseconds(found["step_s"]), f"{found['of_pwlinear']:.2f}"]
+        for cell, found in figures("cells_speed").items()
+    ]
+    text = table(["cell", "bins", "step", "over that of pwlinear"], rows)
+    for case, found in figures("cells_zunis").items():
+        times = f"{milliseconds(found['zunis_step_s'])} and {milliseconds(found['varflow_step_s'])}"
+        text += (
+            f"\n\nA step of {case}, with {found['n_params']:,} parameters takes {times} in ZüNIS and in "
+            f"varflow: a factor of {number(found['ratio'], 2)}."
+        )
+    return f"{text}\n\n{provenance('cells_speed', 'cells_zunis')}"
+
+
+def gpu() -> str:
+    """Training steps on a GPU beside PyTorch."""
+    found = figures("gpu")
+    device = found.pop("device")
+    titles = ["case", "varflow", "PyTorch, eager", "PyTorch, graph", "eager / varflow", "graph / varflow",
+              "share of the float32 rate"]  # fmt: skip
+    rows = [
+        [case, *(milliseconds(one[key]) for key in ("varflow_s", "eager_s", "graph_s")),
+         *(number(one[key] / one["varflow_s"], 2) for key in ("eager_s", "graph_s")),
+         percent(one["rate_share"])]
+        for case, one in found.items()
+    ]  # fmt: skip
+    text = (
+        f"{table(titles, rows)}\n\nThe GPU is an {device['gpu']}; it reached {device['tflop_s']:.1f} TFLOP/s."
+    )
+    surveys = [
+        f"{one['gpu_s']} s for {case} ({one['cpu_s']} s on the {one['cpu_cores']} cores of its host)"
+        for case, one in figures("gpu_survey").items()
+    ]
+    text += f" A survey of 300 000 calls took {' and '.join(surveys)}, with slower kernels than those above."
+    return f"{text}\n\n{provenance('gpu', 'gpu_survey')}"
+
+
+def load() -> str:
+    """Memory during long trainings."""
+    rows = [
+        [case, f"{one['steps']:,}", f"{one['rss_after_first_minute_mb']} MB", f"{one['rss_max_mb']} MB",
+         f"{one['drift_percent']} %"]
+        for case, one in figures("load").items()
+    ]  # fmt: skip
+    titles = ["run", "steps", "resident after the first minute", "largest from then on", "drift"]
+    return f"{table(titles, rows)}\n\n{provenance('load')}"
+
+
+def published() -> str:
+    """Calls to reach the tolerance of the literature."""
+    rows = [
+        [case, number(one["calls"] / 1e6), number(IFLOW[case].best_peer), number(one["ratio"])]
+        for case, one in figures("published").items()
+    ]
+    rows.append(["geometric mean", "", "", number(geometric_mean(_published_ratios()))])
+    titles = ["integrand", "varflow", f"best of {LITERATURE}", "ratio"]
+    return f"{table(titles, rows)}\n\n{provenance('published')}"
+
+
+def _published_ratios() -> list[float]:
+    return [one["ratio"] for one in figures("published").values()]
+
+
+def accuracy() -> str:
+    """Standard deviations a point after equal calls of training, beside ZüNIS, MadNIS and vegas."""
+    peers = figures("accuracy_peers")
+    ratios = _accuracy_ratios("accuracy")
+    rows = [
+        [shown_name(case), number(one["sigma"]), *(number(peers[case].get(key)) for key in PEERS),
+         number(ratios[case], 2), f"{one['ess']:.1%}"]
+        for case, one in figures("accuracy").items()
+    ]  # fmt: skip
+    rows.append(["geometric mean", *[""] * 5, number(geometric_mean(ratios.values()), 2), ""])
+    titles = ["integrand", "varflow", *PEERS.values(), "ratio", "effective sample"]
+    text = f"{table(titles, rows)}\n\n{provenance('accuracy', 'accuracy_peers')}"
+    linear = _of_zunis_pwlinear()
+    text += (
+        f"\n\nWith `pwlinear` cells, varflow's deviation is {linear['smallest']} "
+        f"({linear['smallest_case']}) to {linear['largest']} ({linear['largest_case']}) of that of ZüNIS's "
+        f"`pwlinear`; the geometric mean is {linear['geometric_mean']}.\n\n{provenance('accuracy_pwlinear')}"
+    )
+    return text
+
+
+def _accuracy_ratios(benchmark: str) -> dict[str, float]:
+    """Varflow's deviation over the smallest of the others."""
+    peers = figures("accuracy_peers")
+    return {
+        case: one["sigma"] / min(peers[case][key] for key in PEERS if key in peers[case])
+        for case, one in figures(benchmark).items()
+    }
+
+
+def _of_zunis_pwlinear() -> dict[str, Any]:
+    """Extremes and geometric mean of varflow's deviations with `pwlinear` over those of ZüNIS's."""
+    peers, found = figures("accuracy_peers"), figures("accuracy_pwlinear")
+    if "all" in found:
+        return found["all"]
+    ratios = {case: one["sigma"] / peers[case]["zunis_pwlinear"] for case, one in found.items()}
+    smallest, largest = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+    return {
+        "smallest": float(number(ratios[smallest], 2)),
+        "smallest_case": smallest,
+        "largest": float(number(ratios[largest], 2)),
+        "largest_case": largest,
+        "geometric_mean": float(number(geometric_mean(ratios.values()), 2)),
+    }
+
+
+def training() -> str:
+    """Seconds of trainings beside those of ZüNIS."""
+    rows = [
+        [shown_name(case), _seconds(one["varflow_s"]), _seconds(one.get("zunis_s")), _seconds(one["ratio"])]
+        for case, one in figures("training").items()
+    ]
+    titles = ["integrand", "seconds, varflow", "seconds, ZüNIS, pwlinear", "ratio"]
+    return f"{table(titles, rows)}\n\n{provenance('training')}"
+
+
+def _seconds(value: float | list[float] | None) -> str:
+    if isinstance(value, list):
+        return " to ".join(f"{one:g}" for one in value)
+    return "" if value is None else f"{value:g}"
+
+
+def pulls() -> str:
+    """Mean and standard deviation of pulls."""
+    rows = [
+        ["runs ended by a tolerance, all published integrands" if case == "published" else case,
+         str(one["seeds"]), f"{one['mean']:.2f}", f"{one['sdev']:.2f}"]
+        for case, one in figures("pulls").items()
+    ]  # fmt: skip
+    largest = figures("pulls")["published"]["largest"]
+    text = f"{table(['integrand', 'runs', 'mean', 'standard deviation'], rows)}\n\n"
+    text += f"The largest pull of the runs ended by a tolerance is {largest:.1f}."
+    return f"{text}\n\n{provenance('pulls')}"
+
+
+def narrow() -> str:
+    """Estimates of narrow peaks, whose integral is 1."""
+    rows = [[case, _estimates(one)] for case, one in figures("narrow").items()]
+    return f"{table(['case', 'estimates'], rows)}\n\n{provenance('narrow')}"
+
+
+def _estimates(one: dict[str, Any]) -> str:
+    if "error_below" in one:
+        return f"errors below {one['error_below']:g}"
+    pairs = zip(one["means"], one["sdevs"], strict=True)
+    return ", ".join(f"{mean:.5f} ± {number(sdev, 2)}" for mean, sdev in pairs)
+
+
+def overhead() -> str:
+    """Time of a call beyond f."""
+    one = figures("overhead")["d=8"]
+    text = f"A refinement takes {one['us_per_call']:.2g} µs a call beyond f itself (d = 8, default flow)."
+    return f"{text}\n\n{provenance('overhead')}"
+
+
+def defaults() -> str:
+    """Flows that differ from the default in one setting."""
+    equal, found = figures("equal_seconds"), figures("defaults")
+    cases = [key for key in next(iter(found.values())) if key.startswith("sigma_")]
+    rows = [
+        [changed, *(number(one[key]) for key in cases), number(one["sigma"]),
+         number(equal.get(changed, {}).get("sigma"))]
+        for changed, one in found.items()
+    ]  # fmt: skip
+    names = [key.removeprefix("sigma_") for key in cases]
+    text = table(["changed", *names, "equal calls", "equal seconds"], rows)
+    chance = equal["nothing"]["sigma"] / found["nothing"]["sigma"] - 1
+    text += f"\n\nThe two figures of the default itself differ by {percent(abs(chance))}, by chance."
+    return f"{text}\n\n{provenance('defaults', 'equal_seconds')}"
+
+
+def settings() -> str:
+    """Surveys that differ from the default in one setting."""
+    found = figures("settings")
+    cases = [key for key in next(iter(found.values())) if key.startswith("sigma_")]
+    rows = [
+        [changed, *(number(one[key]) for key in cases), number(one["sigma"]), f"{one['train_s']:.0f}"]
+        for changed, one in found.items()
+    ]
+    names = [key.removeprefix("sigma_") for key in cases]
+    return f"{table(['changed', *names, 'mean', 'seconds'], rows)}\n\n{provenance('settings')}"
+
+
+def seconds() -> str:
+    """Seconds and calls to reach a tolerance, beside vegas."""
+    titles = ["integrand", "d", "rtol", "calls, vegas", "calls, varflow", "seconds, vegas",
+              "seconds, varflow", "varflow is faster"]  # fmt: skip
+    rows = []
+    for case, one in figures("seconds").items():
+        name, _, rtol = case.rpartition(", ")
+        vegas, varflow = one["vegas"], one["varflow"]
+        rows.append(
+            [name, str(CHEAP[name].d), rtol, _reached(vegas, f"{vegas['calls']:,}"), f"{varflow['calls']:,}",
+             _reached(vegas, number(vegas["seconds"])), number(varflow["seconds"]), pays_from(vegas, varflow)]
+        )  # fmt: skip
+    return f"{table(titles, rows)}\n\n{provenance('seconds')}"
+
+
+def _reached(one: dict[str, Any], text: str) -> str:
+    """Mark what did not reach the tolerance within the limit."""
+    return text if one["reached"] else f"> {text}"
+
+
+def pays_from(vegas: dict[str, Any], varflow: dict[str, Any]) -> str:
+    """Say from which cost of a call on varflow takes fewer seconds than vegas."""
+    saved, lost = vegas["calls"] - varflow["calls"], varflow["seconds"] - vegas["seconds"]
+    if lost <= 0:
+        return "whatever f costs" if saved >= 0 else f"below {number(1e6 * lost / saved, 2)} µs a call"
+    return f"from {number(1e6 * lost / saved, 2)} µs a call" if saved > 0 else "never"
+
+
+# Blocks of other pages
+
+
+def performance() -> str:
+    """Summary for the README."""
+    ratios = _accuracy_ratios("accuracy")
+    step, steps = figures("speed"), figures("gpu")
+    steps.pop("device")
+    pull, memory = figures("pulls"), figures("load")["60 minutes"]
+    narrow_steps = [one["step_ratio"] for case, one in step.items() if "x 64" in case]
+    wide_steps = [one["step_ratio"] for case, one in step.items() if "x 256" in case]
+    eager = [one["eager_s"] / one["varflow_s"] for one in steps.values()]
+    graph = [one["graph_s"] / one["varflow_s"] for one in steps.values()]
+    scatter = [one["sdev"] for one in pull.values()]
+    items = [
+        ("calls of f to an error of 10⁻⁴ (10⁻⁵ for polynomials), training included",
+         f"{span(_published_ratios(), percent)} of those of the best of {LITERATURE}, on "
+         f"{len(_published_ratios())} published integrands", "integrate.py published"),
+        ("error a point after 300 000 calls of training",
+         f"{percent(geometric_mean(ratios.values()))} of that of the best of ZüNIS, MadNIS and vegas "
+         f"(geometric mean of {len(ratios)} integrands)", "integrate.py accuracy"),
+        *_seconds_summary(),
+        ("training step on a CPU",
+         f"{span(narrow_steps, lambda value: number(value, 2))} times as fast as ZüNIS's on PyTorch where "
+         f"networks are 64 wide, {span(wide_steps, lambda value: number(value, 2))} times where they are 256 "
+         "wide", "beside_zunis.py speed"),
+        ("training step on a GPU (H100)",
+         f"{span(eager, lambda value: number(value, 2))} times as fast as PyTorch in eager mode, "
+         f"{span(graph, lambda value: number(value, 2))} times as fast as a CUDA graph", "gpu.py"),
+        ("cost of a call beyond f, d = 8", f"{figures('overhead')['d=8']['us_per_call']:.2g} µs",
+         "integrate.py overhead"),
+        ("standard deviation of (estimate − exact) / error",
+         f"{span(scatter, lambda value: f'{value:.2f}')}", "integrate.py pulls"),
+        ("an hour of training", f"{memory['rss_after_first_minute_mb']:.0f} MB after a minute, at most "
+         f"{memory['rss_max_mb']:.0f} MB", "load.py"),
+    ]  # fmt: skip
+    return table(["what", "measured", "by `python tests/benchmarks/...`"],
+                 [[what, found, f"`{by}`"] for what, found, by in items])  # fmt: skip
+
+
+def _seconds_summary() -> list[tuple[str, str, str]]:
+    """Items on seconds beside vegas, one for each tolerance."""
+    items = []
+    found = figures("seconds")
+    for rtol in sorted({case.rpartition(", ")[2] for case in found}, key=float, reverse=True):
+        pairs = [(one["vegas"], one["varflow"]) for case, one in found.items() if case.endswith(f", {rtol}")]
+        faster = sum(varflow["seconds"] <= vegas["seconds"] for vegas, varflow in pairs)
+        ratio = median(vegas["seconds"] / varflow["seconds"] for vegas, varflow in pairs)
+        calls = median(varflow["calls"] / vegas["calls"] for vegas, varflow in pairs)
+        items.append(
+            (f"cheap NumPy integrands to a relative error of {rtol}",
+             f"fewer seconds than vegas on {faster} of {len(pairs)}; median: {number(ratio, 2)} times as "
+             f"fast, with {percent(calls)} of the calls", "beside_vegas.py")
+        )  # fmt: skip
+    return items
+
+
+BLOCKS = {
+    name.replace("_", "-"): write
+    for name, write in (
+        ("speed", speed), ("held_out", held_out), ("cells_accuracy", cells_accuracy),
+        ("cells_speed", cells_speed), ("gpu", gpu), ("load", load), ("published", published),
+        ("accuracy", accuracy), ("training", training), ("pulls", pulls), ("narrow", narrow),
+        ("overhead", overhead), ("defaults", defaults), ("settings", settings), ("seconds", seconds),
+        ("performance", performance),
+    )
+}  # fmt: skip
+
+
+def rewritten(text: str) -> str:
+    """Text of a page with its blocks written anew."""
+
+    def block(match: re.Match[str]) -> str:
+        begin, name, end = match.groups()
+        if name not in BLOCKS:
+            raise SystemExit(f"there are no figures named {name!r}, but {', '.join(BLOCKS)}")
+        return f"{begin}\n{BLOCKS[name]()}\n\n{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> None:
+    """Parse arguments and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if pages differ")
+    check = parser.parse_args().check
+    differ = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        written = rewritten(text)
+        if written != text:
+            differ.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.write_text(written, encoding="utf-8")
+    if differ:
+        print(f"{'differ from the results' if check else 'written'}: {', '.join(differ)}")
+    if check and differ:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

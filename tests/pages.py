@@ -1,0 +1,111 @@
+"""The pages of the documentation: their code blocks, and what they show as the output of commands.
+
+A block that follows a comment `<!-- output of: COMMAND -->` shows what that command prints.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OUTPUT = re.compile(r"^(<!-- output of: (.+?) -->\n+```text\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
+
+ERRORS_APART = 3.0  # how many of the larger printed error two runs may differ by
+FACTOR_OF_ERRORS = 2.0  # and how far their errors may
+SHARE_APART = 0.25  # of the larger number, where no error is printed
+
+_NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
+_VALUE = re.compile(rf"({_NUMBER}) ± ({_NUMBER})|({_NUMBER})\(([\d.]+)\)|({_NUMBER})")
+_FREE_FIELDS = (-1, -4, -5)  # seconds, Q and chi2 of a line of an integration, counted from its end
+
+
+def blocks(path: Path, kind: str) -> list[str]:
+    """Code blocks of one kind."""
+    return [text for found, text in BLOCK.findall(path.read_text(encoding="utf-8")) if found == kind]
+
+
+def outputs(path: Path) -> dict[str, str]:
+    """What the page shows as the output of each command."""
+    return {command: shown for _, command, shown, _ in OUTPUT.findall(path.read_text(encoding="utf-8"))}
+
+
+def commands(path: Path) -> list[str]:
+    """Commands of varflow in shell blocks; those that install something are left out."""
+    lines = (line for text in blocks(path, "bash") for line in text.splitlines())
+    parts = (part.strip() for line in lines for part in line.split(" && "))
+    return [part for part in parts if part.startswith("varflow ")]
+
+
+def prepare(folder: Path) -> None:
+    """Put the files of the examples where a reader has them, and the dataset as events.csv besides."""
+    (folder / "examples").mkdir()
+    for name in ("dalitz.csv", "camel.py"):
+        shutil.copy(ROOT / "examples" / name, folder / "examples")
+    shutil.copy(ROOT / "examples" / "dalitz.csv", folder / "events.csv")
+
+
+def printed_by(command: str, folder: Path) -> str:
+    """What a command prints on stdout."""
+    name, *arguments = command.split()
+    assert name == "varflow", f"{command} is no command of varflow"
+    line = [sys.executable, "-W", "error", "-m", "varflow", *arguments]
+    return subprocess.run(line, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def differences(shown: str, printed: str) -> list[str]:
+    """Lines of two outputs of one command that should not differ as they do.
+
+    Words and whole numbers have to be the same. Estimates may differ by three of the larger of their printed
+    errors, which may differ by a factor of two; other numbers by a quarter. Seconds may be any, and so may be
+    chi2 and Q of an integration: processors round in different ways, and training amplifies it.
+    """
+    lines = shown.splitlines(), printed.splitlines()
+    if len(lines[0]) != len(lines[1]):
+        return [f"{len(lines[0])} lines are shown, {len(lines[1])} were printed"]
+    is_table, found = False, []
+    for pair in zip(*lines, strict=True):
+        is_table |= pair[0].split()[:2] == ["itn", "stage"]
+        if not _agree(*(_without_free(line, is_table) for line in pair)):
+            found.append("\n".join(pair))
+        is_table &= not pair[0].startswith("total")
+    return found
+
+
+def _without_free(line: str, is_table: bool) -> str:
+    fields = line.split()
+    free = _FREE_FIELDS if is_table else (-1,) if fields[:1] == ["seconds"] else ()
+    for k in free:
+        if re.fullmatch(_NUMBER, fields[k]):
+            fields[k] = "-"
+    return " ".join(fields)
+
+
+def _agree(shown: str, printed: str) -> bool:
+    if _VALUE.sub("#", shown) != _VALUE.sub("#", printed):
+        return False
+    return all(map(_is_close, _VALUE.findall(shown), _VALUE.findall(printed)))
+
+
+def _is_close(shown: tuple[str, ...], printed: tuple[str, ...]) -> bool:
+    if shown[4] and re.fullmatch(r"[\d,]+", shown[4]):
+        return shown[4] == printed[4]
+    (one, one_error), (other, other_error) = _value(shown), _value(printed)
+    if one_error is None or other_error is None:
+        return one_error is other_error and abs(one - other) <= SHARE_APART * max(abs(one), abs(other))
+    least, most = sorted([one_error, other_error])
+    return abs(one - other) <= ERRORS_APART * most and most <= FACTOR_OF_ERRORS * least
+
+
+def _value(parts: tuple[str, ...]) -> tuple[float, float | None]:
+    """Value and printed error of a number, `a ± b` or `a(b)`."""
+    value, error, estimate, digits, plain = (part.replace(",", "") for part in parts)
+    if value:
+        return float(value), float(error)
+    if estimate:
+        scale = 1.0 if "." in digits else 10.0 ** -len(estimate.partition(".")[2])
+        return float(estimate), float(digits) * scale
+    return float(plain), None
