@@ -23,12 +23,12 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 
-_BLOCK = 65_536  # rows looked at together, so that temporaries stay small however many rows there are
+_BLOCK = 65_536  # rows processed at a time, so that temporaries stay small for any number of rows
 
 
 def as_floats(name: str, values: npt.ArrayLike) -> FloatArray:
-    """Convert to a C-contiguous, aligned, native float64 array, without a copy where it is one."""
-    parts = values if isinstance(values, list | tuple) else ()  # whose masks NumPy would drop
+    """Convert to a C-contiguous, aligned, native float64 array, without a copy if it is one already."""
+    parts = values if isinstance(values, list | tuple) else ()  # NumPy would drop the masks of elements
     if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
         raise TypeError(f"{name} must not be a masked array: leave the masked rows out")
     if is_on_device(values):
@@ -39,7 +39,7 @@ def as_floats(name: str, values: npt.ArrayLike) -> FloatArray:
         raise ValueError(f"{name} is not an array: {error}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, found dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # a long double too large becomes inf, which is refused as such
+    with np.errstate(over="ignore"):  # a long double that is too large becomes inf, which later checks reject
         return np.require(array, np.float64, ["C", "A"])
 
 
@@ -49,21 +49,21 @@ def checked_points(name: str, points: npt.ArrayLike, bounds: FloatArray) -> Floa
     Parameters
     ----------
     name : str
-        The argument's name, for the message.
+        Name of the argument, for error messages.
     points : array_like, (n, d)
         The points.
     bounds : ndarray, (d, 2)
-        Lower and upper bound of each dimension, which belong to the box.
+        Lower and upper bound of each dimension, both inclusive.
 
     Returns
     -------
     ndarray, (n, d)
-        C-contiguous float64, without a copy where they were that.
+        The points as C-contiguous float64, not copied if they were that already.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not; the message names the first wrong row.
+        If a check fails; the message names the first offending row.
     """
     array = finite_points(name, points)
     if array.shape[1] != len(bounds):
@@ -77,20 +77,20 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
     Parameters
     ----------
     bounds : array_like, (d, 2) or (2,), or None
-        Lower and upper bound of each dimension, or of all; the unit cube if None.
+        Lower and upper bound of each dimension, or of all of them; the unit cube if None.
     d : int
         Number of dimensions.
 
     Returns
     -------
     ndarray, (d, 2)
-        The bounds, a copy.
+        A copy of the bounds.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not finite, reversed, so far apart that their distance is infinite, or so near that it
-        is denormal.
+        If the bounds have the wrong dtype or shape, are not finite or not in ascending order, or if their
+        difference overflows or is zero or denormal.
     """
     if bounds is None:
         return np.tile([0.0, 1.0], (d, 1))
@@ -110,10 +110,10 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
 
 
 def read_only(array: FloatArray) -> FloatArray:
-    """View an array such that it cannot be written to.
+    """Return a read-only view of an array.
 
-    Kernels are given such views of what they read: numba counts arrays of either kind as different types,
-    and would compile for each.
+    Kernels receive their input as such views. Numba treats writable and read-only arrays as different types
+    and would otherwise compile a kernel for each.
     """
     view = array.view()
     view.flags.writeable = False
@@ -121,7 +121,7 @@ def read_only(array: FloatArray) -> FloatArray:
 
 
 def finite_points(name: str, points: npt.ArrayLike) -> FloatArray:
-    """Check that points (n, d) are finite numbers."""
+    """Check that points (n, d) are finite, and return them as float64; see `as_floats`."""
     array = as_floats(name, points)
     if array.ndim == 1:
         raise ValueError(
@@ -136,7 +136,7 @@ def finite_points(name: str, points: npt.ArrayLike) -> FloatArray:
 
 
 def points_within(name: str, points: FloatArray, bounds: FloatArray) -> FloatArray:
-    """Check that points (n, d) lie within bounds (d, 2)."""
+    """Check that points (n, d) lie within bounds (d, 2), and return them."""
     lower, upper = bounds.T
     rule = "lie within bounds (the unit cube if not given)"
     check_rows(name, points, rule, lambda block: (block >= lower) & (block <= upper))
@@ -146,7 +146,7 @@ def points_within(name: str, points: FloatArray, bounds: FloatArray) -> FloatArr
 def check_rows(
     name: str, array: FloatArray, rule: str, holds: Callable[[FloatArray], npt.NDArray[np.bool_]]
 ) -> None:
-    """Raise ValueError naming the first of the elements for which `holds` is False."""
+    """Raise a ValueError that names the first element for which `holds` is False, if there is one."""
     first: list[int] = []
     count = 0
     for rows in row_blocks(len(array)):
@@ -165,12 +165,12 @@ def check_rows(
 
 
 def row_blocks(n: int) -> Iterator[slice]:
-    """Cut n rows into blocks, so that temporaries stay small."""
+    """Divide n rows into blocks."""
     return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
 
 
 def log_sum_exp(logs: FloatArray) -> float:
-    """Log of the sum of exp(logs), free of overflow; -inf where all are."""
+    """Compute log(sum(exp(logs))) without overflow; -inf if all logs are -inf."""
     top = float(logs.max())
     if top == -math.inf:
         return top

@@ -1,4 +1,4 @@
-"""Weighted points that a flow learns from, checked once, where they enter."""
+"""Weighted points for training a flow, validated once, when the dataset is created."""
 
 import math
 import os
@@ -31,26 +31,27 @@ _LOG_2 = math.log(2.0)
 
 
 class Dataset:
-    """Points x drawn from a known density p, and the values f(x) of the function to be integrated.
+    """Points x drawn from a known density p, with the values f(x) of the function to be integrated.
 
-    Arrays that are C-contiguous float64 already are held without a copy, others are converted. They are
-    never written to, and must not change as long as the dataset is in use. Arrays on a GPU are copied to the
-    host for their checks; training there uses points that are C-contiguous float64 where they are.
+    Arrays that are already C-contiguous float64 are not copied; others are converted. The arrays are never
+    modified, and must not be modified by others while the dataset is in use. Arrays on a GPU are copied to
+    the host for validation; training on a GPU uses the original points in place if they are C-contiguous
+    float64.
 
     Parameters
     ----------
     x : array_like, (n, d)
         Points, within `bounds`.
     px : array_like, (n,), optional
-        Density that the points were drawn from, > 0, in 1 / (units of x)^d. Either this or `logpx`.
+        Density from which the points were drawn, > 0, in 1 / (units of x)^d. Give either this or `logpx`.
     fx : array_like, (n,), optional
-        Values of the function, of either sign: |f| is what a flow learns. Either this or `logfx`.
+        Values of the function, of either sign; a flow learns |f|. Give either this or `logfx`.
     logpx : array_like, (n,), optional
-        Natural log of the density.
+        Natural logarithm of the density.
     logfx : array_like, (n,), optional
-        Natural log of the function, which is then taken to be positive; -inf where it is zero.
+        Natural logarithm of the function, which is then taken to be non-negative; -inf where it is zero.
     bounds : array_like, (d, 2) or (2,), optional
-        Lower and upper bound of each dimension, or of all; the unit cube if not given.
+        Lower and upper bound of each dimension, or of all of them. The default is the unit cube.
 
     Attributes
     ----------
@@ -62,17 +63,17 @@ class Dataset:
     Raises
     ------
     TypeError
-        If an array is masked or does not hold real numbers, or both or neither of a value and its log
-        are given.
+        If an array is masked or does not contain real numbers, or if both or neither of a quantity and its
+        logarithm are given.
     ValueError
-        If there are no points, shapes disagree, a value is not what is said above, or f is zero everywhere.
-        The message names the first wrong row, counted from 0.
+        If there are no points, shapes are inconsistent, a value violates the conditions above, or f is zero
+        everywhere. The message names the first offending row, counted from 0.
     """
 
     x: FloatArray
     bounds: FloatArray
-    device_x: Any  # the points where a GPU can use them as they are, or None
-    _values: dict[str, FloatArray]  # px or logpx, and fx or logfx: what was given, under its name
+    device_x: Any  # the points on the GPU, if they can be used there in place, or None
+    _values: dict[str, FloatArray]  # the given arrays, by name: px or logpx, and fx or logfx
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Dataset:
 
     @classmethod
     def _checked(cls, x: FloatArray, values: dict[str, FloatArray], bounds: FloatArray) -> "Dataset":
-        """Build a dataset of rows that were checked before; all of their f may be zero."""
+        """Build a dataset from validated rows, in all of which f may be zero."""
         data = cls.__new__(cls)
         data.x, data._values, data.bounds = x, values, bounds
         data.device_x = None
@@ -110,17 +111,17 @@ class Dataset:
         path : str or path
             The file: ``.npz``, ``.csv``, ``.txt``, ``.dat``, ``.h5`` or ``.hdf5``.
         bounds : array_like, (d, 2) or (2,), optional
-            Bounds; if not given, those in the file, or else the unit cube.
+            Bounds. The default is the bounds in the file, or the unit cube if it has none.
 
         Returns
         -------
         Dataset
-            The points of the file.
+            The points in the file.
 
         Raises
         ------
         FileFormatError
-            If the file cannot be understood, or its points are refused.
+            If the file cannot be parsed, or its points fail validation.
         OSError
             If the file cannot be opened.
         ValueError
@@ -135,12 +136,12 @@ class Dataset:
             raise FileFormatError(f"{path}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the dataset to a file that `read` takes; text files leave the bounds out.
+        """Write the dataset to a file that `read` can read; text files do not store the bounds.
 
         Parameters
         ----------
         path : str or path
-            The file. One that exists is replaced once the new one is complete.
+            Name of the file. An existing file is replaced once the new one is complete.
 
         Raises
         ------
@@ -153,22 +154,23 @@ class Dataset:
 
     @staticmethod
     def concatenate(*datasets: "Dataset") -> "Dataset":
-        """Join datasets, in the order given.
+        """Concatenate datasets, in the order given.
 
         Parameters
         ----------
         *datasets : Dataset
-            One or more, with the same d and bounds.
+            One or more datasets with the same d and bounds.
 
         Returns
         -------
         Dataset
-            All rows. p, or f, is held by its log where any part was given so; the sign of f is lost then.
+            All rows. If any of the datasets holds p (or f) as its logarithm, so does the result; the sign of
+            f is then lost.
 
         Raises
         ------
         ValueError
-            If there is none, or dimensions or bounds differ.
+            If no datasets are given, or if their dimensions or bounds differ.
         """
         if not datasets:
             raise ValueError("concatenate needs one dataset or more")
@@ -198,22 +200,22 @@ class Dataset:
 
     @property
     def px(self) -> FloatArray:
-        """Density, (n,); where given by its log, computed anew each time, and it may under- or overflow."""
+        """Density, (n,); if given as a logarithm, recomputed on each access, and may under- or overflow."""
         return _value_or_exp(self._values, "px")
 
     @property
     def fx(self) -> FloatArray:
-        """Function, (n,); where given by its log, computed anew each time, and it may under- or overflow."""
+        """Function, (n,); if given as a logarithm, recomputed on each access, and may under- or overflow."""
         return _value_or_exp(self._values, "fx")
 
     @property
     def logpx(self) -> FloatArray:
-        """Log of the density, (n,)."""
+        """Logarithm of the density, (n,)."""
         return self._log_p(slice(None))
 
     @property
     def logfx(self) -> FloatArray:
-        """Log of |f|, (n,); -inf where f is zero."""
+        """Logarithm of |f|, (n,); -inf where f is zero."""
         if "logfx" in self._values:
             return self._values["logfx"]
         with np.errstate(divide="ignore"):
@@ -227,13 +229,14 @@ class Dataset:
 
     @property
     def log_integral(self) -> float:
-        """Log of the mean of |f|/p, which estimates the integral of |f|; -inf where every f is zero."""
+        """Logarithm of the mean of |f|/p, an estimate of the integral of |f|; -inf if f is zero everywhere."""
         return self._log_mean + self._scale * (1.0 if "logfx" in self._values else _LOG_2)
 
     def log_weight(self, power: int) -> FloatArray:
         """Compute log(f̂^power / p) for each point, where f̂ = |f| / (mean of |f|/p).
 
-        Multiplying fx by a power of two changes no bit of it, as long as no fx under- or overflows.
+        The result is bitwise invariant under multiplication of fx by a power of two, as long as no element
+        of fx under- or overflows.
 
         Parameters
         ----------
@@ -243,7 +246,7 @@ class Dataset:
         Returns
         -------
         ndarray, (n,)
-            Log weights; -inf where f is zero.
+            Logarithms of the weights; -inf where f is zero.
 
         Raises
         ------
@@ -263,12 +266,12 @@ class Dataset:
         return digest(self.x, self.logpx, self.logfx)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
-        """Divide the rows into two random parts.
+        """Split the rows randomly into two datasets.
 
         Parameters
         ----------
         fraction : float
-            Share of the second part, in (0, 1).
+            Fraction of the rows that go into the second dataset, in (0, 1).
         seed : int
             Seed of the random numbers.
 
@@ -280,7 +283,7 @@ class Dataset:
         Raises
         ------
         ValueError
-            If `fraction` is not in (0, 1), or leaves a part without rows.
+            If `fraction` is not in (0, 1), or leaves one of the datasets without rows.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, found {fraction!r}")
@@ -291,24 +294,24 @@ class Dataset:
         return self._take(order[second:]), self._take(order[:second])
 
     def minibatches(self, size: int | float | None, seed: int = 0) -> Iterator["Dataset"]:
-        """Go through all rows once, in random order.
+        """Iterate over all rows once, in random order, in minibatches.
 
         Parameters
         ----------
         size : int, float or None
-            Rows per batch, as in `minibatch_rows`. The last batch may be smaller.
+            Size of a minibatch, as for `minibatch_rows`. The last one may be smaller.
         seed : int
             Seed of the random numbers.
 
         Returns
         -------
         iterator of Dataset
-            The batches.
+            The minibatches.
 
         Raises
         ------
         TypeError, ValueError
-            If `size` is refused by `minibatch_rows`.
+            If `size` is not valid for `minibatch_rows`.
         """
         rows = minibatch_rows(size, self.n)
         order = np.random.default_rng(seed).permutation(self.n)
@@ -320,7 +323,7 @@ class Dataset:
 
     @cached_property
     def _scale(self) -> float:
-        """What f is divided by: for fx the exponent of a power of two, for logfx the largest of them."""
+        """Scale that f is divided by: of fx, the exponent of a power of two; of logfx, its maximum."""
         if "logfx" in self._values:
             top = float(self._values["logfx"].max())
             return top if top > -math.inf else 0.0
@@ -329,14 +332,14 @@ class Dataset:
 
     @cached_property
     def _log_mean(self) -> float:
-        """Log of the mean of |f|/p, with f divided by its scale."""
+        """Logarithm of the mean of |f|/p, with f divided by its scale."""
         sums = [log_sum_exp(self._log_scaled_f(rows) - self._log_p(rows)) for rows in row_blocks(self.n)]
         return log_sum_exp(np.array(sums)) - math.log(self.n)
 
     def _log_scaled_f(self, rows: slice) -> FloatArray:
         if "logfx" in self._values:
             return self._values["logfx"][rows] - self._scale
-        # The exponents are subtracted as integers: dividing would let values far below the largest underflow.
+        # Subtract the exponents as integers: a division would underflow for values far below the largest.
         mantissa, exponent = np.frexp(np.abs(self._values["fx"][rows]))
         with np.errstate(divide="ignore"):
             return np.log(mantissa) + (exponent - self._scale) * _LOG_2
@@ -348,15 +351,15 @@ class Dataset:
 
 
 def minibatch_rows(size: int | float | None, n: int) -> int:
-    """Find how many rows a batch has.
+    """Return the number of rows in a minibatch.
 
     Parameters
     ----------
     size : int, float or None
-        An int is a number of rows (at least 1, and n if it is larger), a float a fraction of n in (0, 1],
-        None stands for all.
+        Number of rows as an int (at least 1; values larger than n mean n), or fraction of n in (0, 1] as a
+        float; None means all rows.
     n : int
-        Number of rows there are.
+        Total number of rows.
 
     Returns
     -------
@@ -366,9 +369,9 @@ def minibatch_rows(size: int | float | None, n: int) -> int:
     Raises
     ------
     TypeError
-        If `size` is none of these; True and False are not either.
+        If `size` has another type; bool is not accepted as an int.
     ValueError
-        If it is out of range, or the fraction rounds to no row.
+        If `size` is out of range, or a fraction that rounds to zero rows.
     """
     if size is None:
         return n
@@ -394,7 +397,7 @@ def _only_one(**pair: npt.ArrayLike | None) -> dict[str, npt.ArrayLike]:
 
 
 def _kept_on_device(x: object) -> Any:
-    """View points that are on a GPU, and C-contiguous float64 there, as numba's device array; else None."""
+    """Return points on a GPU as a Numba device array, if they are C-contiguous float64, or else None."""
     if not is_on_device(x):
         return None
     array = load_gpu().as_device_array(x)
@@ -402,7 +405,7 @@ def _kept_on_device(x: object) -> Any:
 
 
 def _check_values(name: str, values: FloatArray, n: int) -> None:
-    """Check px, logpx, fx or logfx."""
+    """Validate px, logpx, fx or logfx."""
     if values.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one value for each row of x, found {values.shape}")
     if name == "logfx":

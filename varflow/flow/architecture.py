@@ -1,4 +1,4 @@
-"""What a flow is made of, and where each parameter lives: the only owner of offsets."""
+"""The architecture of a flow and the layout of its parameters; offsets are computed here and nowhere else."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,11 +19,11 @@ DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A sequence of coupling cells, each with a dense network.
+    """A sequence of coupling layers ("cells"), each with a dense network.
 
-    A cell hands on the coordinates that it is conditioned on, and maps each of the others by a monotone
-    spline whose parameters its network predicts. The network has leaky-ReLU hidden layers of equal width;
-    one that has nothing to be conditioned on is its biases alone.
+    A cell leaves the coordinates that it is conditioned on unchanged and maps each of the others by a
+    monotone spline, whose parameters its network predicts. The network has leaky-ReLU hidden layers of equal
+    width; in a cell that is conditioned on nothing, it consists of the biases of its last layer alone.
 
     Parameters
     ----------
@@ -32,24 +32,24 @@ class Architecture:
     cell : str
         Kind of spline: "pwlinear", "pwquad" or "rqs"; see `varflow.kernels.splines`.
     masking : {"checkerboard", "maximal", "iflow"}
-        How coordinates are shared out among the cells; see `varflow.flow.masks`.
+        Which coordinates each cell transforms; see `varflow.flow.masks`.
     n_bins : int
-        Bins of each spline.
+        Number of bins of each spline.
     d_hidden : int
-        Neurons a hidden layer.
+        Number of neurons in each hidden layer.
     n_hidden : int
-        Hidden layers (ZüNIS does not count the first).
+        Number of hidden layers (ZüNIS does not count the first).
     repetitions : int
-        How many times the sequence of masks is gone through.
+        Number of times that the sequence of masks is repeated.
     dtype : {"float32", "float64"}
-        Precision of the networks. Coordinates and densities are float64 in either.
+        Precision of the networks. Coordinates and densities are float64 in either case.
 
     Raises
     ------
     TypeError
         If a number is not an integer.
     ValueError
-        If a number is below 1 or a name unknown.
+        If a number is less than 1 or a name is unknown.
     """
 
     d: int
@@ -66,19 +66,19 @@ class Architecture:
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         if self.cell not in CELLS:
             raise unknown_name("cell", self.cell, CELLS)
-        if isinstance(self.dtype, type | np.dtype):  # np.float32 is as good as its name
+        if isinstance(self.dtype, type | np.dtype):  # accept np.float32 as well as its name
             object.__setattr__(self, "dtype", np.dtype(self.dtype).name)
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
         make_masks(self.d, self.masking)
 
     def as_dict(self) -> dict[str, Any]:
-        """Arguments that make the same architecture again."""
+        """Return the arguments that recreate the architecture."""
         return asdict(self)
 
     @cached_property
     def masks(self) -> np.ndarray:
-        """(n_cells, d) bool: True where the cell transforms the coordinate."""
+        """Masks of the cells, (n_cells, d) bool: True where the cell transforms the coordinate."""
         return make_masks(self.d, self.masking, self.repetitions)
 
     @property
@@ -88,17 +88,18 @@ class Architecture:
 
     @property
     def n_logits(self) -> int:
-        """Logits that a network gives for each transformed coordinate."""
+        """Number of logits that a network predicts for each transformed coordinate."""
         return CELLS[self.cell].n_logits(self.n_bins)
 
     @cached_property
     def layers(self) -> np.ndarray:
-        """(n_cells, n_hidden + 1, 4) int: n_in, n_out, offset of the weights, offset of the biases.
+        """Table of the layers, (n_cells, n_hidden + 1, 4) int: n_in, n_out, weight offset, bias offset.
 
-        The weights of all layers come first, then the biases of all. Weights are (n_in, n_out), but those of
-        the last layer of a cell (n_out, n_in). The last n_out is n_logits times the number of transformed
-        coordinates, logit outside, coordinate inside. In a cell that is conditioned on nothing, the hidden
-        layers are empty and the last one has n_in = 0.
+        The flat parameters hold the weights of all layers, followed by the biases of all layers. Weights are
+        stored as (n_in, n_out), except for the last layer of each cell: (n_out, n_in). The n_out of that
+        layer is n_logits times the number of transformed coordinates; the logit is the slow index, the
+        coordinate the fast one. In a cell that is conditioned on nothing, the hidden layers are empty and the
+        last layer has n_in = 0.
         """
         layers = np.zeros((self.n_cells, self.n_hidden + 1, 4), np.int64)
         for cell, mask in zip(layers, self.masks, strict=True):
@@ -117,13 +118,13 @@ class Architecture:
 
     @property
     def n_params(self) -> int:
-        """Length of the flat parameters."""
+        """Number of parameters: the length of the flat array."""
         _, n_out, _, biases = self.layers[-1, -1]
         return int(biases + n_out)
 
     @cached_property
     def sizes(self) -> Sizes:
-        """What the sizes of the kernels' buffers follow from."""
+        """The numbers from which the kernels derive the sizes of their buffers."""
         return Sizes(
             d=self.d,
             n_cells=self.n_cells,
@@ -136,7 +137,7 @@ class Architecture:
         )
 
     def layout(self, bounds: np.ndarray) -> Layout:
-        """Make the kernels' tables.
+        """Build the tables that the kernels read.
 
         Parameters
         ----------
@@ -160,21 +161,21 @@ class Architecture:
         )
 
     def initial_params(self, generator: np.random.Generator) -> np.ndarray:
-        """Draw initial parameters, with which the flow is the identity.
+        """Draw initial parameters for which the flow is the identity.
 
-        Hidden weights are uniform within sqrt(3 / n_in) of zero, so that their variance is 1 / n_in (LeCun et
-        al., "Efficient BackProp", 1998), biases within 1 / sqrt(n_in). The last layer of each cell is zero,
-        so that all bins are alike.
+        Hidden weights are uniform on [-sqrt(3 / n_in), sqrt(3 / n_in)], so that their variance is 1 / n_in
+        (LeCun et al., "Efficient BackProp", 1998), and hidden biases on [-1 / sqrt(n_in), 1 / sqrt(n_in)].
+        The last layer of each cell is zero, so that all bins are alike.
 
         Parameters
         ----------
         generator : numpy.random.Generator
-            Source of the random numbers.
+            Random number generator.
 
         Returns
         -------
         ndarray, (n_params,)
-            Parameters in the networks' dtype.
+            Parameters, in the dtype of the networks.
         """
         params = aligned_zeros((self.n_params,), self.dtype)
         for n_in, n_out, weights, biases in self.layers[:, :-1].reshape(-1, 4):
@@ -187,5 +188,5 @@ class Architecture:
 
 
 def _offsets(sizes: np.ndarray) -> np.ndarray:
-    """Where parts of these sizes begin, one behind the other; of the same shape."""
+    """Return the offsets of contiguous blocks of the given sizes, in an array of the same shape."""
     return (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)

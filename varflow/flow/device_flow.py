@@ -1,4 +1,4 @@
-"""A flow on a GPU: its tables and parameters there, and its maps."""
+"""A flow on a GPU: its tables and parameters in device memory, and its transforms."""
 
 import threading
 from collections.abc import Iterator
@@ -15,26 +15,26 @@ from varflow.runtime.device import as_device_array, launch
 
 __all__ = ["DeviceFlow", "count_tiles"]
 
-MOST_BLOCKS = 512  # that map points at once; each has rows of the workspace
-BLOCKS_A_LAYER = 2 if IS_SIMULATED else 16  # that transpose its weights
+MOST_BLOCKS = 512  # thread blocks that map points at once; each has its own rows of the workspace
+BLOCKS_A_LAYER = 2 if IS_SIMULATED else 16  # thread blocks that transpose the weights of a layer
 
 
 def count_tiles(n: int) -> int:
-    """Count the tiles that n rows fill."""
+    """Count the tiles needed for n rows."""
     return -(-n // TILE_ROWS)
 
 
 class DeviceFlow:
-    """A flow's tables and parameters on the GPU, and its maps.
+    """Tables and parameters of a flow on the GPU, and its transforms.
 
     Parameters
     ----------
     architecture : Architecture
-        What the flow is made of.
+        Architecture of the flow.
     layout : Layout
         Its tables.
     precision : {"mixed", "float32", "float64"}
-        Precision of the coordinates: "float32", or else float64.
+        Coordinates are float32 for "float32", and float64 otherwise.
     """
 
     def __init__(self, architecture: Architecture, layout: Layout, precision: str) -> None:
@@ -49,11 +49,11 @@ class DeviceFlow:
         self._work: kernels.Workspace | None = None
 
     def upload(self, params: np.ndarray) -> None:
-        """Take over parameters (n_params,) of the host."""
+        """Copy parameters (n_params,) from the host."""
         self.params.copy_to_device(np.ascontiguousarray(params))
 
     def transpose_weights(self) -> None:
-        """Renew the transposed weights, which the kernels that follow read."""
+        """Update the transposed weights, which subsequent kernels read."""
         n_cells, n_layers, _ = self.architecture.layers.shape
         grid = n_cells * n_layers, BLOCKS_A_LAYER
         launch(kernels.transpose_weights, grid, self.transposed, self.params, self.layout.layers)
@@ -61,7 +61,7 @@ class DeviceFlow:
     def transform(
         self, params: np.ndarray, points: Any, is_inverse: bool, log_volume: float
     ) -> tuple[Any, Any]:
-        """Map points from target to latent space, or back if is_inverse.
+        """Map points from target to latent space, or the other way if is_inverse.
 
         Parameters
         ----------
@@ -70,14 +70,14 @@ class DeviceFlow:
         points : array, (n, d)
             Points on the device, in the box, or in the unit cube if is_inverse.
         is_inverse : bool
-            Which way to go.
+            Whether to map from latent to target space.
         log_volume : float
-            Of the box; zero for densities in the unit cube.
+            Log of the volume of the box; zero for densities with respect to the unit cube.
 
         Returns
         -------
         out : device array, (n, d)
-            Their images.
+            Images of the points.
         log_det : device array, (n,)
             log |dz/dx|.
         """
@@ -101,7 +101,7 @@ class DeviceFlow:
     def transform_from_host(
         self, params: np.ndarray, points: np.ndarray, is_inverse: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Map points (n, d) of the host; log_det is that of the unit cube."""
+        """Map points (n, d) on the host; log_det is with respect to the unit cube."""
         out, log_det = self.transform(params, cuda.to_device(points), is_inverse, 0.0)
         return out.copy_to_host(), log_det.copy_to_host()
 
@@ -111,21 +111,22 @@ class DeviceFlow:
         Parameters
         ----------
         name : str
-            The argument's name, for the message.
+            Name of the argument, for error messages.
         points : object with ``__cuda_array_interface__``, (n, d)
             The points.
         is_latent : bool
-            Where they must be.
+            Whether they must lie in the unit cube, rather than in the box.
 
         Returns
         -------
         device array, (n, d)
-            The same memory, as numba's device array.
+            A Numba device array that shares the memory of `points`.
 
         Raises
         ------
         TypeError, ValueError
-            If they are not; the message names the first wrong row.
+            If the points have the wrong dtype or shape, or if a row is not finite or lies outside; the
+            message names the first such row.
         """
         array = as_device_array(points)
         d = self.architecture.d
@@ -143,7 +144,7 @@ class DeviceFlow:
         return array
 
     def latent_blocks(self, n: int, key: np.ndarray, points_a_block: int) -> Iterator[Any]:
-        """Draw the points of `latent_blocks` of flow.py, bit by bit the same, on the device.
+        """Draw the same points as `varflow.flow.flow.latent_blocks`, bit for bit, on the device.
 
         Parameters
         ----------
@@ -152,12 +153,12 @@ class DeviceFlow:
         key : ndarray of uint64, (2,)
             Key of the generator.
         points_a_block : int
-            Points that are drawn together.
+            Number of points per block.
 
         Yields
         ------
         device array, (m, d)
-            Points of the unit cube.
+            Points in the unit cube.
         """
         d = self.architecture.d
         for begin in range(0, n, points_a_block):

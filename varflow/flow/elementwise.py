@@ -1,8 +1,8 @@
-"""An element-wise map in front of the cells, as that of VEGAS: each coordinate is stretched by itself.
+"""An element-wise map, as in VEGAS, to initialize a flow: each coordinate is mapped independently.
 
-It needs no room of its own: the biases of the last layer of a cell are a spline that does not depend on other
-coordinates. The map is put there, in the first cell that transforms the coordinate, and training goes on from
-it.
+The map needs no parameters of its own. The biases of the last layer of a cell by themselves describe a spline
+that does not depend on other coordinates. The map is stored there, in the first cell that transforms the
+coordinate, and training starts from it.
 """
 
 import numpy as np
@@ -12,20 +12,21 @@ from varflow.kernels.splines import MIN_SHARE, MIN_SLOPE
 
 __all__ = ["fit_elementwise"]
 
-FLAT_SHARE = 0.1  # of each marginal density, uniform: nothing between the points is lost
-LEAST = 1e-6  # width of a bin beyond the least that a cell gives it
+FLAT_SHARE = 0.1  # uniform (defensive) share of each marginal density, so that gaps between points keep some
+LEAST = 1e-6  # least width of a bin in excess of the minimum that the spline imposes
 
 
 def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
-    """Give a flow that is the identity, or was made by this function, the marginal densities of points.
+    """Set a flow to the product of the marginal densities of weighted points.
 
-    The bins of each coordinate have equal weight, which is what the grid of VEGAS aims at (Lepage, J. Comput.
-    Phys. 27 (1978) 192), but the weights are f/q instead of their squares, as the density is to be that of f.
+    The adapted bins of a coordinate contain equal weight, as the grid of VEGAS does (Lepage, J. Comput. Phys.
+    27 (1978) 192). The weights are f/q, however, rather than their squares, since the density is meant to be
+    that of f. For piecewise linear splines, whose bins have equal widths, the heights are adapted instead.
 
     Parameters
     ----------
     flow : Flow
-        The flow on the unit cube, changed in place.
+        A flow on the unit cube, modified in place. It must be the identity, or the result of this function.
     u : ndarray, (n, d)
         Points.
     weights : ndarray, (n,)
@@ -42,7 +43,7 @@ def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
 
 
 def distribution(u: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cumulative marginal distribution of points (n,), with the flat share: abscissae and values (n + 2,)."""
+    """Return abscissae and values, (n + 2,) each, of the CDF of points (n,), including the uniform share."""
     order = np.argsort(u)
     sums = np.cumsum(weights[order])
     below = np.concatenate([[0.0], (sums - 0.5 * weights[order]) / sums[-1], [1.0]])
@@ -51,20 +52,20 @@ def distribution(u: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def pwlinear_logits(u: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarray:
-    """Logits (n_bins,) of a cell "pwlinear", whose bins have equal width."""
+    """Compute logits (n_bins,) for a cell "pwlinear", whose bins have equal widths."""
     edges = np.linspace(0, 1, n_bins + 1)
     return np.log(np.diff(np.interp(edges, *distribution(u, weights))))
 
 
 def equal_bins(u: np.ndarray, weights: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bins of equal weight: logits of their widths (n_bins,), and densities at the vertices (n_bins + 1,)."""
+    """Compute bins of equal weight: width logits (n_bins,) and densities at the vertices (n_bins + 1,)."""
     abscissae, below = distribution(u, weights)
     widths = np.diff(np.interp(np.linspace(0, 1, n_bins + 1), below, abscissae))
     least = MIN_SHARE / n_bins
     logits = np.log(np.maximum(widths - least, LEAST))
     widths = np.maximum(widths, least + LEAST)
     mean = 1 / (n_bins * widths)
-    # A vertex belongs to both bins beside it; the outer two make up for what the inner ones miss.
+    # An inner vertex gets the mean density of its two bins, an outer one what gives its bin the right mean.
     density = np.empty(n_bins + 1)
     density[1:-1] = 2 / n_bins / (widths[:-1] + widths[1:])
     density[[0, -1]] = mean[[0, -1]]
@@ -73,13 +74,13 @@ def equal_bins(u: np.ndarray, weights: np.ndarray, n_bins: int) -> tuple[np.ndar
 
 
 def pwquad_logits(u: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarray:
-    """Logits (2 n_bins + 1,) of a cell "pwquad": widths, and heights of the density."""
+    """Compute logits (2 n_bins + 1,) for a cell "pwquad": widths, and heights of the density."""
     widths, density = equal_bins(u, weights, n_bins)
     return np.concatenate([widths, np.log(density)])
 
 
 def rqs_logits(u: np.ndarray, weights: np.ndarray, n_bins: int) -> np.ndarray:
-    """Logits (3 n_bins + 1,) of a cell "rqs": widths, equal heights, and slopes."""
+    """Compute logits (3 n_bins + 1,) for a cell "rqs": widths, equal heights, and slopes."""
     widths, density = equal_bins(u, weights, n_bins)
     slopes = np.maximum(density - MIN_SLOPE, MIN_SLOPE) / (1 - MIN_SLOPE)
     return np.concatenate([widths, np.zeros(n_bins), np.log(slopes)])

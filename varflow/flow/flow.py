@@ -1,4 +1,4 @@
-"""The flow: an invertible map between target space and latent space, and the density that it stands for."""
+"""The flow: an invertible map between target space and latent space, and the density that it defines."""
 
 import os
 from collections.abc import Iterator
@@ -22,66 +22,66 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
-FILE = Kind("varflow flow", version=3, oldest=2, sealed=3)  # 1 had the parameters in another order
-SAMPLE_BLOCK = 65_536  # points drawn together; their random numbers hang on it
+FILE = Kind("varflow flow", version=3, oldest=2, sealed=3)  # version 1 ordered the parameters differently
+SAMPLE_BLOCK = 65_536  # points per block; the random numbers depend on it
 
 
 class Flow:
     """Coupling flow from a box to the unit cube, with density q(x) = |dz/dx|.
 
-    A new flow is the identity: q is uniform.
+    A new flow is the identity, up to the scaling of the box: q is uniform.
 
     Parameters
     ----------
     d : int
         Number of dimensions, at least 1.
     cell : {"pwlinear", "pwquad", "rqs"}
-        Kind of spline in the cells: piecewise linear or piecewise quadratic (Müller et al., arXiv
-        1808.03856), or rational-quadratic (Durkan et al., arXiv 1906.04032).
+        Kind of spline in the coupling layers ("cells"): piecewise linear or piecewise quadratic (Müller et
+        al., arXiv 1808.03856), or rational-quadratic (Durkan et al., arXiv 1906.04032).
     masking : {"iflow", "checkerboard", "maximal"}
-        How coordinates are shared out among the cells; see `varflow.flow.masks`.
+        Which coordinates each cell transforms; see `varflow.flow.masks`.
     n_bins : int
-        Bins of each spline.
+        Number of bins of each spline.
     d_hidden : int
-        Neurons a hidden layer of the networks.
+        Number of neurons in each hidden layer of the networks.
     n_hidden : int
-        Hidden layers. ZüNIS does not count the first: its n_hidden=2 is 3 here.
+        Number of hidden layers. ZüNIS does not count the first: its n_hidden=2 corresponds to 3 here.
     repetitions : int
-        How many times the sequence of masks is gone through.
+        Number of times that the sequence of masks is repeated.
     dtype : {"float32", "float64"}
-        Precision of the networks. Coordinates and densities are float64 in either.
+        Precision of the networks. Coordinates and densities are float64 in either case.
     seed : int, optional
-        Seed of the initial parameters; drawn from the system if not given.
+        Seed of the initial parameters. If not given, entropy is taken from the operating system.
     bounds : array_like, (d, 2) or (2,), optional
-        Lower and upper bound of each dimension, or of all; the unit cube if not given.
+        Lower and upper bound of each dimension, or of all of them. The default is the unit cube.
     threads : int, optional
-        Threads that the flow uses; if not given, all cores that the process is allowed on, but not more than
-        OMP_NUM_THREADS where that is set. Results do not depend on it, not by a bit.
+        Number of threads. The default is the number of cores available to the process, limited by
+        OMP_NUM_THREADS if that is set. Results are bitwise independent of the number of threads.
     backend : {"cpu", "cuda", "auto"}
-        Where the flow is computed: on the processor or on a GPU. "auto" is the GPU if there is one.
+        Where the flow is evaluated: on the CPU or on a GPU. "auto" selects the GPU if there is one.
     precision : {"mixed", "float32", "float64"}, optional
-        On a GPU, the precision of networks and coordinates: float32 and float64, or one of them for both. If
-        not given, that of the networks' dtype, with coordinates of float64.
+        Precision on a GPU. "mixed" means float32 networks with float64 coordinates; "float32" and "float64"
+        apply to both. By default, networks have the precision `dtype`, and coordinates are float64.
 
     Attributes
     ----------
     architecture : Architecture
-        What it is made of.
+        The architecture.
     bounds : ndarray, (d, 2)
         The bounds.
     threads : int
         The number of threads.
     backend : {"cpu", "cuda"}
-        The backend.
+        The backend in use.
     precision : {"mixed", "float32", "float64"}
-        The precision.
+        The precision in use.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what is said above.
+        If an argument is invalid.
     BackendError
-        If backend "cuda" is asked for and something is missing; the message says what.
+        If backend "cuda" is requested and something that it needs is missing; the message says what.
     """
 
     def __init__(
@@ -121,12 +121,12 @@ class Flow:
 
     @property
     def params(self) -> np.ndarray:
-        """All parameters, (n_params,): one flat array that can be written to."""
+        """All parameters, in one flat array (n_params,) that may be modified in place."""
         return self._params
 
     @params.setter
     def params(self, values: npt.ArrayLike) -> None:
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused as such
+        with np.errstate(over="ignore"):  # values too large for float32 become inf, which is rejected below
             values = np.asarray(values).astype(self._params.dtype)
         if values.shape != self._params.shape:
             raise ValueError(f"params must have shape {self._params.shape}, got {values.shape}")
@@ -141,14 +141,14 @@ class Flow:
 
     @property
     def log_volume(self) -> float:
-        """Log of the volume of the box."""
+        """Logarithm of the volume of the box."""
         return float(np.log(self.layout.width).sum())
 
     @cached_property
     def device(self) -> "DeviceFlow":
-        """What of the flow is kept on the GPU, with backend "cuda"."""
+        """The part of the flow that resides on the GPU, with backend "cuda"."""
         load_gpu()  # raises if something is missing
-        from varflow.flow.device_flow import DeviceFlow  # numba.cuda takes long to import
+        from varflow.flow.device_flow import DeviceFlow  # numba.cuda is slow to import
 
         return DeviceFlow(self.architecture, self.layout, self.precision)
 
@@ -158,8 +158,8 @@ class Flow:
         Parameters
         ----------
         x : array_like, (n, d)
-            Points in the box. With backend "cuda", arrays on the GPU (with ``__cuda_array_interface__``) are
-            used where they are, and what is returned is there, too: numba's device arrays.
+            Points in the box. With backend "cuda", this may also be an array on the GPU (an object with
+            ``__cuda_array_interface__``). It is then used in place, and the results are Numba device arrays.
 
         Returns
         -------
@@ -171,7 +171,8 @@ class Flow:
         Raises
         ------
         TypeError, ValueError
-            If x has another shape, is not finite or not in the box; the first such row is named.
+            If x has the wrong shape, or if a row is not finite or lies outside the box; the message names the
+            first such row.
         """
         if is_on_device(x):
             return self._transform_on_device("x", x, is_inverse=False)
@@ -185,7 +186,7 @@ class Flow:
         Parameters
         ----------
         z : array_like, (n, d)
-            Points in the unit cube; on the GPU or not, as in `to_latent`.
+            Points in the unit cube, on the host or the GPU as in `to_latent`.
 
         Returns
         -------
@@ -197,7 +198,8 @@ class Flow:
         Raises
         ------
         TypeError, ValueError
-            If z has another shape, is not finite or not in the unit cube; the first such row is named.
+            If z has the wrong shape, or if a row is not finite or lies outside the unit cube; the message
+            names the first such row.
         """
         if is_on_device(z):
             return self._transform_on_device("z", z, is_inverse=True)
@@ -211,12 +213,12 @@ class Flow:
         Parameters
         ----------
         x : array_like, (n, d)
-            Points in the box; on the GPU or not, as in `to_latent`.
+            Points in the box, on the host or the GPU as in `to_latent`.
 
         Returns
         -------
         ndarray, (n,)
-            Log of the density, which is in 1 / (volume of the box's units).
+            Logarithm of the density, which has the units of 1 / (volume of the box).
 
         Raises
         ------
@@ -233,20 +235,20 @@ class Flow:
         n : int
             Number of points.
         seed : int, optional
-            Seed of the random numbers; drawn from the system if not given. The first points of a larger
-            sample with the same seed are the same.
+            Seed of the random numbers. If not given, entropy is taken from the operating system. A larger
+            sample with the same seed begins with the same points.
 
         Returns
         -------
         x : ndarray, (n, d)
             Points in the box.
         logqx : ndarray, (n,)
-            Log of their density.
+            Logarithm of their density.
 
         Raises
         ------
         TypeError, ValueError
-            If n is not an integer above zero.
+            If n is not a positive integer.
         """
         blocks = self.sample_blocks(n, seed)
         x, logqx = np.empty((n, self.d)), np.empty(n)
@@ -258,19 +260,19 @@ class Flow:
         return x, logqx
 
     def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draw the points of `sample` block by block, for more of them than memory holds.
+        """Draw the points of `sample` in blocks, for samples too large for memory.
 
         Parameters
         ----------
         n : int
             Number of points.
         seed : int, optional
-            Seed of the random numbers.
+            Seed of the random numbers, as in `sample`.
 
         Returns
         -------
         iterator of (ndarray (m, d), ndarray (m,))
-            Points in the box, and log of their density.
+            Points in the box, and the logarithm of their density.
         """
         n = positive_int("n", n)
         if self.backend == "cpu":
@@ -279,25 +281,25 @@ class Flow:
         return ((x.copy_to_host(), logqx.copy_to_host()) for x, logqx in blocks)
 
     def sample_blocks_on_device(self, n: int, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
-        """Draw the points of `sample` block by block, and leave them on the GPU.
+        """Draw the points of `sample` in blocks that stay on the GPU.
 
         Parameters
         ----------
         n : int
             Number of points.
         seed : int, optional
-            Seed of the random numbers.
+            Seed of the random numbers, as in `sample`.
 
         Returns
         -------
         iterator of (device array (m, d), device array (m,))
-            Points in the box, and log of their density: numba's device arrays of float64, which CuPy and
-            others take without a copy.
+            Points in the box, and the logarithm of their density, as float64 Numba device arrays, which CuPy
+            and other libraries can use without a copy.
 
         Raises
         ------
         TypeError, ValueError
-            If n is not an integer above zero, or the flow's backend is not "cuda".
+            If n is not a positive integer, or the backend of the flow is not "cuda".
         """
         n = positive_int("n", n)
         self._check_on_device("sample_blocks_on_device")
@@ -313,13 +315,13 @@ class Flow:
             raise TypeError(f"{what} needs a flow with backend 'cuda', found {self.backend!r}")
 
     def _transform_on_device(self, name: str, points: Any, is_inverse: bool) -> tuple[Any, Any]:
-        """Check and map points (n, d) that live on the GPU."""
+        """Check and map points (n, d) that reside on the GPU."""
         self._check_on_device(f"an array {name} on the GPU")
         points = self.device.checked_points(name, points, is_inverse)
         return self.device.transform(self._params, points, is_inverse, self.log_volume)
 
     def _transform(self, points: np.ndarray, is_inverse: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Run the kernel on all points. Returns the images and log_det of the unit cube."""
+        """Run the kernel on all points; return their images, and log_det with respect to the unit cube."""
         if self.backend == "cuda":
             return self.device.transform_from_host(self._params, points, is_inverse)
         n, points = len(points), read_only(points)
@@ -339,7 +341,7 @@ class Flow:
         return out, log_det
 
     def _workspace(self) -> cpu.Workspace:
-        """Take a workspace that nobody else uses, whichever thread is asking."""
+        """Take an idle workspace, or make one; safe to call from several threads."""
         try:
             return self._idle_workspaces.pop()
         except IndexError:
@@ -350,7 +352,7 @@ class Flow:
         return {**kept, "_idle_workspaces": []}
 
     def copy(self) -> "Flow":
-        """Copy the flow, parameters included."""
+        """Copy the flow, including its parameters."""
         copied = Flow(
             **self.architecture.as_dict(), bounds=self.bounds, threads=self.threads, seed=0,
             backend=self.backend, precision=self.precision,
@@ -364,7 +366,7 @@ class Flow:
         Parameters
         ----------
         path : str or path
-            The file, used as given. One that exists is replaced once the new one is complete.
+            Name of the file, used as given. An existing file is replaced once the new one is complete.
 
         Raises
         ------
@@ -378,11 +380,11 @@ class Flow:
         write_archive(path, FILE, self.description(), {"params": self._params})
 
     def description(self) -> dict[str, Any]:
-        """Describe the flow but for its parameters, in what JSON can hold; see `from_description`."""
+        """Describe the flow without its parameters, as JSON data; the inverse of `from_description`."""
         return {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Describe what the bits of a run with the flow depend on, besides its parameters."""
+        """Return everything but the parameters that the bits of a run with the flow depend on."""
         where = {} if self.backend == "cpu" else {"backend": self.backend, "precision": self.precision}
         return self.description() | where
 
@@ -394,7 +396,7 @@ class Flow:
         threads: int | None = None,
         backend: str = "cpu",
     ) -> "Flow":
-        """Make a flow of what `description` gave, and its parameters (n_params,)."""
+        """Create a flow from the result of `description` and its parameters (n_params,)."""
         flow = cls(
             **description["architecture"], bounds=description["bounds"], seed=0, threads=threads,
             backend=backend,
@@ -409,11 +411,11 @@ class Flow:
         Parameters
         ----------
         path : str or path
-            A file that `save` wrote.
+            A file written by `save`.
         threads : int, optional
             As for a new flow.
         backend : {"cpu", "cuda", "auto"}
-            As for a new flow; a file does not tell where its flow was trained.
+            As for a new flow; the file does not record where the flow was trained.
 
         Returns
         -------
@@ -423,7 +425,7 @@ class Flow:
         Raises
         ------
         FileFormatError
-            If the file holds no flow, is cut short or damaged, or has a version that is not understood.
+            If the file does not contain a flow, is truncated or damaged, or has an unsupported version.
         OSError
             If the file cannot be opened.
         """
@@ -436,12 +438,12 @@ class Flow:
 
 
 def latent_key(seed: int | None) -> np.ndarray:
-    """Key of the counter-based generators, (2,) uint64, of a seed; from the system if None."""
+    """Derive the key (2,) uint64 of the counter-based generators from a seed, or from entropy if None."""
     return np.random.SeedSequence(seed).generate_state(2, np.uint64)
 
 
 def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
-    """Draw uniform points of the unit cube block by block, each from a counter-based generator of its own.
+    """Draw uniform points in the unit cube in blocks, each from its own counter-based generator.
 
     Parameters
     ----------
@@ -450,12 +452,12 @@ def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
     d : int
         Number of dimensions.
     seed : int or None
-        Seed; drawn from the system if None.
+        Seed. If None, entropy is taken from the operating system.
 
     Yields
     ------
     ndarray, (m, d)
-        Points; all blocks but the last have SAMPLE_BLOCK of them.
+        Points: SAMPLE_BLOCK of them in every block but the last, which has the rest.
     """
     key = latent_key(seed)
     for block, begin in enumerate(range(0, n, SAMPLE_BLOCK)):

@@ -1,4 +1,4 @@
-"""Masks: which coordinates each coupling cell transforms, and which it is conditioned on."""
+"""Masks: which coordinates each coupling layer ("cell") transforms, and which it is conditioned on."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ __all__ = ["MASKS", "make_masks"]
 
 
 def checkerboard(d: int) -> np.ndarray:
-    """Transform every other coordinate, then the rest: two cells.
+    """Transform the odd coordinates in one cell and the even ones in a second cell.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def checkerboard(d: int) -> np.ndarray:
 
 
 def maximal(d: int) -> np.ndarray:
-    """Transform one coordinate a cell, conditioned on all the others: d cells.
+    """Transform one coordinate per cell, conditioned on all the others, in d cells.
 
     Parameters
     ----------
@@ -41,10 +41,13 @@ def maximal(d: int) -> np.ndarray:
 
 
 def iflow(d: int) -> np.ndarray:
-    """Number the coordinates in binary and give each digit two cells, one a value: 2 ceil(log2 d) cells.
+    """Split the coordinates by each binary digit of their index, in 2 ceil(log2 d) cells.
 
-    Every pair of coordinates is then told apart by some cell: the fewest cells that can learn all
-    correlations (Gao, Isaacson and Krause, arXiv 2001.05486, section 2.3).
+    Each digit has two cells, one for either value: the first transforms the coordinates that have a 0 there,
+    conditioned on those that have a 1, and the second the other way round. Any two coordinates differ in some
+    digit, so that each is transformed conditioned on the other somewhere and all correlations can be learned
+    (Gao, Isaacson and Krause, arXiv 2001.05486, section 2.3). No smaller number of such complementary pairs
+    of cells has this property.
 
     Parameters
     ----------
@@ -70,11 +73,12 @@ def make_masks(d: int, masking: str, repetitions: int = 1) -> np.ndarray:
     Parameters
     ----------
     d : int
-        Number of dimensions. With d = 1 there is nothing to be conditioned on: one cell transforms it.
+        Number of dimensions. For d = 1, there is nothing to be conditioned on, and a single cell transforms
+        the coordinate.
     masking : {"checkerboard", "maximal", "iflow"}
-        How coordinates are shared out among the cells.
+        Which coordinates each cell transforms.
     repetitions : int
-        How many times the sequence of masks is gone through.
+        Number of times that the sequence of masks is repeated.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def make_masks(d: int, masking: str, repetitions: int = 1) -> np.ndarray:
     Raises
     ------
     ValueError
-        If `masking` is none of the names.
+        If `masking` is not one of these names.
     """
     if masking not in MASKS:
         raise unknown_name("masking", masking, MASKS)
