@@ -229,7 +229,7 @@ class Dataset:
 
     @property
     def log_integral(self) -> float:
-        """Logarithm of the mean of |f|/p, an estimate of the integral of |f|; -inf if f is zero everywhere."""
+        """Log of the mean of |f|/p, which estimates the integral of |f|; -inf if f is zero everywhere."""
         return self._log_mean + self._scale * (1.0 if "logfx" in self._values else _LOG_2)
 
     def log_weight(self, power: int) -> FloatArray:
@@ -323,7 +323,7 @@ class Dataset:
 
     @cached_property
     def _scale(self) -> float:
-        """Scale that f is divided by: of fx, the exponent of a power of two; of logfx, its maximum."""
+        """Log of the scale that f is divided by: to base 2 and an integer for fx, the maximum for logfx."""
         if "logfx" in self._values:
             top = float(self._values["logfx"].max())
             return top if top > -math.inf else 0.0

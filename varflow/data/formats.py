@@ -1,4 +1,4 @@
-"""What the formats of points on disk share: the choice by extension, and the names of arrays."""
+"""Definitions shared by all file formats for points: selection by extension, and names of arrays."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ POINT_KEYS = ("x", "px", "logpx", "fx", "logfx", "bounds")
 
 
 def by_extension(path: FilePath, choices: Mapping[str, T]) -> T:
-    """Choose by the extension of a file."""
+    """Select one of the choices by the extension of a file."""
     extension = Path(path).suffix.lower()
     if extension not in choices:
         raise unknown_name(f"the extension of {path}", extension, choices)
@@ -26,7 +26,7 @@ def by_extension(path: FilePath, choices: Mapping[str, T]) -> T:
 
 
 def point_keys(path: FilePath, found: Iterable[str]) -> list[str]:
-    """Choose what to read from a file of points."""
+    """Select the arrays to read from those found in a file of points; raise if one is missing."""
     if "x" not in found or ("px" in found) == ("logpx" in found) or ("fx" in found) == ("logfx" in found):
         needed = "x, either px or logpx, and either fx or logfx"
         raise FileFormatError(f"{path} must hold {needed}; it holds {', '.join(found) or 'nothing'}")

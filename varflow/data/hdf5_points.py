@@ -11,8 +11,6 @@ from varflow.runtime.archive import FilePath, refused_as
 
 __all__ = ["read_hdf5_points", "write_hdf5_points"]
 
-# HDF5
-
 
 def _h5py() -> ModuleType:
     try:

@@ -12,34 +12,35 @@ __all__ = ["read_points", "write_points"]
 
 
 def read_points(path: FilePath) -> dict[str, Array]:
-    """Read weighted points; the extension tells the format.
+    """Read weighted points in the format given by the extension of the file.
 
     Parameters
     ----------
     path : str or path
-        ``.npz`` or ``.h5``/``.hdf5``: arrays named x, px or logpx, fx or logfx, and perhaps bounds.
-        ``.csv``, ``.txt`` or ``.dat``: a line per point with the columns x..., p, f, between commas,
-        semicolons, tabs or blanks, and comments after ``#``. Lines without a number before the first point
-        are a header. Where its last two names, or those of a comment with a name for each column, are
-        logp or logpx and logf or logfx (in any case), these columns are read as logs.
+        ``.npz`` or ``.h5``/``.hdf5``: arrays named x, px or logpx, fx or logfx, and optionally bounds.
+        ``.csv``, ``.txt`` or ``.dat``: one line per point with the columns x..., p, f, separated by commas,
+        semicolons, tabs or blanks, and with comments after ``#``. Lines without a number before the first
+        point form a header. If either of its last two names, or of those in a comment that names every
+        column, is logp or logpx, or logf or logfx respectively (case-insensitive), that column is read as a
+        logarithm.
 
     Returns
     -------
     dict of str to ndarray
-        x (n, d), px or logpx (n,), fx or logfx (n,), and bounds (d, 2) if the file holds them. The values
+        x (n, d), px or logpx (n,), fx or logfx (n,), and bounds (d, 2) if the file contains them. The values
         are not checked.
 
     Raises
     ------
     FileFormatError
-        If the file is empty, cut short, of another kind, or lacks something; for text, with the number
-        of the line in the file.
+        If the file is empty, truncated, in another format, or incomplete. For text, the message gives the
+        number of the offending line.
     OSError
         If the file cannot be opened.
     ValueError
         If the extension is unknown.
     ImportError
-        If an HDF5 file is asked for and h5py is not installed.
+        If the file is in HDF5 format and h5py is not installed.
     """
     read = by_extension(path, _POINT_READERS)
     check_filled(path)
@@ -47,14 +48,15 @@ def read_points(path: FilePath) -> dict[str, Array]:
 
 
 def write_points(path: FilePath, arrays: Mapping[str, Array]) -> None:
-    """Write weighted points such that `read_points` reads the same bits; the extension tells the format.
+    """Write weighted points in the format given by the extension; `read_points` restores the same bits.
 
     Parameters
     ----------
     path : str or path
-        With an extension that `read_points` knows. An existing file is replaced once the new one is complete.
+        Name of the file, with an extension that `read_points` knows. An existing file is replaced once the
+        new one is complete.
     arrays : mapping of str to ndarray
-        x (n, d), px or logpx (n,), fx or logfx (n,), and perhaps bounds (d, 2), which text files leave out.
+        x (n, d), px or logpx (n,), fx or logfx (n,), and optionally bounds (d, 2), which text files omit.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def write_points(path: FilePath, arrays: Mapping[str, Array]) -> None:
     ValueError
         If the extension is unknown.
     ImportError
-        If an HDF5 file is asked for and h5py is not installed.
+        If the file is in HDF5 format and h5py is not installed.
     """
     write = by_extension(path, _POINT_WRITERS)
     with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""Samples on disk, written block by block."""
+"""Samples on disk, written in blocks."""
 
 import shutil
 import tempfile
@@ -22,9 +22,9 @@ WriteBlock = Callable[[Array, Array], None]
 
 
 class SampleWriter:
-    """Write points and their density block by block, without holding them in memory.
+    """Context manager that writes points and their density in blocks, without holding all in memory.
 
-    A context manager: the file appears at its end, if all `n` rows were written and nothing was raised.
+    The file appears when the context is left, provided that all `n` rows were written and nothing was raised.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class SampleWriter:
     Raises
     ------
     ValueError
-        If the extension is another one, or, at the end, if other than `n` rows were written.
+        If the extension is not one of these, or, on exit, if the number of rows written is not `n`.
     OSError
         On entering, if the file cannot be written.
     """
@@ -74,12 +74,12 @@ class SampleWriter:
         x : array_like, (m, d)
             Points.
         qx : array_like, (m,)
-            The density they were drawn from.
+            The density from which they were drawn.
 
         Raises
         ------
         ValueError
-            If the shapes are others, or there are more than n rows by now.
+            If the shapes are wrong, or the total number of rows exceeds `n`.
         """
         x, qx = np.ascontiguousarray(x, np.float64), np.ascontiguousarray(qx, np.float64)
         if x.ndim != 2 or x.shape[1] != self._d or qx.shape != x.shape[:1]:
@@ -107,7 +107,7 @@ def _npz_samples(path: Path, n: int, d: int) -> Iterator[WriteBlock]:
 
 @contextmanager
 def _npy_member(archive: zipfile.ZipFile, key: str, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
-    """Open a member of float64 numbers to be written; its header is written."""
+    """Open an archive member for float64 data, and write its header."""
     descr = np.lib.format.dtype_to_descr(np.dtype(np.float64))
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     with archive.open(f"{key}.npy", "w", force_zip64=True) as member:

@@ -1,4 +1,4 @@
-"""Weighted points and samples as text."""
+"""Weighted points and samples in text files."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from varflow.runtime.archive import FilePath
 
 __all__ = ["read_text_points", "text_sink", "write_text_points"]
 
-_BLOCK = 8192  # rows that are moved or written as text at once
+_BLOCK = 8192  # rows that are moved or formatted at a time
 _P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
 _F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
 
 
 class _TextLayout(NamedTuple):
-    """What the lines up to the first point tell."""
+    """Layout of a text file, inferred from the lines up to the first point."""
 
     skip: int
     delimiter: str | None
@@ -39,7 +39,7 @@ def _without_comment(line: str) -> str:
 
 
 def _is_number(field: str) -> bool:
-    """Whether np.loadtxt takes the field; float() alone takes 1_000 and other alphabets' digits too."""
+    """Test whether np.loadtxt accepts a field; float() also accepts 1_000 and non-ASCII digits."""
     try:
         float(field)
     except ValueError:
@@ -48,7 +48,7 @@ def _is_number(field: str) -> bool:
 
 
 def read_text_points(path: FilePath) -> dict[str, Array]:
-    """Read weighted points from text."""
+    """Read weighted points from a text file."""
     layout = _text_layout(path)
     try:
         table = np.loadtxt(
@@ -81,12 +81,12 @@ def _text_layout(path: FilePath) -> _TextLayout:
 
 
 def _column_keys(path: FilePath, head: list[str], columns: int) -> tuple[str, str]:
-    """Find the keys of the last two columns in the lines above the points."""
+    """Determine the keys of the last two columns from the lines above the points."""
     p_key, f_key = "px", "fx"
     for line in head:
         names = re.findall(r"[^#\s,;\"']+", line.lower())
         if len(names) < 2 or (not _without_comment(line).strip() and len(names) != columns):
-            continue  # a blank line, or a comment that is prose
+            continue  # not column names: a line of fewer than two words, or a comment in prose
         if names[-2] in _F_NAMES and names[-1] in _P_NAMES:
             raise FileFormatError(f"{path}: the columns must be x..., p, f, found {line.strip()!r}")
         p_key, f_key = _P_NAMES.get(names[-2], p_key), _F_NAMES.get(names[-1], f_key)
@@ -94,7 +94,7 @@ def _column_keys(path: FilePath, head: list[str], columns: int) -> tuple[str, st
 
 
 def _first_bad_line(path: FilePath, layout: _TextLayout) -> str:
-    """Say what is wrong with the first line that np.loadtxt refuses, or nothing where none is found."""
+    """Describe the error in the first line that np.loadtxt rejects; empty if none is found."""
     with _open_text(path) as file:
         for number, line in enumerate(file, 1):
             if "\ufffd" in line:
@@ -112,9 +112,9 @@ def _first_bad_line(path: FilePath, layout: _TextLayout) -> str:
 
 
 def _pack_columns(table: Array, d: int) -> Array:
-    """Move the first d columns of an (n, k) table together, into a contiguous (n, d) array in its memory.
+    """Pack the first d columns of an (n, k) table into a contiguous (n, d) array that reuses its memory.
 
-    The table is overwritten: a copy beside it would double the memory that a large file needs.
+    The table is overwritten, since a copy would double the memory that a large file needs.
     """
     flat = table.reshape(-1)
     for start in range(0, len(table), _BLOCK):
@@ -124,7 +124,7 @@ def _pack_columns(table: Array, d: int) -> Array:
 
 
 def write_text_points(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write weighted points as text."""
+    """Write weighted points to a text file."""
     x = arrays["x"]
     p_key, f_key = (key for key in POINT_KEYS[1:5] if key in arrays)
     with text_sink(path, x.shape[1], [p_key.removesuffix("x"), f_key.removesuffix("x")]) as write:
@@ -135,7 +135,7 @@ def write_text_points(path: Path, arrays: Mapping[str, Array]) -> None:
 
 @contextmanager
 def text_sink(path: Path, d: int, names: list[str]) -> Iterator[Callable[..., None]]:
-    """Give a function that writes blocks of x and of the columns that follow it, below a header."""
+    """Write a header, and provide a function that appends blocks of x and of the columns after it."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(",".join([f"x{i + 1}" for i in range(d)] + names) + "\n")
         yield lambda *columns: np.savetxt(file, np.column_stack(columns), fmt="%.17g", delimiter=",")
