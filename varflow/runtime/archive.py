@@ -1,8 +1,8 @@
-"""Files of varflow's own, and what every file needs: to be written at once or not at all.
+"""Atomic writing of files, and the sealed archives in which varflow stores its own data.
 
-A file of varflow's own is an npz archive of arrays, one of which is a header in JSON: NumPy alone can read
-it. The comment at its end is a seal, the SHA-256 sum of all that comes before. So a file that was cut short,
-or in which one bit is not as it was, is refused.
+An archive of varflow is an npz file of arrays, one of which is a header in JSON, so that NumPy alone can read
+it. The archive comment, at the end of the file, is a seal: the SHA-256 digest of all bytes before the digest.
+A file that was truncated, or in which a single bit was changed, is therefore rejected.
 """
 
 import hashlib
@@ -43,23 +43,23 @@ __all__ = [
 FilePath = str | os.PathLike[str]
 Array = npt.NDArray[Any]
 
-_SEAL = b"varflow sha256 "  # followed by the sum in hexadecimal
+_SEAL = b"varflow sha256 "  # followed by the digest in hexadecimal
 _DIGITS = 64
-LEFT_OVER_SECONDS = 3600.0  # since a temporary file was written to, after which nobody is about to end it
-_BLOCK = 1 << 20  # bytes that are summed at once
+LEFT_OVER_SECONDS = 3600.0  # time since the last write after which a temporary file counts as abandoned
+_BLOCK = 1 << 20  # bytes that are hashed at a time
 
 
 class Kind(NamedTuple):
-    """What a file of varflow's own holds, and its version."""
+    """Kind of an archive, and the versions of its format."""
 
     name: str
-    version: int  # that is written
-    oldest: int  # that is read
-    sealed: int  # the first that has a seal
+    version: int  # written
+    oldest: int  # oldest version that can be read
+    sealed: int  # first version with a seal
 
 
 def check_writable(path: FilePath) -> None:
-    """Find out whether a file can be written, before the hours of work that are to go into it.
+    """Check that a file can be written, before hours are spent on computing its contents.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def check_writable(path: FilePath) -> None:
     Raises
     ------
     OSError
-        If `path` is a folder, or its folder is missing or cannot be written to.
+        If `path` is a folder, or the folder that contains it is missing or not writable.
     """
     target = Path(path).resolve()
     if target.is_dir():
@@ -80,7 +80,7 @@ def check_writable(path: FilePath) -> None:
 
 @contextmanager
 def _folder_of(path: FilePath) -> Iterator[None]:
-    """Name the file in the error where its folder takes none."""
+    """Name the file in the error raised if its folder is not writable."""
     try:
         yield
     except OSError as error:
@@ -89,12 +89,12 @@ def _folder_of(path: FilePath) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: FilePath) -> Iterator[Path]:
-    """Give a temporary path to write to, which replaces `path` once the block has ended well.
+    """Provide a temporary file, which replaces `path` atomically when the block completes.
 
     Parameters
     ----------
     path : str or path
-        The file to be written or replaced. A symbolic link stays one: the file it points to is replaced.
+        The file to be written or replaced. A symbolic link is preserved: the file it points to is replaced.
 
     Yields
     ------
@@ -104,7 +104,7 @@ def atomic_path(path: FilePath) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If `path` is a folder, or its folder is missing or cannot be written to.
+        If `path` is a folder, or the folder that contains it is missing or not writable.
     """
     target = Path(path).resolve()
     if target.is_dir():
@@ -113,7 +113,7 @@ def atomic_path(path: FilePath) -> Iterator[Path]:
     temporary = target.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}{Path(path).suffix}")
     _remove_left_over(target.parent, prefix)
     with _folder_of(path):
-        open(temporary, "xb").close()  # unlike tempfile's 0600, this leaves the permissions to the umask
+        open(temporary, "xb").close()  # tempfile would set mode 0600; this honours the umask
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -128,15 +128,15 @@ def atomic_path(path: FilePath) -> Iterator[Path]:
 
 
 def _temporary_prefix(target: Path) -> str:
-    """Begin the names of temporary files, by the file that they replace and the machine that writes."""
+    """Return the prefix of temporary file names, specific to the file they replace and to this machine."""
     key = f"{platform.node()} {target.name}"
     return f".varflow-{hashlib.sha256(key.encode()).hexdigest()[:12]}-"
 
 
 def _remove_left_over(folder: Path, prefix: str) -> None:
-    """Remove temporary files of processes of this machine that were killed an hour ago or earlier."""
+    """Remove abandoned temporary files of processes on this machine that no longer exist."""
     for path in folder.glob(f"{prefix}*"):
-        with suppress(OSError, ValueError):  # another process may be faster
+        with suppress(OSError, ValueError):  # another process may have removed it first
             pid = int(path.name.removeprefix(prefix).partition("-")[0])
             if time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS and not _is_alive(pid):
                 path.unlink()
@@ -147,20 +147,20 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it belongs to somebody else
+    except OSError:  # it exists, but belongs to another user
         return True
     return True
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make sure that a name in a folder survives a power cut, where the system can."""
+    """Make the entries of a folder survive a power failure, if the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(descriptor)
-    except OSError:  # nor do some file systems of clusters sync them
+    except OSError:  # some cluster file systems cannot sync folders
         pass
     finally:
         os.close(descriptor)
@@ -172,19 +172,19 @@ def write_archive(path: FilePath, kind: Kind, header: Mapping[str, Any], arrays:
     Parameters
     ----------
     path : str or path
-        Used exactly as given, whatever its extension. An existing file is replaced once the new one is
-        complete.
+        Name of the file, used exactly as given, whatever its extension. An existing file is replaced once the
+        new one is complete.
     kind : Kind
-        What it holds.
+        Kind of the archive.
     header : mapping
-        What JSON can hold. The file's header has the keys "format" and "version" besides.
+        Data that JSON can represent. The keys "format" and "version" are added to it in the file.
     arrays : mapping
-        Arrays of numbers, under names other than "header".
+        Arrays of numbers, with names other than "header".
 
     Raises
     ------
     TypeError
-        If JSON cannot hold `header`.
+        If JSON cannot represent `header`.
     OSError
         If the file cannot be written.
     """
@@ -195,14 +195,14 @@ def write_archive(path: FilePath, kind: Kind, header: Mapping[str, Any], arrays:
 
 
 def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read what `write_archive` wrote.
+    """Read an archive written by `write_archive`.
 
     Parameters
     ----------
     path : str or path
         The file.
     kind : Kind
-        What it should hold.
+        Expected kind of the archive.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, 
     Raises
     ------
     FileFormatError
-        If the file is of another kind or of a version that is not understood, is cut short or damaged.
+        If the file is of another kind or an unsupported version, or is truncated or damaged.
     OSError
         If the file cannot be opened.
     """
@@ -230,7 +230,7 @@ def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, 
 
 
 def seal(path: FilePath) -> None:
-    """Put the seal at the end of an npz archive, in place of an older one.
+    """Append the seal to an npz archive, or replace an existing one.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def seal(path: FilePath) -> None:
 
 
 def _digest(path: FilePath) -> bytes:
-    """SHA-256 sum in hexadecimal of a file without what stands in the place of the sum."""
+    """Compute the SHA-256 digest, in hexadecimal, of a file without the digest at its end."""
     digest, left = hashlib.sha256(), os.path.getsize(path) - _DIGITS
     with open(path, "rb") as file:
         while left > 0 and (block := file.read(min(_BLOCK, left))):
@@ -256,7 +256,7 @@ def _digest(path: FilePath) -> bytes:
 
 
 def _check_seal(path: FilePath) -> bool:
-    """Tell whether there is a seal; it is an error if there is a wrong one."""
+    """Return whether the file has a seal; raise if the seal is wrong."""
     n = len(_SEAL) + _DIGITS
     with open(path, "rb") as file:
         file.seek(-min(n, os.path.getsize(path)), os.SEEK_END)
@@ -276,7 +276,7 @@ def _all_members(path: FilePath, kind: Kind, found: Iterable[str]) -> list[str]:
 
 
 def _decode_header(path: FilePath, data: Array) -> dict[str, Any]:
-    """Read a JSON object that is kept as bytes."""
+    """Decode a JSON object that is stored as an array of bytes."""
     if data.dtype != np.uint8 or data.ndim != 1:
         raise FileFormatError(f"{path}: header must be bytes, found {data.dtype} of shape {data.shape}")
     try:
@@ -289,7 +289,7 @@ def _decode_header(path: FilePath, data: Array) -> dict[str, Any]:
 
 
 def _check_kind(path: FilePath, header: Mapping[str, Any], kind: Kind) -> None:
-    """Refuse the header of another kind of file, or of a version of it that is not understood."""
+    """Raise if the header belongs to another kind of archive or to an unsupported version."""
     if header.get("format") != kind.name:
         raise FileFormatError(f"{path}: format must be {kind.name!r}, found {header.get('format')!r}")
     version, understood = header.get("version"), range(kind.oldest, kind.version + 1)
@@ -301,15 +301,15 @@ def _check_kind(path: FilePath, header: Mapping[str, Any], kind: Kind) -> None:
 
 
 def check_filled(path: FilePath) -> None:
-    """Refuse an empty file, in better words than those of a parser."""
-    with open(path, "rb") as file:  # the error of a missing file or of a folder is clear as it is
+    """Raise if a file is empty, with a clearer message than that of a parser."""
+    with open(path, "rb") as file:  # its error is clear if the file is missing or a folder
         if not file.read(1):
             raise FileFormatError(f"{path} is empty")
 
 
 @contextmanager
 def refused_as(path: FilePath, kind: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what a parser raises on a damaged file into one line that names the file."""
+    """Convert the errors that a parser raises on a damaged file to a single line that names the file."""
     try:
         yield
     except FileFormatError:
@@ -333,7 +333,7 @@ _NPZ_ERRORS = (
 
 
 def read_npz(path: FilePath, choose: Callable[[FilePath, Iterable[str]], list[str]]) -> dict[str, Array]:
-    """Read the members that `choose` picks from all their names."""
+    """Read the members of an npz file that `choose` selects from the names of all."""
     with refused_as(path, "npz", _NPZ_ERRORS), open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise FileFormatError(f"{path} is not an npz file, or is cut short")

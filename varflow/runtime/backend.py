@@ -1,4 +1,4 @@
-"""Where a flow is computed: on the processor, or on a GPU."""
+"""Selection of the backend and the precision: whether a flow is evaluated on the CPU or on a GPU."""
 
 import logging
 from functools import cache
@@ -14,13 +14,13 @@ __all__ = ["BACKENDS", "PRECISIONS", "choose_backend", "choose_precision", "is_o
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("cpu", "cuda", "auto")
-PRECISIONS = {"mixed": "float32", "float32": "float32", "float64": "float64"}  # and the networks' dtype in it
+PRECISIONS = {"mixed": "float32", "float32": "float32", "float64": "float64"}  # dtype of the networks
 
 
 @cache
 def missing() -> str | None:
-    """Say what a GPU would need that is not there; None if nothing is missing."""
-    if find_spec("numba_cuda") is None:  # what numba itself has of it is too old
+    """Describe what is missing for the use of a GPU; None if nothing is."""
+    if find_spec("numba_cuda") is None:  # the CUDA target built into Numba is too old
         return "the package numba-cuda is not installed: python -m pip install 'varflow[cuda]'"
     from numba import cuda
 
@@ -34,17 +34,17 @@ def missing() -> str | None:
 
 @cache
 def _say_fallback() -> None:
-    """Say it once a process."""
+    """Log the fallback to the CPU, once per process."""
     logger.warning("backend 'auto' takes the CPU: %s", missing())
 
 
 def choose_backend(name: str) -> str:
-    """Find out which backend is meant.
+    """Resolve the name of a backend.
 
     Parameters
     ----------
     name : {"cpu", "cuda", "auto"}
-        "auto" is the GPU if there is one, and else, with a word to the log, the CPU.
+        "auto" selects the GPU if there is one, and otherwise the CPU, with a warning in the log.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def choose_backend(name: str) -> str:
     ValueError
         If the name is unknown.
     BackendError
-        If a GPU is asked for and something is missing.
+        If "cuda" is requested and something that it needs is missing.
     """
     if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
@@ -70,7 +70,9 @@ def choose_backend(name: str) -> str:
 
 
 def load_gpu() -> Any:
-    """Import the module `runtime.device`, and numba.cuda with it, which takes long: only where a GPU is used.
+    """Import `varflow.runtime.device`.
+
+    It imports numba.cuda, which is slow, and is therefore loaded only where a GPU is used.
 
     Returns
     -------
@@ -88,12 +90,13 @@ def load_gpu() -> Any:
 
 
 def choose_precision(precision: str | None, dtype: str, backend: str) -> str:
-    """Find out which precision is meant.
+    """Resolve the name of a precision.
 
     Parameters
     ----------
     precision : {"mixed", "float32", "float64"} or None
-        Precision of networks and coordinates. None is "float64" if the networks have it, else "mixed".
+        Precision of networks and coordinates. None means "float64" if that is the dtype of the networks, and
+        "mixed" otherwise.
     dtype : {"float32", "float64"}
         Precision of the networks.
     backend : {"cpu", "cuda"}
@@ -107,7 +110,7 @@ def choose_precision(precision: str | None, dtype: str, backend: str) -> str:
     Raises
     ------
     ValueError
-        If the name is unknown, contradicts the dtype, or is not there in the backend.
+        If the name is unknown, contradicts the dtype, or is not supported by the backend.
     """
     if precision is None:
         return "mixed" if dtype == "float32" else "float64"
@@ -123,5 +126,5 @@ def choose_precision(precision: str | None, dtype: str, backend: str) -> str:
 
 
 def is_on_device(array: object) -> bool:
-    """Tell whether an array lives on a GPU: one of numba's, or of others that say so in the common way."""
+    """Test whether an array is on a GPU: a Numba device array, or another with the CUDA array interface."""
     return hasattr(array, "__cuda_ndarray__") or hasattr(array, "__cuda_array_interface__")

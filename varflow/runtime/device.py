@@ -1,4 +1,4 @@
-"""Arrays on a GPU, and the launch of kernels there."""
+"""Arrays on a GPU, and the launching of kernels."""
 
 import threading
 from typing import Any
@@ -14,7 +14,7 @@ _configuring = threading.Lock()
 
 
 def launch(kernel: Any, grid: int | tuple[int, int], *arguments: Any) -> None:
-    """Start a kernel on so many blocks, without numba's warning that more would fill the GPU better."""
+    """Launch a kernel on a grid of thread blocks, without Numba's warning about low occupancy."""
     with _configuring:  # two threads at once would leave the host's setting as the other had it
         warns = getattr(config, "CUDA_LOW_OCCUPANCY_WARNINGS", 0)
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
@@ -31,7 +31,7 @@ def to_device(array: np.ndarray) -> Any:
 
 
 def as_device_array(array: Any) -> Any:
-    """View an array on the GPU, whoever made it, as one of numba's."""
+    """View any array on the GPU as a Numba device array."""
     return array if hasattr(array, "__cuda_ndarray__") else cuda.as_cuda_array(array)
 
 
@@ -41,7 +41,7 @@ def to_host(array: Any) -> np.ndarray:
 
 
 def value_at_each(kernel: Any, points: Any) -> np.ndarray:
-    """Values (n,) of a function at points (n, d) on the GPU, by its `point_kernel`."""
+    """Evaluate a function at points (n, d) on the GPU by its `point_kernel`; return values (n,)."""
     values = cuda.device_array((points.shape[0],), np.float64)
     launch(kernel, -(-points.shape[0] // THREADS), values, points)
     return values.copy_to_host()

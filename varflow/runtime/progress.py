@@ -8,14 +8,14 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Bar of the calls of the integrand with the running estimate, on stderr; or nothing.
+    """Progress bar on stderr, with the number of integrand calls and the running estimate; or none.
 
     Parameters
     ----------
     n_calls : int
-        Number of calls of the integrand in all.
+        Total number of integrand calls.
     is_shown : bool or None
-        Whether there is a bar; where stderr is a terminal if None.
+        Whether to show the bar. None shows it if stderr is a terminal.
     """
 
     def __init__(self, n_calls: int, is_shown: bool | None) -> None:
@@ -25,7 +25,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self.is_shown:
-            from tqdm import tqdm  # only where it is seen
+            from tqdm import tqdm  # only needed if the bar is shown
 
             self._bar = tqdm(total=self.n_calls, unit="call", unit_scale=True, leave=False)
         return self
@@ -37,7 +37,7 @@ class Progress:
             self._bar.close()
 
     def update(self, n_calls: int, stage: str, estimate: str) -> None:
-        """Show the number of calls so far, what is being done, and the estimate."""
+        """Show the number of calls so far, the current stage and the estimate."""
         if self._bar is not None:
             self._bar.set_description(stage, refresh=False)
             self._bar.set_postfix_str(estimate, refresh=False)

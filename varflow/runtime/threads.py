@@ -1,4 +1,4 @@
-"""Threads: how many, and how work is shared among them."""
+"""The number of threads, and the distribution of work among them."""
 
 import os
 import queue
@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 __all__ = ["SLICE", "default_threads", "end_idle_threads", "run", "share"]
 
-SLICE = 65_536  # parameters that a thread takes at once; for fewer, a second thread costs more than it helps
+SLICE = 65_536  # parameters per thread; for fewer of them, a second thread costs more than it gains
 
 Task = Callable[[int], None]
 
 
 def default_threads() -> int:
-    """Find how many threads this process may use.
+    """Return the default number of threads.
 
     Returns
     -------
     int
-        Cores that the process is allowed on, but not more than OMP_NUM_THREADS where that is set.
+        Number of cores available to the process, limited by OMP_NUM_THREADS if that is set.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
@@ -26,19 +26,19 @@ def default_threads() -> int:
 
 
 def share(k: int, parts: int, total: int) -> tuple[int, int]:
-    """Give the range [begin, end) of `total` items that is part k of `parts`."""
+    """Return the range [begin, end) of part k when `total` items are divided into `parts`."""
     return k * total // parts, (k + 1) * total // parts
 
 
 def run(task: Task, n_threads: int) -> None:
-    """Call task(0), ..., task(n_threads - 1) at once, the first of them in the calling thread.
+    """Call task(0), ..., task(n_threads - 1) concurrently, the first of them in the calling thread.
 
     Parameters
     ----------
     task : callable
-        Takes the number of its share.
+        Function of the index of its share of the work.
     n_threads : int
-        How many shares there are.
+        Number of shares.
     """
     if n_threads == 1:
         task(0)
@@ -49,7 +49,7 @@ def run(task: Task, n_threads: int) -> None:
         task(0)
     except BaseException as error:
         own = error
-    while True:  # they write to the caller's arrays: nobody leaves before them, not even by Ctrl-C
+    while True:  # the shares write to the caller's arrays: wait for all of them, even after Ctrl-C
         try:
             while len(job.outcomes) < job.n_begun:
                 job.news.get()
@@ -62,29 +62,31 @@ def run(task: Task, n_threads: int) -> None:
 
 
 def end_idle_threads() -> None:
-    """End the threads that wait for tasks, before this process is forked; later tasks start others."""
+    """End the threads that wait for tasks, before the process is forked; later tasks start new ones."""
     _workers.end_idle()
 
 
 class _Job:
-    """A task, and what became of the shares that were handed over.
+    """A task, and the outcomes of the shares that were submitted to other threads.
 
-    What Ctrl-C raises may come after any call, and take its value along. So nobody counts on what he got
-    from a queue, or on having gone on behind a call: both numbers are kept by whoever knows them first.
+    The KeyboardInterrupt of Ctrl-C may be raised after any call returns, and its return value is then lost.
+    The bookkeeping must therefore not depend on values taken from a queue, or on statements that follow a
+    call: `n_begun` is incremented before a share is submitted, and outcomes are appended by the thread that
+    computed the share.
     """
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.n_begun = 0
         self.outcomes: list[BaseException | None] = []
-        self.news: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each outcome, which is there then
+        self.news: queue.SimpleQueue[None] = queue.SimpleQueue()  # one item per outcome, put after it
 
 
 class _Workers:
-    """Threads that wait for tasks; more are started when there are not enough.
+    """Pool of threads that wait for tasks; more are started as needed.
 
-    A pool of `concurrent.futures` would do, but to hand over a task and wait for it takes it three times as
-    long, which counts beside a training step of a millisecond.
+    A pool of `concurrent.futures` would do as well, but takes three times as long to submit a task and wait
+    for it, which matters for training steps of a millisecond.
     """
 
     def __init__(self) -> None:
@@ -94,7 +96,7 @@ class _Workers:
         self.ended: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
 
     def start(self, job: _Job, shares: range) -> None:
-        """Hand over shares of a job. Each leaves an error, or None, among its outcomes."""
+        """Submit shares of a job; each appends an error, or None, to the outcomes of the job."""
         with self.lock:
             self.n_idle -= len(shares)
             for _ in range(-self.n_idle):
@@ -105,7 +107,7 @@ class _Workers:
             self.jobs.put((job, k))
 
     def end_idle(self) -> None:
-        """End the threads that have nothing to do."""
+        """End the idle threads."""
         with self.lock:
             n_idle, self.n_idle = self.n_idle, 0
         for _ in range(n_idle):
@@ -125,12 +127,12 @@ class _Workers:
                 self.n_idle += 1
             job.outcomes.append(outcome)
             job.news.put(None)
-            del job, order  # they may hold large arrays, and the next may be long in coming
+            del job, order  # release large arrays that they may hold: the next job may be long in coming
         self.ended.put(threading.current_thread())
 
 
 def _renew() -> None:
-    """Begin anew in a forked child: it has the object, but none of its threads."""
+    """Replace the pool in a forked child, which inherits the object but none of its threads."""
     global _workers
     _workers = _Workers()
 
