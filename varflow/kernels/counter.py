@@ -1,8 +1,4 @@
-"""A counter that threads share, by which each takes the next piece of work when it is done with the last.
-
-Cores are not equally fast, where others use them too: with shares fixed beforehand, all would wait for the
-slowest.
-"""
+"""An atomic counter from which threads take the next piece of work; see `varflow.kernels.cpu`."""
 
 from typing import Any
 
@@ -13,7 +9,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def take(typing_context: Any, counter: Any) -> Any:
-    """Give the number that counter, (1,) int64, has, and add one to it; no two threads get the same."""
+    """Return the value of counter, (1,) int64, and increment it atomically: no two threads get the same."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(counter)(context, builder, arguments[0])

@@ -1,12 +1,45 @@
-"""The flow on the CPU: serial kernels without the GIL, in which threads take pieces of work as they come.
+"""The flow on the CPU: kernels for the transform and the gradient, and their tiles, workspaces and lanes.
 
-A tile of rows goes through all cells forward and, in training, straight back, in buffers that stay in
-cache. Shapes: T rows a tile, d dimensions, H neurons a hidden layer, P logits a transformed coordinate.
-Networks run in the dtype of the parameters; coordinates, slopes and log q are float64.
+The kernels are serial and release the GIL; several threads run the same kernel on the same arrays. What they
+share out among themselves, and how, is explained here once for all modules.
 
-Hidden activations are (T, H) and everything by coordinate is (..., T): matrix products then find their
-operands in order, and the cells vectorise over rows. A tile is always full: the rows that are missing in the
-last one repeat its last row and count for nothing. So a row's bits do not depend on where it stands.
+**Tile.** A tile is a block of TILE_ROWS consecutive rows that are processed together. It passes through all
+cells forward and, in training, straight back through all of them before the next tile begins. The backward
+pass thus finds the activations that the forward pass left still in cache, and the memory needed does not grow
+with the number of rows. The size is a compromise: a tile must have enough rows to pay for streaming the
+weights of all networks through the cache once, and few enough for its activations to stay there (128 rows of
+a hidden layer of 64 neurons in float32 take 32 KiB).
+
+Hidden activations are stored as (T, H), and everything that belongs to a coordinate as (..., T): matrix
+products can then read their operands contiguously, and the splines vectorize over rows.
+
+A tile is always full. In the last one, copies of the last row take the place of missing rows; they enter
+neither the results, nor the loss, nor the gradient. All loops over rows therefore have the same length, and
+the bits computed for a row depend neither on its position nor on the number of rows.
+
+**Workspace.** A workspace holds the buffers for one tile: its coordinates, its activations and their
+derivatives. Each thread has its own, so that threads need no locks, and uses it for one tile after another,
+so that it stays in the cache of the core. It is allocated in advance, since kernels cannot allocate memory
+(see `varflow.kernels.compile`). In training, the activations of all cells are kept for the backward pass;
+otherwise, one set of buffers serves all cells in turn.
+
+**Lane.** A lane is a fixed contiguous range of the tiles of a minibatch, with a gradient of its own. A sum of
+floating-point numbers depends on the order of its terms, so that gradients cannot be added up by thread. The
+tiles of a lane are added up in their order, by whichever thread processes the lane, and the lanes are then
+added up in their order (`varflow.kernels.adam.fold_lanes`). There are fewer lanes than tiles in a large
+minibatch, because clearing a gradient and adding it to the others costs as much as the processing of some
+rows.
+
+**Threads.** Threads take the next tile (of a transform) or the next lane (of a gradient) from a shared atomic
+counter when they are done with their last one. With shares fixed in advance, all threads would wait for the
+slowest core, and cores are not equally fast if others use them too. Results nevertheless have the same bits
+for any number of threads: rows are independent of each other, the division into tiles is fixed, the number of
+lanes depends on the sizes of the minibatch and of the flow alone, and no sum extends over more than one lane
+until the lanes are added up.
+
+Shapes: T rows per tile, d dimensions, H neurons per hidden layer, P logits per transformed coordinate.
+Networks run in the dtype of the parameters; coordinates, slopes and log q are float64. In the docstrings of
+kernels, an argument that is "set" is overwritten, and one that is "added to" is accumulated into.
 """
 
 import math
@@ -20,22 +53,22 @@ from varflow.kernels.layout import Sizes, aligned_zeros
 from varflow.kernels.network import layer_weights, network_backward, network_forward, transpose_weights
 from varflow.kernels.splines import SCRATCH_ROWS, cell_activate, cell_backward, cell_forward, cell_inverse
 
-NEGLIGIBLE = 1e-20  # share of the loss below which a point's gradient is dropped: denormals are slow
-TILE_ROWS = 128  # enough to pay for streaming the weights, few enough for activations to stay in cache
-SLOPES_PER_LOG = 8  # so many can be multiplied before a logarithm is due: exp(-80)^8 > 1e-300
+NEGLIGIBLE = 1e-20  # share of the loss below which the gradient of a point is dropped: denormals are slow
+TILE_ROWS = 128
+SLOPES_PER_LOG = 8  # slopes that can be multiplied without underflow before taking a log: exp(-80)^8 > 1e-300
 
 
 class Workspace(NamedTuple):
-    """Buffers of one thread; `n_kept` is the number of cells in training, else 1."""
+    """Buffers of one thread; `n_kept` is the number of cells in training, and 1 otherwise."""
 
-    coordinates: np.ndarray  # (d, T) float64, before or behind the cell at hand
+    coordinates: np.ndarray  # (d, T) float64, before or after the current cell
     log_det: np.ndarray  # (T,) float64
-    slopes: np.ndarray  # (T,) float64, products of slopes that log_det is without so far
-    inputs: np.ndarray  # (n_kept, d * T)
+    slopes: np.ndarray  # (T,) float64, products of slopes not yet included in log_det
+    inputs: np.ndarray  # (n_kept, d * T), of the networks
     hidden: np.ndarray  # (n_kept, n_hidden, T, H)
-    values: np.ndarray  # (n_kept, P * d * T), of the cells
+    values: np.ndarray  # (n_kept, P * d * T), of the splines
     x: np.ndarray  # (n_kept, d * T) float64, transformed coordinates before the cell
-    z: np.ndarray  # (n_kept, d * T) float64, and behind it
+    z: np.ndarray  # (n_kept, d * T) float64, transformed coordinates after the cell
     slope: np.ndarray  # (n_kept, d * T) float64
     scratch: np.ndarray  # (SCRATCH_ROWS * d * T,) float64
     dcoordinates: np.ndarray  # (d, T) float64
@@ -45,12 +78,12 @@ class Workspace(NamedTuple):
     dinputs: np.ndarray  # (d * T,)
     transposed: np.ndarray  # (n_params,) or (0,): each weight matrix between hidden layers, transposed
     network: np.ndarray  # (2, T * max(H, d)) scratch
-    zeros: np.ndarray  # (max(T, H, d),) zeros, which stay
-    ones: np.ndarray  # (T,), which stay
+    zeros: np.ndarray  # (max(T, H, d),) constant zeros
+    ones: np.ndarray  # (T,) constant ones
 
 
 def make_workspace(sizes: Sizes, keeps_all: bool) -> Workspace:
-    """Allocate the buffers of one thread, for training if they are to keep all cells' activations."""
+    """Allocate the buffers of one thread; keeps_all: keep the activations of all cells, for training."""
     d, d_hidden, n_hidden = sizes.d, sizes.d_hidden, sizes.n_hidden
     dtype, n_logits = sizes.dtype, sizes.n_logits
     n_rows = TILE_ROWS
@@ -81,14 +114,17 @@ def make_workspace(sizes: Sizes, keeps_all: bool) -> Workspace:
 
 @device_function
 def add_number(values, number):
-    """values: (m,), added to."""
+    """Add a number to values (m,)."""
     for i in range(values.shape[0]):
         values[i] += number
 
 
 @device_function
 def add_row_sums(total, terms):
-    """total: (n,), added to. terms: (n, T), T a power of two: halves are added up until a column is left."""
+    """Add the sums of the rows of terms (n, T) to total (n,), by halving; T is a power of two.
+
+    terms is overwritten: the right half of its columns is added to the left half until one column remains.
+    """
     width = terms.shape[1]
     while width > 1:
         width //= 2
@@ -101,22 +137,22 @@ def add_row_sums(total, terms):
 
 @device_function
 def copy(target, source):
-    """target: (m,), set to source (m,), without asking whether they overlap, as slice assignment does."""
+    """Copy source (m,) to target (m,), without the check for overlap that slice assignment makes."""
     for i in range(target.shape[0]):
         target[i] = source[i]
 
 
 @inlined
 def slot_of(c, work):
-    """Which of the kept buffers cell c has: its own in training, else the only ones."""
+    """Return the index of the buffers of cell c: its own in training, otherwise the only ones."""
     return min(c, work.hidden.shape[0] - 1)
 
 
 @device_function
 def conditioner(c, params, layout, work):
-    """Values (P, n_transformed * T) that cell c gives for the coordinates that stand before it.
+    """Compute the spline values (P, n_transformed * T) of cell c from the coordinates before it.
 
-    The transformed coordinates are copied to x of `work`.
+    They are left in values of `work`, and the coordinates to be transformed are copied to its x.
     """
     slot = slot_of(c, work)
     n_rows = work.log_det.shape[0]
@@ -147,14 +183,14 @@ def conditioner(c, params, layout, work):
 
 @device_function
 def multiply(product, factor):
-    """product: (T,), multiplied by factor (T,)."""
+    """Multiply product (T,) by factor (T,) in place."""
     for r in range(product.shape[0]):
         product[r] *= factor[r]
 
 
 @device_function
 def add_log(log_det, slopes):
-    """log_det: (T,), added to. slopes: (T,), products of slopes, set to 1."""
+    """Add the logarithms of slopes (T,) to log_det (T,), and reset slopes to 1."""
     for r in range(log_det.shape[0]):
         log_det[r] += math.log(slopes[r])
         slopes[r] = 1.0
@@ -162,9 +198,10 @@ def add_log(log_det, slopes):
 
 @device_function
 def add_log_slopes(work, slope, n_pending):
-    """Multiply slopes (n_transformed * T,) into those of `work`, of which n_pending have no logarithm so far.
+    """Multiply slopes (n_transformed * T,) into slopes of `work`, a product of n_pending slopes on entry.
 
-    Returns how many have none then.
+    Returns the number of slopes in the product on exit. Their logarithm is added to log_det in between, as
+    soon as there are SLOPES_PER_LOG of them and another one follows.
     """
     n_rows = work.log_det.shape[0]
     for i in range(slope.shape[0] // n_rows):
@@ -178,7 +215,7 @@ def add_log_slopes(work, slope, n_pending):
 
 @device_function
 def scatter(coordinates, values, transformed):
-    """Put transformed coordinates back. coordinates: (d, T). values: (n_transformed * T,)."""
+    """Write values (n_transformed * T,) to the transformed ones of the coordinates (d, T)."""
     n_rows = coordinates.shape[1]
     for i in range(transformed.shape[0]):
         copy(coordinates[transformed[i]], values[i * n_rows : (i + 1) * n_rows])
@@ -186,7 +223,7 @@ def scatter(coordinates, values, transformed):
 
 @inlined
 def coupling_forward(c, params, layout, work):
-    """Take the coordinates of `work` through cell c. Returns the slopes, (n_transformed * T,)."""
+    """Map the coordinates of `work` through cell c; return the slopes, (n_transformed * T,)."""
     conditioner(c, params, layout, work)
     slot = slot_of(c, work)
     m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
@@ -199,10 +236,10 @@ def coupling_forward(c, params, layout, work):
 
 @inlined
 def coupling_backward(c, dparams, params, layout, work):
-    """Derivatives through `coupling_forward`.
+    """Backpropagate through `coupling_forward`.
 
-    dparams: (n_params,), added to. dcoordinates of `work`: (d, T), in the coordinates behind the cell on
-    entry, set to those before it, but before the first cell they are not complete.
+    dparams: (n_params,), added to. dcoordinates of `work`: (d, T), derivatives with respect to the
+    coordinates after the cell on entry, and before it on exit. Those before the first cell are incomplete.
     """
     n_rows = work.log_det.shape[0]
     n_inputs = layout.n_inputs[c]
@@ -224,7 +261,7 @@ def coupling_backward(c, dparams, params, layout, work):
     if n_inputs > 0:
         inputs = work.inputs[c, : n_inputs * n_rows].reshape(n_inputs, n_rows)
         dinputs = work.dinputs[: n_inputs * n_rows].reshape(n_inputs, n_rows)
-        wants_dinputs = c > 0  # nobody asks for those in x
+        wants_dinputs = c > 0  # derivatives with respect to x are not needed
         network_backward(
             dinputs, dparams, dlogits_by_row, inputs, work.hidden[c], params, work.transposed,
             layout.layers[c], work.network, work.zeros, work.ones, wants_dinputs,
@@ -234,12 +271,12 @@ def coupling_backward(c, dparams, params, layout, work):
             for r in range(n_rows):
                 target[r] += 2.0 * dinputs[i, r]
     _, dbiases = layer_weights(dparams, layout.layers[c, -1])
-    add_row_sums(dbiases, dlogits_by_row)  # the last to read them
+    add_row_sums(dbiases, dlogits_by_row)  # overwrites dlogits: must come last
 
 
 @inlined
 def coupling_inverse(c, params, layout, work):
-    """Take the coordinates of `work` back through cell c. Returns the forward map's slopes."""
+    """Map the coordinates of `work` through the inverse of cell c; return the slopes of the forward map."""
     conditioner(c, params, layout, work)
     m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
     values = work.values[0, : layout.n_logits * m].reshape(layout.n_logits, m)
@@ -251,7 +288,7 @@ def coupling_inverse(c, params, layout, work):
 
 @inlined
 def flow_forward(params, layout, work):
-    """Take the coordinates of `work` through all cells; log_det is set."""
+    """Map the coordinates of `work` through all cells; its log_det is set."""
     work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
     for c in range(layout.n_inputs.shape[0]):
         n_pending = add_log_slopes(work, coupling_forward(c, params, layout, work), n_pending)
@@ -260,7 +297,7 @@ def flow_forward(params, layout, work):
 
 @inlined
 def flow_inverse(params, layout, work):
-    """Take the coordinates of `work` back through all cells; log_det, of the forward map, is set."""
+    """Map the coordinates of `work` through the inverse of all cells; log_det of the forward map is set."""
     work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
     for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
         n_pending = add_log_slopes(work, coupling_inverse(c, params, layout, work), n_pending)
@@ -287,10 +324,10 @@ def to_box(coordinates, layout):
 
 @kernel
 def transform(out, log_det, points, is_inverse, next_tile, params, layout, work):
-    """Map points tile by tile, as long as there are any: from target to latent space, or back if is_inverse.
+    """Map points from target to latent space, or the other way if is_inverse, as long as tiles are left.
 
     out: (n, d), set. log_det: (n,), of the map from the unit cube to latent space, set. points: (n, d), in
-    the box, or in the unit cube if is_inverse. next_tile: (1,).
+    the box, or in the unit cube if is_inverse. next_tile: (1,), counter shared by all threads.
     """
     n, n_rows = points.shape[0], work.log_det.shape[0]
     while True:
@@ -314,10 +351,10 @@ def transform(out, log_det, points, is_inverse, next_tile, params, layout, work)
 
 @device_function
 def variance_loss(dlog_q, log_q, log_weights, rows, first):
-    """Sum of l = f^2 / (p q) over a tile; its derivative in log q is -l.
+    """Compute the sum of the variance loss l = f^2 / (p q) over a tile, and the derivative -l in log q.
 
-    dlog_q: (T,), that of the mean over the minibatch, set. log_q: (T,). log_weights: (n,), log(f^2 / p).
-    rows: (n_batch,), the minibatch. first: which of them the tile begins at.
+    dlog_q: (T,), derivative of the mean over the minibatch, set. log_q: (T,). log_weights: (n,),
+    log(f^2 / p). rows: (n_batch,), the minibatch. first: index in rows at which the tile begins.
     """
     total = 0.0
     n_batch = rows.shape[0]
@@ -331,10 +368,10 @@ def variance_loss(dlog_q, log_q, log_weights, rows, first):
 
 @device_function
 def linear_loss(dlog_q, log_q, weights, rows, first):
-    """Sum of l = -weight log q over a tile; its derivative in log q is -weight.
+    """Compute the sum of l = -weight log q over a tile, and the derivative -weight in log q.
 
-    The DKL loss where weight = f / p, and any other loss whose derivative is known. Arguments otherwise as
-    in `variance_loss`.
+    This is the DKL loss if weight = f / p. With suitable weights, it has the gradient of any other loss whose
+    derivative in log q is known. Other arguments are as in `variance_loss`.
     """
     total = 0.0
     n_batch = rows.shape[0]
@@ -348,9 +385,9 @@ def linear_loss(dlog_q, log_q, weights, rows, first):
 
 @device_function
 def control_variate(dlog_q, log_q, log_p, rows, first):
-    """Derivative in log q of the mean of q / p, which is 1 over x ~ p whatever q is.
+    """Add the derivative in log q of the mean of q / p, whose expectation over x ~ p is 1 for any q.
 
-    dlog_q: (T,), added to. log_p: (n,). Arguments otherwise as in `variance_loss`.
+    dlog_q: (T,), added to. log_p: (n,). Other arguments are as in `variance_loss`.
     """
     n_batch = rows.shape[0]
     for r in range(min(log_q.shape[0], n_batch - first)):
@@ -360,12 +397,13 @@ def control_variate(dlog_q, log_q, log_p, rows, first):
 
 @kernel
 def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_variance, params, layout, work):
-    """Loss and gradient of lanes, as long as there are any: fixed shares of a minibatch, whoever has them.
+    """Compute the loss and the gradient of lanes of a minibatch, as long as lanes are left.
 
-    dparams: (n_lanes, n_params), set. losses: (n_lanes,), sums over the lane's rows, set. next_lane: (1,).
-    x: (n, d) in the box. rows: (n_batch,), which of them make the minibatch. weights: (n,), log(f^2 / p)
-    where is_variance, else the factor of -log q. log_p: (n,), where the gradient is to have a control
-    variate, or (0,). dz: (n_batch, d), derivative of the loss in z, or (0, d) for none.
+    dparams: (n_lanes, n_params), set. losses: (n_lanes,), sums over the rows of the lane, set. next_lane:
+    (1,), counter shared by all threads. x: (n, d), in the box. rows: (n_batch,), indices of the minibatch in
+    x. weights: (n,), log(f^2 / p) if is_variance, otherwise the factor of -log q. log_p: (n,) for a gradient
+    with a control variate, or (0,) for one without. dz: (n_batch, d), additional derivative of the loss
+    with respect to z, or (0, d) for none.
     """
     transpose_weights(work.transposed, params, layout)
     n_rows = work.log_det.shape[0]

@@ -1,4 +1,4 @@
-"""What kernels are told of a flow's architecture: plain numbers and arrays."""
+"""The architecture of a flow as the kernels see it: plain numbers and arrays."""
 
 import math
 from typing import NamedTuple
@@ -8,37 +8,40 @@ import numpy.typing as npt
 
 __all__ = ["Layout", "Sizes", "aligned_zeros"]
 
-ALIGNMENT = 64  # bytes: a vector of any processor, and a line of the cache
+ALIGNMENT = 64  # bytes: a vector of AVX-512, the widest in use, and a cache line
 
 
 class Sizes(NamedTuple):
-    """How large the buffers of a flow have to be."""
+    """The numbers from which the sizes of the buffers of a flow follow."""
 
     d: int  # dimensions
     n_cells: int
-    n_transformed: int  # coordinates that a cell transforms, at most
-    n_logits: int  # logits a transformed coordinate
+    n_transformed: int  # largest number of coordinates that a cell transforms
+    n_logits: int  # per transformed coordinate
     n_hidden: int  # hidden layers of a network
-    d_hidden: int  # neurons a hidden layer
+    d_hidden: int  # neurons per hidden layer
     n_params: int
     dtype: str  # of the parameters
 
 
 class Layout(NamedTuple):
-    """Where everything is, in tables for the kernels."""
+    """Tables of coordinates, parameters and bounds for the kernels."""
 
     split: np.ndarray  # (n_cells, d): coordinates that a cell is conditioned on, then those it transforms
-    n_inputs: np.ndarray  # (n_cells,): how many of those it is conditioned on
+    n_inputs: np.ndarray  # (n_cells,): number of coordinates that a cell is conditioned on
     layers: np.ndarray  # (n_cells, n_hidden + 1, 4): n_in, n_out, offset of the weights, offset of the biases
-    cell: int  # code of the cell
-    n_logits: int  # logits a transformed coordinate
-    lower: np.ndarray  # (d,): lower corner of the box
-    upper: np.ndarray  # (d,): upper corner, which lower + width may miss by a bit
-    width: np.ndarray  # (d,): its edges
+    cell: int  # code of the spline
+    n_logits: int  # per transformed coordinate
+    lower: np.ndarray  # (d,): lower bounds of the box
+    upper: np.ndarray  # (d,): upper bounds, from which lower + width may differ by rounding
+    width: np.ndarray  # (d,): upper - lower
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
-    """Allocate zeros that begin at a cache line: half of a large product's vectors would straddle two."""
+    """Allocate an array of zeros that starts at a cache line.
+
+    Otherwise, half or more of the vectors in a large matrix product would straddle two cache lines.
+    """
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     buffer = np.zeros(n_bytes + ALIGNMENT, np.uint8)
     begin = -buffer.ctypes.data % ALIGNMENT
