@@ -327,7 +327,7 @@ class TestGradients:
         from varflow.training import device_steps as gpu
 
         monkeypatch.setattr(gpu, "CHUNK_ROWS", 16)
-        monkeypatch.setattr(gpu, "LEAST_ROWS_A_PART", 8)
+        monkeypatch.setattr(gpu, "MIN_ROWS_A_PART", 8)
         flow = make_flow(2, "pwlinear", "iflow", d_hidden=19, n_bins=9)
         if not SIMULATED:
             flow = make_flow(2, "pwlinear", "iflow", d_hidden=131, n_bins=40)

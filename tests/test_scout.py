@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from varflow.integration.scout import MOST_STEPS, N_WALKERS, Walkers, draw_around, wander
+from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, wander
 
 
 def generator(seed=1):
@@ -27,7 +27,7 @@ def make_walkers(d, n=3, width=(0.05, 0.6), seed=1):
 @pytest.mark.parametrize(("d", "width"), [(2, 0.01), (4, 0.02), (8, 0.02), (16, 0.07)])
 def test_walkers_end_in_all_peaks_and_know_their_width(d, width):
     centres = np.array([np.full(d, 0.3), np.full(d, 0.7)])
-    walkers = wander(lambda u: log_peaks(u, centres, width), d, MOST_STEPS, generator())
+    walkers = wander(lambda u: log_peaks(u, centres, width), d, MAX_STEPS, generator())
     assert len(walkers.u) == N_WALKERS
     np.testing.assert_array_equal(walkers.log_f, log_peaks(walkers.u, centres, width))
     distances = [np.linalg.norm(walkers.u - centre, axis=1) / (width * math.sqrt(d)) for centre in centres]

@@ -53,8 +53,8 @@ DTYPE_NAMES = st.sampled_from(DTYPES)
 # that of a float32 may.
 PRECISIONS = {"float64": [(1e-10, 1e-14, 0.0)], "float32": [(1e-10, 1e-14, 0.5), (1e-4, 5e-6, 0.0)]}
 ROUNDING = 1e-14
-LARGEST_SLACK = 1e-5  # in widths: beyond it, rounding may do more than what one small move shows
-LARGEST_UNCERTAINTY = 1e-3  # of a log-determinant, likewise
+MAX_SLACK = 1e-5  # in widths: beyond it, rounding may do more than what one small move shows
+MAX_UNCERTAINTY = 1e-3  # of a log-determinant, likewise
 STEP = 1e-6  # of central differences, in widths or in the parameters
 SCRAMBLES = 32
 QUANTILE = 8.6  # what Student's t with 31 degrees of freedom exceeds once in 10^9, either way
@@ -392,7 +392,7 @@ def amplified_rounding(
         slack += changes / _widths(bounds)
         log_q_slack += log_q_changes
     log_q_slack += _changes(getattr(_in_float64(flow), there), points, bounds, np.minimum(slack, 0.5))[1]
-    is_lost = slack > LARGEST_SLACK
+    is_lost = slack > MAX_SLACK
     return np.where(is_lost, np.inf, slack), np.where(is_lost.any(axis=1), np.inf, log_q_slack)
 
 
@@ -529,7 +529,7 @@ def _check_log_det(flow: Flow, n: int, seed: int) -> None:
     inverse = np.abs(np.linalg.pinv(jacobian, 0.0)).swapaxes(1, 2)  # inv would raise where one is singular
     tolerance = (inverse * uncertainty).sum(axis=(1, 2))
     log_det = np.linalg.slogdet(jacobian)[1]
-    is_known = (tolerance < LARGEST_UNCERTAINTY) & (log_det > -np.inf)
+    is_known = (tolerance < MAX_UNCERTAINTY) & (log_det > -np.inf)
     for name, log_q in (("log_prob", double.log_prob(x)), ("log q of to_latent", double.to_latent(x)[1])):
         error = np.abs(log_q + np.log(_widths(flow.bounds)).sum() - log_det)
         what = f"{name} is not the log-determinant of the Jacobian"

@@ -13,9 +13,12 @@ __all__ = ["add_bench"]
 def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow bench`."""
     parser = add_command(
-        commands, "bench", _bench, "time a training step and a sampling call on this machine",
+        commands,
+        "bench",
+        _bench,
+        "time a training step and a sampling call on this machine",
         "varflow bench --dim 8 --batch 10000 --d-hidden 64 --n-hidden 3 --n-bins 10 --json",
-    )  # fmt: skip
+    )
     parser.add_argument("--dim", "--d", type=int, default=8, metavar="N", help="dimensions")
     parser.add_argument("--batch", type=int, default=10_000, metavar="N", help="points a step")
     add_architecture(parser)

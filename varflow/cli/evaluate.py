@@ -17,9 +17,12 @@ __all__ = ["add_evaluate"]
 def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow evaluate`."""
     parser = add_command(
-        commands, "evaluate", _evaluate, "measure a flow on weighted points that it has not seen",
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure a flow on weighted points that it has not seen",
         "varflow evaluate flow.npz other_events.csv --json",
-    )  # fmt: skip
+    )
     parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
     parser.add_argument("data", metavar="DATA", help="points, in the same box as those of the training")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

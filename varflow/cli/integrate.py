@@ -36,9 +36,12 @@ CELL = "pwquad"  # as the integrator takes it where none is named
 def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow integrate`."""
     parser = add_command(
-        commands, "integrate", _integrate, "integrate a Python function over a box, with a flow made for it",
+        commands,
+        "integrate",
+        _integrate,
+        "integrate a Python function over a box, with a flow made for it",
         "varflow integrate my_module:f --dim 4 --bounds=-inf,inf --rtol 1e-3 -o result.npz",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "function",
         metavar="FUNCTION",
@@ -46,10 +49,12 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument("--dim", type=int, metavar="N", help="dimensions; those of the bounds if not given")
     parser.add_argument(
-        "--bounds", type=parse_bounds, metavar="LOWER,UPPER",
+        "--bounds",
+        type=parse_bounds,
+        metavar="LOWER,UPPER",
         help="box, one pair for all coordinates or one for each; 0,1 if not given; may be inf; "
         "where it begins with a minus sign, write it as --bounds=-inf,inf",
-    )  # fmt: skip
+    )
     parser.add_argument("--calls", type=int, default=400_000, metavar="N", help="points at most")
     parser.add_argument(
         "--rtol", type=float, default=0.0, metavar="TOL", help="relative error that is enough"
@@ -70,9 +75,10 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-o", "--output", metavar="RESULT", help="file for the result: .npz")
     parser.add_argument(
-        "--flow-in", metavar="FLOW",
+        "--flow-in",
+        metavar="FLOW",
         help="flow on the unit cube to begin with, as --flow-out has written it for a similar integral",
-    )  # fmt: skip
+    )
     parser.add_argument("--flow-out", metavar="FLOW", help="file for the flow alone, on the unit cube")
     add_checkpoint(parser)
 
@@ -89,10 +95,19 @@ def _integrate(options: argparse.Namespace) -> None:
     try:
         with stopped_by_signals(options):
             result = integrate(
-                f, bounds, n_calls=options.calls, rtol=options.rtol, atol=options.atol, **flow,
-                vectorized=not options.scalar, workers=options.workers, on_invalid=options.on_invalid,
-                seed=options.seed, threads=options.threads, **checkpoint_settings(options),
-            )  # fmt: skip
+                f,
+                bounds,
+                n_calls=options.calls,
+                rtol=options.rtol,
+                atol=options.atol,
+                **flow,
+                vectorized=not options.scalar,
+                workers=options.workers,
+                on_invalid=options.on_invalid,
+                seed=options.seed,
+                threads=options.threads,
+                **checkpoint_settings(options),
+            )
     except Exception as error:
         if told := function_error(error):
             raise told from error

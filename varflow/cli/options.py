@@ -122,10 +122,11 @@ def flow_options(options: argparse.Namespace) -> dict[str, Any]:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the options of checkpoints."""
     parser.add_argument(
-        "--checkpoint", metavar="FILE",
+        "--checkpoint",
+        metavar="FILE",
         help="file that keeps the state: the same command goes on from it, and SIGTERM and SIGUSR1 stop the "
         "run after a complete step, with status 75",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=SECONDS, metavar="S", help="time between two checkpoints"
     )

@@ -14,9 +14,12 @@ __all__ = ["add_sample"]
 def add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow sample`."""
     parser = add_command(
-        commands, "sample", _sample, "draw points from a flow; columns x..., q, q being their density",
+        commands,
+        "sample",
+        _sample,
+        "draw points from a flow; columns x..., q, q being their density",
         "varflow sample flow.npz -n 1000000 -o points.npz --seed 2",
-    )  # fmt: skip
+    )
     parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
     parser.add_argument("-n", type=int, required=True, metavar="N", help="number of points")
     parser.add_argument(

@@ -34,9 +34,12 @@ __all__ = ["add_train"]
 def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow train`."""
     parser = add_command(
-        commands, "train", _train, "train a flow on weighted points, and measure it on points held out",
+        commands,
+        "train",
+        _train,
+        "train a flow on weighted points, and measure it on points held out",
         "varflow train events.csv -o flow.npz --epochs 50 --seed 1",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "data", metavar="DATA", help="points: .csv/.txt/.dat with columns x... p f, .npz or .h5"
     )
@@ -52,13 +55,18 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     add_name(parser, "--schedule", SCHEDULES, "cosine", "course of the learning rate")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
     parser.add_argument(
-        "--holdout", type=parse_fraction, default=0.1, metavar="FRACTION",
+        "--holdout",
+        type=parse_fraction,
+        default=0.1,
+        metavar="FRACTION",
         help="share of the points kept for the table; as much of the others chooses the best epoch",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--bounds", type=parse_bounds, metavar="LOWER,UPPER",
+        "--bounds",
+        type=parse_bounds,
+        metavar="LOWER,UPPER",
         help="box, one pair for all coordinates or one for each; that of the file, or 0,1, if not given",
-    )  # fmt: skip
+    )
     add_checkpoint(parser)
 
 
@@ -70,13 +78,24 @@ def _train(options: argparse.Namespace) -> None:
     check_writable(options.output)  # first: training for hours and then no place to write
     train, test = data.split(options.holdout, options.seed)
     flow = Flow(
-        data.d, options.cell, **flow_options(options), seed=options.seed, bounds=data.bounds,
-        threads=options.threads, backend=options.backend,
-    )  # fmt: skip
+        data.d,
+        options.cell,
+        **flow_options(options),
+        seed=options.seed,
+        bounds=data.bounds,
+        threads=options.threads,
+        backend=options.backend,
+    )
     trainer = BasicStatefulTrainer(
-        flow, loss=options.loss, n_epochs=options.epochs, minibatch_size=options.batch, optim=optim,
-        holdout=options.holdout, seed=options.seed, **checkpoint_settings(options),
-    )  # fmt: skip
+        flow,
+        loss=options.loss,
+        n_epochs=options.epochs,
+        minibatch_size=options.batch,
+        optim=optim,
+        holdout=options.holdout,
+        seed=options.seed,
+        **checkpoint_settings(options),
+    )
     size = f"{data.n:,} points, d = {data.d}; flow of {flow.n_params:,} parameters"
     print(f"{options.data}: {size}", flush=True)
     progress = _Bar(options.epochs) if sys.stderr.isatty() else _Lines(options.epochs)

@@ -12,9 +12,12 @@ __all__ = ["add_warmup"]
 def add_warmup(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the parser of `varflow warmup`."""
     add_command(
-        commands, "warmup", _warmup, "compile all kernels and keep them, for example before a batch job",
+        commands,
+        "warmup",
+        _warmup,
+        "compile all kernels and keep them, for example before a batch job",
         "varflow warmup",
-    )  # fmt: skip
+    )
 
 
 def _warmup(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 
-_BLOCK = 65_536  # rows processed at a time, so that temporaries stay small for any number of rows
+ROWS_AT_ONCE = 65_536  # rows processed at a time, so that temporaries stay small for any number of rows
 
 
 def as_floats(name: str, values: npt.ArrayLike) -> FloatArray:
@@ -166,7 +166,7 @@ def check_rows(
 
 def row_blocks(n: int) -> Iterator[slice]:
     """Divide n rows into blocks."""
-    return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
+    return (slice(start, min(start + ROWS_AT_ONCE, n)) for start in range(0, n, ROWS_AT_ONCE))
 
 
 def log_sum_exp(logs: FloatArray) -> float:

@@ -15,7 +15,7 @@ from varflow.runtime.archive import FilePath
 
 __all__ = ["read_text_points", "text_sink", "write_text_points"]
 
-_BLOCK = 8192  # rows that are moved or formatted at a time
+TEXT_ROWS = 8192  # rows that are moved or formatted at a time
 _P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
 _F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
 
@@ -117,8 +117,8 @@ def _pack_columns(table: Array, d: int) -> Array:
     The table is overwritten, since a copy would double the memory that a large file needs.
     """
     flat = table.reshape(-1)
-    for start in range(0, len(table), _BLOCK):
-        block = table[start : start + _BLOCK, :d].ravel()
+    for start in range(0, len(table), TEXT_ROWS):
+        block = table[start : start + TEXT_ROWS, :d].ravel()
         flat[start * d : start * d + block.size] = block
     return flat[: len(table) * d].reshape(-1, d)
 
@@ -128,8 +128,8 @@ def write_text_points(path: Path, arrays: Mapping[str, Array]) -> None:
     x = arrays["x"]
     p_key, f_key = (key for key in POINT_KEYS[1:5] if key in arrays)
     with text_sink(path, x.shape[1], [p_key.removesuffix("x"), f_key.removesuffix("x")]) as write:
-        for start in range(0, len(x), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for start in range(0, len(x), TEXT_ROWS):
+            rows = slice(start, start + TEXT_ROWS)
             write(x[rows], arrays[p_key][rows], arrays[f_key][rows])
 
 

@@ -15,7 +15,7 @@ from varflow.runtime.device import as_device_array, launch
 
 __all__ = ["DeviceFlow", "count_tiles"]
 
-MOST_BLOCKS = 512  # thread blocks that map points at once; each has its own rows of the workspace
+MAX_BLOCKS = 512  # thread blocks that map points at once; each has its own rows of the workspace
 BLOCKS_A_LAYER = 2 if IS_SIMULATED else 16  # thread blocks that transpose the weights of a layer
 
 
@@ -86,11 +86,20 @@ class DeviceFlow:
         with self.lock:
             self.upload(params)
             self.transpose_weights()
-            n_blocks = min(count_tiles(n), MOST_BLOCKS)
+            n_blocks = min(count_tiles(n), MAX_BLOCKS)
             launch(
-                kernels.transform, n_blocks, out, log_det, points, is_inverse, log_volume, self.params,
-                self.transposed, self.layout, self._workspace(n_blocks * TILE_ROWS),
-            )  # fmt: skip
+                kernels.transform,
+                n_blocks,
+                out,
+                log_det,
+                points,
+                is_inverse,
+                log_volume,
+                self.params,
+                self.transposed,
+                self.layout,
+                self._workspace(n_blocks * TILE_ROWS),
+            )
         return out, log_det
 
     def _workspace(self, n_rows: int) -> kernels.Workspace:

@@ -13,7 +13,7 @@ from varflow.kernels.splines import MIN_SHARE, MIN_SLOPE
 __all__ = ["fit_elementwise"]
 
 FLAT_SHARE = 0.1  # uniform (defensive) share of each marginal density, so that gaps between points keep some
-LEAST = 1e-6  # least width of a bin in excess of the minimum that the spline imposes
+MIN_EXTRA_WIDTH = 1e-6  # least width of a bin in excess of the minimum that the spline imposes
 
 
 def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
@@ -62,8 +62,8 @@ def equal_bins(u: np.ndarray, weights: np.ndarray, n_bins: int) -> tuple[np.ndar
     abscissae, below = distribution(u, weights)
     widths = np.diff(np.interp(np.linspace(0, 1, n_bins + 1), below, abscissae))
     least = MIN_SHARE / n_bins
-    logits = np.log(np.maximum(widths - least, LEAST))
-    widths = np.maximum(widths, least + LEAST)
+    logits = np.log(np.maximum(widths - least, MIN_EXTRA_WIDTH))
+    widths = np.maximum(widths, least + MIN_EXTRA_WIDTH)
     mean = 1 / (n_bins * widths)
     # An inner vertex gets the mean density of its two bins, an outer one what gives its bin the right mean.
     density = np.empty(n_bins + 1)

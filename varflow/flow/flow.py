@@ -354,9 +354,13 @@ class Flow:
     def copy(self) -> "Flow":
         """Copy the flow, including its parameters."""
         copied = Flow(
-            **self.architecture.as_dict(), bounds=self.bounds, threads=self.threads, seed=0,
-            backend=self.backend, precision=self.precision,
-        )  # fmt: skip
+            **self.architecture.as_dict(),
+            bounds=self.bounds,
+            threads=self.threads,
+            seed=0,
+            backend=self.backend,
+            precision=self.precision,
+        )
         copied._params[:] = self._params
         return copied
 
@@ -398,9 +402,12 @@ class Flow:
     ) -> "Flow":
         """Create a flow from the result of `description` and its parameters (n_params,)."""
         flow = cls(
-            **description["architecture"], bounds=description["bounds"], seed=0, threads=threads,
+            **description["architecture"],
+            bounds=description["bounds"],
+            seed=0,
+            threads=threads,
             backend=backend,
-        )  # fmt: skip
+        )
         flow.params = params
         return flow
 

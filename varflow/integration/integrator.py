@@ -19,18 +19,18 @@ from varflow.integration.domain import Domain
 from varflow.integration.integrand import Integrand
 from varflow.integration.iteration import Iteration
 from varflow.integration.iterations import (
-    FEWEST_POINTS,
+    DEFENSIVE_SHARE,
     LOOK,
     MANY_BATCHES,
+    MIN_POINTS,
     SCOUT_SHARE,
-    UNIFORM_SHARE,
     Iterations,
 )
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.result import Result
 from varflow.integration.sampling import unweighted_points, weighted_points
 from varflow.integration.settings import IterationSizes, SurveySettings, Tolerance
-from varflow.integration.survey import FEWEST_ROUNDS, ROUND
+from varflow.integration.survey import MIN_ROUNDS, ROUND
 from varflow.runtime.archive import Kind
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings
 from varflow.runtime.fingerprint import digest
@@ -42,18 +42,18 @@ from varflow.validation import positive_int
 __all__ = ["Integrator", "integrate"]
 
 FILE = Kind("varflow integration checkpoint", version=3, oldest=1, sealed=1)  # 1 and 2 knew fewer runs apart
-FEWEST_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
-FEWEST_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
+MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
+MIN_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
 SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `Iterations.power`: each, all
-MOST_ROUNDS = 4096  # of a stage: more points are not kept in memory
-MOST_CALLS = 1 << 21  # an iteration, for the sake of memory
+MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
+MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
-TOO_HEAVY = 0.05  # share of one point in the sum of all weights that is warned of
-UNLIKELY = 1e-3  # probability of chi2 that is warned of
-FARTHEST = 1e300  # coordinate of a given point where the bounds are infinite
-SMALLEST = 1e-140  # integral below which the square of an error underflows
+MAX_SHARE = 0.05  # share of one point in the sum of all weights that is warned of
+MIN_Q = 1e-3  # probability of chi2 that is warned of
+MAX_COORDINATE = 1e300  # coordinate of a given point where the bounds are infinite
+MIN_INTEGRAL = 1e-140  # integral below which the square of an error underflows
 
 
 class Integrator:
@@ -192,9 +192,15 @@ class Integrator:
         }
         trainer = BasicStatefulTrainer(self.flow, loss=loss, **training.as_dict())
         self._iterations = Iterations(
-            self.integrand, self.flow, generator, LATENT_POINTS[latent_points], loss, use_survey, trainer,
+            self.integrand,
+            self.flow,
+            generator,
+            LATENT_POINTS[latent_points],
+            loss,
+            use_survey,
+            trainer,
             Checkpoint(kept, FILE, identity),
-        )  # fmt: skip
+        )
         self._tolerance = Tolerance()  # that was asked for last
         self._warnings: list[str] = []
 
@@ -281,8 +287,8 @@ class Integrator:
             The estimate; a warning is in it if the tolerance was not reached.
         """
         n_calls = positive_int("n_calls", n_calls)
-        if n_calls < FEWEST_CALLS:
-            raise ValueError(f"n_calls must be at least {FEWEST_CALLS}, got {n_calls}")
+        if n_calls < MIN_CALLS:
+            raise ValueError(f"n_calls must be at least {MIN_CALLS}, got {n_calls}")
         tolerance = Tolerance(rtol, atol)
         if self.survey_strategy != "replay":
             raise ValueError(
@@ -318,8 +324,8 @@ class Integrator:
             The estimate from all iterations of the refinement.
         """
         n_calls = positive_int("n_calls", n_calls)
-        if n_calls < FEWEST_POINTS:
-            raise ValueError(f"n_calls must be at least {FEWEST_POINTS}, got {n_calls}")
+        if n_calls < MIN_POINTS:
+            raise ValueError(f"n_calls must be at least {MIN_POINTS}, got {n_calls}")
         with self._running(n_calls) as progress:
             self._refine_in_parts(n_calls, 1, progress)
         return self.result()
@@ -350,7 +356,7 @@ class Integrator:
             self.flow.copy(),
             components=components,
             bounds=self.domain.bounds,
-            defensive_share=UNIFORM_SHARE,
+            defensive_share=DEFENSIVE_SHARE,
             n_invalid=self.integrand.n_invalid,
             source=self,
         )
@@ -385,7 +391,7 @@ class Integrator:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
         points = unweighted_points if unweight else weighted_points
         try:
-            u, weights = points(n, self.flow, UNIFORM_SHARE, self._iterations.evaluate, generator)
+            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self._iterations.evaluate, generator)
         finally:
             self.close()
         x, _ = self.domain.from_cube(u)
@@ -460,15 +466,15 @@ class Integrator:
         Where the last survey has lost a region, this one begins with points from there, and its flow is kept:
         the errors of the two would not tell.
         """
-        if n_calls < FEWEST_SURVEYED:
-            raise ValueError(f"a survey by replay needs {FEWEST_SURVEYED} calls at least, got {n_calls}")
+        if n_calls < MIN_SURVEYED:
+            raise ValueError(f"a survey by replay needs {MIN_SURVEYED} calls at least, got {n_calls}")
         self._warnings.clear()  # an earlier survey's are of no more interest
         n_before, is_regaining = self._iterations.n_calls, self._can_regain(n_calls)
         before = self._first_look(n_calls, progress)
         if is_regaining:
             self._iterations.regain(n_before)
         n_left = int((1 - SCOUT_SHARE) * n_calls) - (self._iterations.n_calls - n_before) - LOOK
-        n_rounds = min(n_left // ROUND, MOST_ROUNDS)
+        n_rounds = min(n_left // ROUND, MAX_ROUNDS)
         self._iterations.stage(n_rounds, 0.5, progress)
         if _is_better(before, self._iterations.look(progress)) and not is_regaining:
             self._iterations.go_back()
@@ -477,7 +483,7 @@ class Integrator:
 
     def _can_regain(self, n_calls: int) -> bool:
         """Whether the flow has lost a region, and the calls are enough for a survey that regains it."""
-        return n_calls >= 2 * FEWEST_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
+        return n_calls >= 2 * MIN_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
 
     def _survey_to(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
         """Go through stages as long as they pay, and again where that has lost a region.
@@ -524,14 +530,14 @@ class Integrator:
         for too little: a refinement much too long costs more than a stage too many.
         """
         used = self._iterations.n_calls
-        n_rounds = min(max(FEWEST_ROUNDS, used // ROUND), MOST_ROUNDS)
+        n_rounds = min(max(MIN_ROUNDS, used // ROUND), MAX_ROUNDS)
         return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= end else 0
 
     # The refinement
 
     def _refine_in_parts(self, n_calls: int, n_parts: int, progress: Progress) -> None:
         """Refine in at least so many iterations, none of them too large."""
-        n_parts = max(n_parts, -(-n_calls // MOST_CALLS))
+        n_parts = max(n_parts, -(-n_calls // MAX_CALLS))
         for k in range(n_parts):
             self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
 
@@ -539,7 +545,7 @@ class Integrator:
         n, shortfall = 0, math.inf
         while True:
             more = min(self._next_size(n, shortfall), end - self._iterations.n_calls)
-            if more < FEWEST_POINTS:
+            if more < MIN_POINTS:
                 return
             self._iterations.refine(more, progress)
             used = [one for one in self.history if one.is_used]
@@ -555,7 +561,7 @@ class Integrator:
         if n == 0:
             return 2 * LOOK
         missing = n * (1.05 * shortfall) ** (1 / self._iterations.rate)
-        return int(min(max(missing, n / 4, LOOK), 8 * n, MOST_CALLS)) // MANY_BATCHES * MANY_BATCHES
+        return int(min(max(missing, n / 4, LOOK), 8 * n, MAX_CALLS)) // MANY_BATCHES * MANY_BATCHES
 
     def _doubts(self, result: Result) -> Iterator[str]:
         """What the user ought to know about the result."""
@@ -580,14 +586,14 @@ class Integrator:
             )
         if n_skipped := self._iterations.n_skipped:
             yield f"{n_skipped} training steps were left out, as their gradients were not finite"
-        if heaviest > TOO_HEAVY:
+        if heaviest > MAX_SHARE:
             yield (
                 f"one point carries {heaviest:.0%} of the sum of the weights of its iteration: the flow is "
                 "too small there, and the error cannot be relied upon"
             )
-        if any(0 < np.abs(iteration.mean).max() < SMALLEST for iteration in used):
+        if any(0 < np.abs(iteration.mean).max() < MIN_INTEGRAL for iteration in used):
             yield "f is so small that the square of its error is 0 in float64: use other units for f"
-        if result.Q < UNLIKELY:
+        if result.Q < MIN_Q:
             yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
         if result.n_invalid:
             yield f"f was not finite at {result.n_invalid} points, and taken as 0 there"
@@ -656,7 +662,7 @@ def _flow_on_cube(
 
 def _on_cube(sample: Any, domain: Domain) -> Dataset:
     """Weighted points in the coordinates of f, moved to the unit cube."""
-    bounds = np.clip(domain.bounds, -FARTHEST, FARTHEST)
+    bounds = np.clip(domain.bounds, -MAX_COORDINATE, MAX_COORDINATE)
     if isinstance(sample, tuple | list):
         try:
             sample = Dataset(*sample, bounds=bounds)

@@ -18,8 +18,8 @@ from varflow.integration.integrand import Integrand
 from varflow.integration.iteration import Iteration, pack_history, unpack_history
 from varflow.integration.journal import Journal, Mark
 from varflow.integration.proposal import draw
-from varflow.integration.scout import MOST_STEPS, N_WALKERS, Walkers, draw_around, wander
-from varflow.integration.survey import FEWEST_ROUNDS, Memory, Replay, choose_points, stage_optimiser
+from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, wander
+from varflow.integration.survey import MIN_ROUNDS, Memory, Replay, choose_points, stage_optimiser
 from varflow.integration.tables import format_estimate
 from varflow.integration.tempering import tempered_power
 from varflow.runtime.archive import refused_as
@@ -28,22 +28,22 @@ from varflow.runtime.progress import Progress
 from varflow.training.adam import Adam, AdamState
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 
-__all__ = ["FEWEST_POINTS", "LOOK", "MANY_BATCHES", "SCOUT_SHARE", "UNIFORM_SHARE", "Iterations"]
+__all__ = ["DEFENSIVE_SHARE", "LOOK", "MANY_BATCHES", "MIN_POINTS", "SCOUT_SHARE", "Iterations"]
 
 logger = logging.getLogger(__name__)
 
 # Scrambles of an iteration: their scatter gives the error, good to a fifth or an eighth.
 FEW_BATCHES, MANY_BATCHES = 16, 32
 FEW_CALLS = 8192  # below which an iteration has few
-FEWEST_POINTS = 2 * FEW_BATCHES
+MIN_POINTS = 2 * FEW_BATCHES
 GROUP = 131_072  # points evaluated together, at least
 LOOK = 4096  # points of an iteration that looks how good the flow is
-FEWEST_FITTED = 64  # points where f is not zero, that an element-wise map is fitted to
-UNIFORM_SHARE = 0.01  # of the points that estimate the integral
+MIN_FITTED = 64  # points where f is not zero, that an element-wise map is fitted to
+DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 USUAL_RATE = 0.65  # power of n with which errors of Sobol points fall
 SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
-LARGEST = 1e140  # |f| beyond which squares overflow
+MAX_MAGNITUDE = 1e140  # |f| beyond which squares overflow
 
 MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
 
@@ -248,7 +248,7 @@ class Iterations:
     def _fit_map(self) -> None:
         rows = self.memory.latest(LOOK)
         log_weights = self.memory.log_weights(rows)
-        if np.count_nonzero(log_weights > -math.inf) >= FEWEST_FITTED:
+        if np.count_nonzero(log_weights > -math.inf) >= MIN_FITTED:
             with np.errstate(under="ignore"):
                 weights = np.exp(self._power * (log_weights - log_weights.max()))
             fit_elementwise(self.flow, self.memory.u[rows], weights)
@@ -263,7 +263,7 @@ class Iterations:
         self.memory.keep(slice(LOOK))
 
     def _go_through(self, n_rounds: int, share_of_dkl: float, progress: Progress) -> None:
-        n_iterations = max(1, min(10, n_rounds // FEWEST_ROUNDS))
+        n_iterations = max(1, min(10, n_rounds // MIN_ROUNDS))
         ends = [k * n_rounds // n_iterations for k in range(1, n_iterations + 1)]
         stage = self._stage = self._stage or _Stage(0, stage_optimiser(), Batches(self._expected))
         begin = time.perf_counter()
@@ -293,12 +293,12 @@ class Iterations:
 
     def _send_scouts(self, n_calls: int) -> None:
         begin, n_before = time.perf_counter(), self.integrand.n_calls
-        n_steps = min(MOST_STEPS, int(SCOUT_SHARE * n_calls) // N_WALKERS - 1)
+        n_steps = min(MAX_STEPS, int(SCOUT_SHARE * n_calls) // N_WALKERS - 1)
         log_mean = self.memory.log_mean(self.memory.n // 2)
         if n_steps < 1 or log_mean == -math.inf:
             return
         self.walkers = wander(self._log_magnitude, self.flow.d, n_steps, self.generator)
-        log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(UNIFORM_SHARE))
+        log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(DEFENSIVE_SHARE))
         self.log_lost = self.walkers.log_f - log_q - log_mean
         self._append_search("scouts", self.integrand.n_calls - n_before, begin)
 
@@ -333,7 +333,7 @@ class Iterations:
         begin = time.perf_counter()
         n_batches = FEW_BATCHES if n_calls < FEW_CALLS else MANY_BATCHES
         n_each = n_calls // n_batches
-        n_uniform = max(1, round(UNIFORM_SHARE * n_each))
+        n_uniform = max(1, round(DEFENSIVE_SHARE * n_each))
         at_once = max(1, GROUP // n_each)
         batches = Batches(self._expected)
         try:
@@ -462,7 +462,7 @@ def _log_unseen(n_points: int) -> float:
 
 def _checked(values: np.ndarray) -> np.ndarray:
     largest = float(np.abs(values).max())
-    if largest > LARGEST:
+    if largest > MAX_MAGNITUDE:
         raise ValueError(f"|f| is up to {largest:.3g}, whose square overflows: use other units for f")
     return values
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["MOST_STEPS", "N_WALKERS", "Walkers", "draw_around", "wander"]
+__all__ = ["MAX_STEPS", "N_WALKERS", "Walkers", "draw_around", "wander"]
 
 N_WALKERS = 32
-MOST_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
+MAX_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
 FIRST_STEP = 0.1  # standard deviation in each coordinate
 # For random walks over a Gaussian of many dimensions (Roberts et al., Ann. Appl. Probab. 7 (1997) 110): near
 # the best acceptance, and the length of the steps that have it, in widths of the Gaussian over the root of d.

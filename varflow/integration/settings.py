@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from varflow.integration.averages import standard_deviations
-from varflow.integration.iterations import FEWEST_POINTS
+from varflow.integration.iterations import MIN_POINTS
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.survey import STRATEGIES
 from varflow.training.losses import LOSSES
@@ -61,8 +61,8 @@ class IterationSizes:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             object.__setattr__(self, name, positive_int(name, value))
-            if name.startswith("n_points") and value < FEWEST_POINTS:
-                raise ValueError(f"{name} must be at least {FEWEST_POINTS}, got {value}")
+            if name.startswith("n_points") and value < MIN_POINTS:
+                raise ValueError(f"{name} must be at least {MIN_POINTS}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from varflow.training.losses import LOSSES
 from varflow.training.make_steps import make_steps
 from varflow.training.objective import Objective
 
-__all__ = ["FEWEST_ROUNDS", "STRATEGIES", "Memory", "Replay", "Round", "choose_points", "stage_optimiser"]
+__all__ = ["MIN_ROUNDS", "STRATEGIES", "Memory", "Replay", "Round", "choose_points", "stage_optimiser"]
 
 STRATEGIES = (
     "replay",
@@ -35,11 +35,11 @@ STRATEGIES = (
 )
 LEARNING_RATE = 7e-3
 BETAS = 0.9, 0.98  # gradients become smaller as their noise does: the second moments have to follow
-FEWEST_ROUNDS = 8  # of a stage
+MIN_ROUNDS = 8  # of a stage
 ROUND = 1024  # new points a round
 STEPS = 12  # a round
 MINIBATCH = 512  # points a step
-UNIFORM_SHARE = 0.03  # of the new points
+EXPLORATION_SHARE = 0.03  # of the new points
 WARM_UP = 20  # rounds in which the learning rate rises
 RECENT = 0.75  # share of all points, the latest, that earlier ones are chosen from
 
@@ -194,7 +194,7 @@ class Replay:
         Round
             The points of the round and the integrand at them.
         """
-        n_uniform = round(UNIFORM_SHARE * ROUND)
+        n_uniform = round(EXPLORATION_SHARE * ROUND)
         for k in range(first, n_rounds):
             latent = self.generator.random((ROUND - n_uniform, self.flow.d))
             points = draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))

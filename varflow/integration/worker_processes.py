@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, get_start_method
 from typing import Any
 
 from varflow.errors import WorkerError
@@ -27,7 +27,9 @@ __all__ = ["evaluate_received", "kill_workers", "start_workers"]
 def start_workers(f: Callable[..., Any], vectorized: bool, n_workers: int) -> ProcessPoolExecutor:
     """Start worker processes, with no idle thread of varflow's beside the one that forks them."""
     can_fork = "fork" in get_all_start_methods() and sys.platform != "darwin"
-    context = get_context("fork" if can_fork else None)
+    chosen = get_start_method(allow_none=True)  # by the host
+    is_default = chosen in (None, get_all_start_methods()[0])
+    context = get_context("fork" if can_fork and is_default else chosen)
     pool = ProcessPoolExecutor(n_workers, context, receive, (pickled(f), vectorized))
     end_idle_threads()
     with warnings.catch_warnings():

@@ -47,7 +47,7 @@ PADDED_ROWS = TILE_ROWS + 4  # in shared memory, so that threads find each other
 # Of shared memory, so that a thread reads four numbers at once; the simulator does not know of it.
 ALIGNMENT = None if IS_SIMULATED else 16
 
-MOST_NUMBERS = 1 << 32  # of a matrix of the workspace, and of the parameters: what indices can tell apart
+MAX_NUMBERS = 1 << 32  # of a matrix of the workspace, and of the parameters: what indices can tell apart
 FAILED, N_DONE, SCALE = range(3)  # of the state that one step hands on to the next
 
 # In the simulator, a function of this module needs nothing that the kernel which calls it has not set up.
@@ -111,10 +111,10 @@ def make_workspace(sizes: Sizes, n_rows: int, keeps_all: bool, real: Any) -> Wor
     d, dtype = sizes.d, sizes.dtype
     n_transformed, n_out = sizes.n_transformed, sizes.n_logits * sizes.n_transformed
     n_numbers = max(sizes.n_params, n_rows * max(d, sizes.d_hidden, n_out))
-    if n_numbers > MOST_NUMBERS:
+    if n_numbers > MAX_NUMBERS:
         raise ValueError(
             f"the flow is too large for a GPU: its parameters, or one layer's numbers for {n_rows} rows, are "
-            f"{n_numbers}, and may be {MOST_NUMBERS} at most; take smaller minibatches, or backend='cpu'"
+            f"{n_numbers}, and may be {MAX_NUMBERS} at most; take smaller minibatches, or backend='cpu'"
         )
     n_kept, n_back = (sizes.n_cells, n_rows) if keeps_all else (1, 1)
     networks = (n_kept, sizes.n_hidden)

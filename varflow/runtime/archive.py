@@ -46,7 +46,7 @@ Array = npt.NDArray[Any]
 _SEAL = b"varflow sha256 "  # followed by the digest in hexadecimal
 _DIGITS = 64
 LEFT_OVER_SECONDS = 3600.0  # time since the last write after which a temporary file counts as abandoned
-_BLOCK = 1 << 20  # bytes that are hashed at a time
+HASH_BYTES = 1 << 20  # bytes that are hashed at a time
 
 
 class Kind(NamedTuple):
@@ -143,6 +143,8 @@ def _remove_left_over(folder: Path, prefix: str) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name != "posix":  # Windows has no signal that only asks
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -249,7 +251,7 @@ def _digest(path: FilePath) -> bytes:
     """Compute the SHA-256 digest, in hexadecimal, of a file without the digest at its end."""
     digest, left = hashlib.sha256(), os.path.getsize(path) - _DIGITS
     with open(path, "rb") as file:
-        while left > 0 and (block := file.read(min(_BLOCK, left))):
+        while left > 0 and (block := file.read(min(HASH_BYTES, left))):
             digest.update(block)
             left -= len(block)
     return digest.hexdigest().encode()

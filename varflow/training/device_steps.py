@@ -19,7 +19,7 @@ from varflow.training.steps import Taken
 __all__ = ["DeviceSteps"]
 
 CHUNK_ROWS = 32_768  # of a minibatch that have rows of the workspace at once
-LEAST_ROWS_A_PART, MOST_PARTS = 512, 64  # of the gradient, which is added up in parts
+MIN_ROWS_A_PART, MAX_PARTS = 512, 64  # of the gradient, which is added up in parts
 
 
 def tile_jobs(architecture: Architecture) -> np.ndarray:
@@ -39,8 +39,8 @@ def tile_jobs(architecture: Architecture) -> np.ndarray:
 
 def rows_a_part(n_batch: int) -> int:
     """Rows of a minibatch whose gradient is added up together: whole tiles, and a divisor of CHUNK_ROWS."""
-    n_rows = LEAST_ROWS_A_PART
-    while n_rows < CHUNK_ROWS and n_rows * MOST_PARTS < n_batch:
+    n_rows = MIN_ROWS_A_PART
+    while n_rows < CHUNK_ROWS and n_rows * MAX_PARTS < n_batch:
         n_rows *= 2
     return n_rows
 
@@ -75,7 +75,7 @@ class DeviceSteps:
         self._work = kernels.make_workspace(architecture.sizes, n_rows, True, self.device.real)
         self._jobs = cuda.to_device(tile_jobs(architecture))
         n_parts = -(-n_batch // rows_a_part(n_batch))
-        most_parts = max(n_parts, min(-(-n_batch // LEAST_ROWS_A_PART), MOST_PARTS))  # of smaller ones, too
+        most_parts = max(n_parts, min(-(-n_batch // MIN_ROWS_A_PART), MAX_PARTS))  # of smaller ones, too
         self._parts = cuda.device_array((most_parts, architecture.n_params), architecture.dtype)
         self._dparams = cuda.device_array((architecture.n_params,), architecture.dtype)
         self._losses = cuda.device_array((count_tiles(n_batch),), np.float64)
@@ -148,9 +148,16 @@ class DeviceSteps:
                     settings = (*optim.factors(t, moment, scale), renewal)
                     self._judge(rows.shape[0], losses, k, state, optim.clip_norm, is_of_log)
                     launch(
-                        kernels.adam_step, self._squares.shape[0], self.device.params, m, v, averaged,
-                        self._dparams, state, *settings,
-                    )  # fmt: skip
+                        kernels.adam_step,
+                        self._squares.shape[0],
+                        self.device.params,
+                        m,
+                        v,
+                        averaged,
+                        self._dparams,
+                        state,
+                        *settings,
+                    )
             finally:  # Ctrl-C comes between steps, or leaves one without its update
                 n_done = int(state.copy_to_host()[kernels.N_DONE])
                 if n_done > 0:
@@ -171,17 +178,38 @@ class DeviceSteps:
         for begin in range(0, n_batch, CHUNK_ROWS):
             n_tiles = count_tiles(min(CHUNK_ROWS, n_batch - begin))
             launch(
-                kernels.gradient, n_tiles, self._losses, begin, points.x, rows, points.weights, points.log_p,
-                points.dz, is_variance, log_volume, device.params, device.transposed, device.layout,
+                kernels.gradient,
+                n_tiles,
+                self._losses,
+                begin,
+                points.x,
+                rows,
+                points.weights,
+                points.log_p,
+                points.dz,
+                is_variance,
+                log_volume,
+                device.params,
+                device.transposed,
+                device.layout,
                 self._work,
-            )  # fmt: skip
+            )
             n_rows = n_tiles * TILE_ROWS
             grid = (self._jobs.shape[0], -(-n_rows // n_rows_a_part))
             launch(
-                kernels.weight_gradients, grid, self._parts, begin // n_rows_a_part, self._jobs, n_rows,
-                n_rows_a_part, device.layout.layers, self._work.inputs, self._work.hidden,
-                self._work.dhidden, self._work.dlogits,
-            )  # fmt: skip
+                kernels.weight_gradients,
+                grid,
+                self._parts,
+                begin // n_rows_a_part,
+                self._jobs,
+                n_rows,
+                n_rows_a_part,
+                device.layout.layers,
+                self._work.inputs,
+                self._work.hidden,
+                self._work.dhidden,
+                self._work.dlogits,
+            )
 
     def _judge(
         self, n_batch: int, losses: Any, k: int, state: Any, clip_norm: float | None, is_of_log: bool
@@ -191,10 +219,19 @@ class DeviceSteps:
         n_blocks = self._squares.shape[0]
         launch(kernels.fold_parts, n_blocks, self._dparams, self._squares, self._parts, n_parts)
         launch(
-            kernels.judge, 1, state, losses, k, self._losses, count_tiles(n_batch), self._squares, n_batch,
-            is_of_log, math.inf if clip_norm is None else float(clip_norm),
+            kernels.judge,
+            1,
+            state,
+            losses,
+            k,
+            self._losses,
+            count_tiles(n_batch),
+            self._squares,
+            n_batch,
+            is_of_log,
+            math.inf if clip_norm is None else float(clip_norm),
             float(np.finfo(self.flow.architecture.dtype).max),
-        )  # fmt: skip
+        )
 
 
 def _failure(loss: float, dtype: Any) -> str:

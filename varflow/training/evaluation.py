@@ -53,11 +53,14 @@ class Evaluation:
     def __str__(self) -> str:
         """Return the figures as a table."""
         rows = [
-            ("relative variance", _pm(self.variance_before, self.variance_before_error),
-             _pm(self.variance_after, self.variance_after_error)),
+            (
+                "relative variance",
+                _pm(self.variance_before, self.variance_before_error),
+                _pm(self.variance_after, self.variance_after_error),
+            ),
             ("effective sample size", f"{self.ess_before:.1%}", f"{self.ess_after:.1%}"),
             ("unweighting efficiency", f"{self.efficiency_before:.1%}", f"{self.efficiency_after:.1%}"),
-        ]  # fmt: skip
+        ]
         lines = [f"{'on ' + format(self.n, ',') + ' points':<24}{'before (f/p)':>20}{'after (f/q)':>20}"]
         lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in rows]
         lines += [f"{'variance ratio':<24}{_pm(self.ratio, self.ratio_error):>40}"]

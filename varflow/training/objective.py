@@ -17,7 +17,7 @@ __all__ = ["GradientBuffers", "LatentPrior", "Objective", "check_same_box"]
 MIN_LANES = 8
 MIN_TILES_A_LANE = 4  # beyond the fewest lanes: clearing and adding up a gradient costs as much as some rows
 MAX_LANE_NUMBERS = 1 << 25  # of all lanes' gradients together, beyond the fewest lanes: 128 MiB in float32
-VALUE_BLOCK = 65_536  # rows whose log q is computed together
+VALUE_ROWS = 65_536  # rows whose log q is computed together
 
 
 def check_same_box(flow: Flow, data: Dataset) -> None:
@@ -167,8 +167,8 @@ class Objective:
         float
             The loss.
         """
-        blocks = range(0, len(rows), VALUE_BLOCK)
-        logqx = np.concatenate([self._log_q(rows[begin : begin + VALUE_BLOCK])[1] for begin in blocks])
+        blocks = range(0, len(rows), VALUE_ROWS)
+        logqx = np.concatenate([self._log_q(rows[begin : begin + VALUE_ROWS])[1] for begin in blocks])
         with np.errstate(over="ignore", under="ignore"):
             if not self.is_known_to_kernels:
                 return float(self.loss.value(self.fx[rows], self.px[rows], logqx))
@@ -262,9 +262,19 @@ class Objective:
 
         def work(k: int) -> None:
             cpu.gradient(
-                dparams, losses, next_lane, x, rows, weights, log_p, dz, is_variance,
-                flow.params, flow.layout, buffers.workspaces[k],
-            )  # fmt: skip
+                dparams,
+                losses,
+                next_lane,
+                x,
+                rows,
+                weights,
+                log_p,
+                dz,
+                is_variance,
+                flow.params,
+                flow.layout,
+                buffers.workspaces[k],
+            )
 
         run(work, n_threads)
         return float(losses.sum()), dparams

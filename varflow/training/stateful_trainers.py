@@ -137,10 +137,17 @@ class BasicStatefulTrainer(BasicTrainer):
     ) -> None:
         super().__init__(flow, latent_prior, loss=loss)
         self._settings = TrainingSettings(
-            n_epochs=n_epochs, minibatch_size=minibatch_size, optim=Adam() if optim is None else optim,
-            holdout=holdout, patience=patience, max_reloads=max_reloads, seed=seed, checkpoint=checkpoint,
-            resume=resume, checkpoint_seconds=checkpoint_seconds,
-        )  # fmt: skip
+            n_epochs=n_epochs,
+            minibatch_size=minibatch_size,
+            optim=Adam() if optim is None else optim,
+            holdout=holdout,
+            patience=patience,
+            max_reloads=max_reloads,
+            seed=seed,
+            checkpoint=checkpoint,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+        )
         self.record = TrainingRecord()
         self.good_state: GoodState | None = None
         self._initial_params = flow.params.copy()
@@ -335,9 +342,15 @@ class BasicStatefulTrainer(BasicTrainer):
         if place.n_rows == 0:
             self.record.new_epoch()
         for losses in self._epoch(
-            task.objective, order, task.minibatch, task.settings.optim, place.n_epochs, task.schedule,
-            scale=0.5**place.n_reloads, first=place.n_rows,
-        ):  # fmt: skip
+            task.objective,
+            order,
+            task.minibatch,
+            task.settings.optim,
+            place.n_epochs,
+            task.schedule,
+            scale=0.5**place.n_reloads,
+            first=place.n_rows,
+        ):
             for loss in losses:
                 self.record.log_loss(loss)
                 place.n_rows += task.minibatch
