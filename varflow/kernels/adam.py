@@ -1,4 +1,4 @@
-"""What a step does to the parameters once all lanes have their gradients."""
+"""The sum of the gradients of all lanes, and Adam's update of the parameters."""
 
 import numpy as np
 
@@ -8,16 +8,17 @@ from varflow.kernels.counter import take
 
 @device_function
 def add(total, part):
-    """total: (n,), added to. part: (n,)."""
+    """Add part (n,) to total (n,)."""
     for i in range(total.shape[0]):
         total[i] += part[i]
 
 
 @kernel
 def fold_lanes(dparams, begin, end):
-    """Add all lanes to the first, in their order, for parameters [begin, end). Returns the sum of squares.
+    """Add the gradients of all lanes to the first, in order, for parameters [begin, end).
 
-    dparams: (n_lanes, n_params).
+    dparams: (n_lanes, n_params), of which the first row is added to. Returns the sum of squares of the total,
+    in float64.
     """
     total = dparams[0, begin:end]
     for lane in range(1, dparams.shape[0]):
@@ -30,11 +31,13 @@ def fold_lanes(dparams, begin, end):
 
 @device_function
 def update_moments(m, v, dparams, beta1, new1, beta2, new2, scale):
-    """First and second moment of the gradient. m, v: (n,), updated. dparams: (n,). new: 1 - beta."""
+    """Update the first and second moments of the gradient.
+
+    m, v: (n,), updated. dparams: (n,). new1, new2: 1 - beta1, 1 - beta2. scale: factor of the gradient.
+    """
     zero = m.dtype.type(0.0)
-    tiny = m.dtype.type(
-        1e-30
-    )  # moments of parameters without gradient die out; as denormals they would be slow
+    # Moments of parameters without a gradient decay, and would be slow once they are denormal.
+    tiny = m.dtype.type(1e-30)
     for i in range(m.shape[0]):
         g = scale * dparams[i]
         mean = beta1 * m[i] + new1 * g
@@ -45,24 +48,26 @@ def update_moments(m, v, dparams, beta1, new1, beta2, new2, scale):
 
 @device_function
 def update_params(params, m, v, step_size, epsilon, decay):
-    """One step along the moments. params: (n,), updated. m, v: (n,)."""
+    """Take one step along the moments. params: (n,), updated. m, v: (n,)."""
     for i in range(params.shape[0]):
         params[i] -= step_size * m[i] / (np.sqrt(v[i]) + epsilon) + decay * params[i]
 
 
 @kernel
 def adam_step(params, m, v, dparams, next_slice, slice_size, step_size, beta1, beta2, epsilon, decay, scale):
-    """Adam's update (Kingma and Ba, arXiv 1412.6980, algorithm 1), slice by slice, as long as there are any.
+    """Update slices of the parameters, as long as any are left, by Adam.
 
-    So whoever begins a step ends it: there is no Python in between, which Ctrl-C could interrupt.
+    The update is that of Kingma and Ba, arXiv 1412.6980, algorithm 1. Once begun, a step is completed: there
+    is no Python code in between that Ctrl-C could interrupt.
 
-    params, m, v: (n_params,), updated. dparams: (n_params,). next_slice: (1,). slice_size: parameters of a
-    slice. step_size: learning rate, with the corrections of both moments. epsilon: in units of sqrt(v), v not
-    corrected. decay: share by which parameters shrink (arXiv 1711.05101). scale: factor of the gradient,
-    below 1 where it is clipped.
+    params, m, v: (n_params,), updated. dparams: (n_params,). next_slice: (1,), counter shared by all threads.
+    slice_size: parameters per slice. step_size: learning rate, including the bias corrections of both
+    moments. epsilon: added to sqrt(v), where v has no bias correction. decay: fraction by which the
+    parameters shrink (decoupled weight decay, arXiv 1711.05101). scale: factor of the gradient, less than 1
+    if it is clipped.
     """
     real = params.dtype.type
-    new1, new2 = real(1.0 - beta1), real(1.0 - beta2)  # formed before they are rounded: beta may be 0.999999
+    new1, new2 = real(1.0 - beta1), real(1.0 - beta2)  # subtracted before rounding: beta may be 0.999999
     while True:
         begin = take(next_slice) * slice_size
         if begin >= params.shape[0]:

@@ -27,8 +27,8 @@ otherwise, one set of buffers serves all cells in turn.
 floating-point numbers depends on the order of its terms, so that gradients cannot be added up by thread. The
 tiles of a lane are added up in their order, by whichever thread processes the lane, and the lanes are then
 added up in their order (`varflow.kernels.adam.fold_lanes`). There are fewer lanes than tiles in a large
-minibatch, because clearing a gradient and adding it to the others costs as much as the processing of some
-rows.
+minibatch, because a gradient takes memory, and clearing it and adding it to the others takes as much time as
+the processing of some rows.
 
 **Threads.** Threads take the next tile (of a transform) or the next lane (of a gradient) from a shared atomic
 counter when they are done with their last one. With shares fixed in advance, all threads would wait for the

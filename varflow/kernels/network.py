@@ -1,33 +1,35 @@
 """The dense networks of the cells: hidden layers with leaky ReLU, and an output layer.
 
-Hidden activations are (T, H), logits and what comes in are (..., T), for a tile of T rows. Weights are
-(n_in, n_out), but those of the output layer (n_out, n_in). So, with one transposed copy of the weights a step
-and one transposition of activations a tile, each product has its operands as it wants them.
+For a tile of T rows (see `varflow.kernels.cpu`), hidden activations are (T, H); inputs and logits are
+(..., T). Weights are (n_in, n_out), except for those of the output layer, which are (n_out, n_in). With this
+choice, all products find their operands in the order that they need. It takes one transposed copy of the
+weights between hidden layers, made at the beginning of each call of the gradient kernel, and at most one
+transposition per tile in each pass through a network, of activations or of their derivatives.
 """
 
 from varflow.kernels.compile import device_function, inlined
 from varflow.kernels.product import gated_product, product, transpose
 
-NEGATIVE_SLOPE = 0.01  # of the leaky ReLU
+NEGATIVE_SLOPE = 0.01  # slope of the leaky ReLU below zero
 
 
 @inlined
 def layer_weights(params, layer):
-    """Weights (n_in, n_out) and biases (n_out,) of a hidden layer: views of the flat parameters."""
+    """Return the weights (n_in, n_out) and biases (n_out,) of a hidden layer, as views of the parameters."""
     n_in, n_out, weights, biases = layer[0], layer[1], layer[2], layer[3]
     return params[weights : weights + n_in * n_out].reshape(n_in, n_out), params[biases : biases + n_out]
 
 
 @inlined
 def transposed_weights(params, layer):
-    """Weights (n_out, n_in), where they are kept in that order."""
+    """Return the weights (n_out, n_in) of a layer that is stored in that order, as a view."""
     n_in, n_out, weights = layer[0], layer[1], layer[2]
     return params[weights : weights + n_in * n_out].reshape(n_out, n_in)
 
 
 @device_function
 def transpose_weights(transposed, params, layout):
-    """Copy the weights between hidden layers, transposed, to the places where they stand in params."""
+    """Copy the transposed weights between hidden layers to `transposed`, at their offsets in `params`."""
     for c in range(layout.layers.shape[0]):
         for k in range(1, layout.layers.shape[1] - 1):
             layer = layout.layers[c, k]
@@ -37,14 +39,14 @@ def transpose_weights(transposed, params, layout):
 
 @inlined
 def add_sums(dbiases, doutputs, ones):
-    """Add what comes into a layer's neurons. dbiases: (H,), added to. doutputs: (T, H). ones: at least T."""
+    """Add the sums over rows of doutputs (T, H) to dbiases (H,). ones: at least T of them."""
     total = dbiases.reshape(1, dbiases.shape[0])
     product(total, total, ones[: doutputs.shape[0]].reshape(1, doutputs.shape[0]), doutputs)
 
 
 @device_function
 def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
-    """Logits of a cell, still without biases, from the coordinates that it is conditioned on.
+    """Compute the logits of a cell, without the output biases, from the coordinates it is conditioned on.
 
     hidden: (n_hidden, T, H), set. logits: (n_out, T), set. inputs: (n_in, T). layers: (n_layers, 4).
     scratch: at least H * T. zeros: at least T of them.
@@ -66,11 +68,11 @@ def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
 def network_backward(
     dinputs, dparams, dlogits, inputs, hidden, params, transposed, layers, scratch, zeros, ones, wants_dinputs
 ):
-    """Derivatives through `network_forward`.
+    """Backpropagate through `network_forward`.
 
-    dinputs: (n_in, T), set if wanted. dparams: (n_params,), added to. dlogits: (n_out, T). inputs, hidden: as
-    `network_forward` left them. transposed: (n_params,), from `transpose_weights`. scratch: (2, at least
-    T * H). zeros: at least H and T of them. ones: at least T of them.
+    dinputs: (n_in, T), set if wants_dinputs. dparams: (n_params,), added to. dlogits: (n_out, T). inputs,
+    hidden: as left by `network_forward`. transposed: (n_params,), from `transpose_weights`. scratch: (2, at
+    least T * H). zeros: at least max(H, T) of them. ones: at least T of them.
     """
     n_hidden, n_rows, d_hidden = hidden.shape
     slope = hidden.dtype.type(NEGATIVE_SLOPE)

@@ -1,11 +1,13 @@
-"""Products of small matrices, which is where a flow spends its time, and transposition.
+"""Products of small matrices, in which a flow spends most of its time, and transposition.
 
-These matrices stay in cache, so they are used as they are, where a BLAS library would first copy them into a
-format of its own. And the bits of a product depend neither on a library's version nor on its threads.
+The matrices stay in cache (see `varflow.kernels.cpu`) and are used as they are, whereas a BLAS library would
+first pack them into a format of its own. Moreover, the bits of a product then depend neither on the version
+of a library nor on its number of threads.
 
-A product is cut into blocks whose sums fit into the processor's registers: so many rows of A times so many
-columns of B. Code for a block is written in LLVM's own language, since from a loop in Python LLVM does not
-find out by itself what to keep in registers.
+A product is divided into blocks of C, a few rows of A times a few columns of B, such that the sums of a block
+fit into the registers of the processor. The code for a block is written directly in LLVM's intermediate
+representation, since LLVM does not by itself keep the right values in registers when it compiles a loop
+written in Python.
 """
 
 from collections.abc import Callable
@@ -19,18 +21,18 @@ from numba.extending import intrinsic
 
 from varflow.kernels.compile import IS_PLAIN, device_function, inlined, kernel
 
-VECTOR_BYTES = 64  # LLVM takes several registers where they are smaller
-# Rows and vectors of a block: 24 of the 32 registers of AVX-512 hold sums, 12 of the 16 of AVX2.
+VECTOR_BYTES = 64  # LLVM splits a vector among several registers if they are smaller
+# Rows and vectors per block: sums occupy 24 of the 32 registers of AVX-512, or 12 of the 16 of AVX2.
 ROWS = 6
 VECTORS = 4 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 1
 
-FEW_ROWS = 4  # of a block for what is left of them: widths are often powers of two
+FEW_ROWS = 4  # rows of a block for the remainder: the number of rows is often a power of two
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class _Operand:
-    """Where the elements of an array are."""
+    """Address, strides and shape of an array in generated code."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
         array = context.make_array(kind)(context, builder, value)
@@ -41,7 +43,7 @@ class _Operand:
         self.shape = cgutils.unpack_tuple(builder, array.shape)
 
     def pointer(self, kind: Any, row: int, column: int) -> Any:
-        """Give a pointer of that kind to an element whose column is counted in units of the kind."""
+        """Return a pointer to an element of the given kind; column counts elements of that kind."""
         address = self.builder.add(self.address, self.builder.mul(self.strides[0], INT64(row)))
         n_items = kind.count if isinstance(kind, ir.VectorType) else 1
         address = self.builder.add(address, INT64(column * n_items * self.itemsize))
@@ -55,7 +57,7 @@ class _Operand:
 
 
 def _block(n_rows: int, n_vectors: int, n_lanes: Callable[[int], int]) -> Any:
-    """Make the function that computes a block of C = S + A B."""
+    """Create the intrinsic that computes a block of C = S + A B."""
 
     @intrinsic
     def block(typing_context: Any, c: Any, start: Any, a: Any, b: Any, gate: Any, closed: Any) -> Any:
@@ -77,7 +79,7 @@ def _block(n_rows: int, n_vectors: int, n_lanes: Callable[[int], int]) -> Any:
 def _write_block(
     builder: Any, operands: list[_Operand], closed: Any, number: Any, vector: Any, n_rows: int, n_vectors: int
 ) -> None:
-    """Write the code of a block: a loop over the columns of A, which are the rows of B."""
+    """Generate the code for a block: a loop over the columns of A and the rows of B."""
     c, start, a, b, gate = operands
     places = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
     first = [INT64(0), a.address, b.address, *(start.load(vector, r, v) for r, v in places)]
@@ -113,14 +115,17 @@ def _write_block(
 
 
 def _repeated(builder: Any, value: Any, vector: Any) -> Any:
-    """Fill a vector with a number."""
+    """Generate code that fills a vector with a number."""
     undefined = ir.Constant(vector, ir.Undefined)
     zeros = ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(builder.insert_element(undefined, value, INT32(0)), undefined, zeros)
 
 
 def _strip(n_vectors: int, n_lanes: Callable[[int], int]) -> Any:
-    """Make the function that computes the first n_vectors * n_lanes columns of C = S + A B."""
+    """Create the function that computes the first n_vectors * n_lanes columns of C = S + A B.
+
+    A lane is here an element of a vector.
+    """
     many_rows, few_rows, one_row = (_block(n_rows, n_vectors, n_lanes) for n_rows in (ROWS, FEW_ROWS, 1))
 
     @device_function
@@ -178,14 +183,14 @@ _product = plain_product if IS_PLAIN else blocked_product
 
 @intrinsic
 def _matrix(typing_context: Any, array: Any, n_rows: Any) -> Any:
-    """Make the function that views a matrix, or a row repeated n_rows times, as a matrix of any strides.
+    """View a matrix, or a row repeated n_rows times, as a matrix with arbitrary strides.
 
-    With one type for all operands, `_product` is compiled once.
+    As all operands then have the same type, `_product` is compiled only once.
     """
     kind = types.Array(array.dtype, 2, "A")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from numba.np.arrayobj import populate_array  # which takes long, and only compiling needs
+        from numba.np.arrayobj import populate_array  # slow, and needed only for compilation
 
         source = _Operand(context, builder, array, arguments[0])
         rows = [arguments[1]] if array.ndim == 1 else []
@@ -205,9 +210,10 @@ def _matrix(typing_context: Any, array: Any, n_rows: Any) -> Any:
 
 @inlined
 def product(c, start, a, b):
-    """C = S + A B. c: (n, m), set. start: (n, m), which may be c, or (m,), the same for all rows. a: (n, k).
+    """Compute C = S + A B.
 
-    b: (k, m). The last axes of c, start and b are contiguous; a may be any view. k is at least 1.
+    c: (n, m), set. start: (n, m), which may be c, or (m,), which is added to each row. a: (n, k). b: (k, m).
+    The last axes of c, start and b must be contiguous; a may be any view. k must be at least 1.
     """
     n, whole = c.shape[0], c.dtype.type(1.0)
     _product(_matrix(c, n), _matrix(start, n), _matrix(a, n), _matrix(b, n), _matrix(c, n), whole)
@@ -215,9 +221,9 @@ def product(c, start, a, b):
 
 @inlined
 def gated_product(c, start, a, b, gate, closed):
-    """C = S + A B where the gate is positive, and `closed` times that elsewhere; see `product`.
+    """Compute C = S + A B, multiplied by `closed` wherever the gate is not positive; see `product`.
 
-    So activations cost no pass of their own. gate: (n, m), which may be c itself.
+    Activations thus need no separate pass over the data. gate: (n, m), which may be c itself.
     """
     n = c.shape[0]
     _product(_matrix(c, n), _matrix(start, n), _matrix(a, n), _matrix(b, n), _matrix(gate, n), closed)
@@ -225,7 +231,7 @@ def gated_product(c, start, a, b, gate, closed):
 
 @intrinsic
 def _transpose_block(typing_context: Any, out: Any, matrix: Any) -> Any:
-    """Make the function that transposes a block of as many rows and columns as a vector has elements."""
+    """Transpose a block with as many rows and columns as a vector has elements."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         target, source = (
@@ -233,8 +239,8 @@ def _transpose_block(typing_context: Any, out: Any, matrix: Any) -> Any:
         )
         n = VECTOR_BYTES // source.itemsize
         rows = [source.load(ir.VectorType(context.get_value_type(out.dtype), n), r, 0) for r in range(n)]
-        # Interleaving rows i and i + n / 2 moves the highest bit of a row's number to the lowest of its
-        # column's; once it is done for each bit, rows are columns.
+        # Interleaving rows i and i + n / 2 turns the highest bit of the row index into the lowest bit of the
+        # column index; once this has been done for every bit, rows and columns are exchanged.
         for _ in range(n.bit_length() - 1):
             halves = zip(rows[: n // 2], rows[n // 2 :], strict=True)
             rows = [_interleaved(builder, *pair, first) for pair in halves for first in (0, n // 2)]
@@ -246,7 +252,7 @@ def _transpose_block(typing_context: Any, out: Any, matrix: Any) -> Any:
 
 
 def _interleaved(builder: Any, a: Any, b: Any, first: int) -> Any:
-    """Interleave half of two vectors, from element `first` on."""
+    """Generate code that interleaves one half of each of two vectors, from element `first` on."""
     n = a.type.count
     order = [i + part * n for i in range(first, first + n // 2) for part in (0, 1)]
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, n), order))
@@ -268,6 +274,6 @@ def transpose(out, matrix):
 
 @kernel
 def repeat_product(c, a, b, times):
-    """Multiply the same matrices many times over, to see how fast that is at best; see `product`."""
+    """Multiply the same matrices repeatedly, to measure the best achievable speed; see `product`."""
     for _ in range(times):
         product(c, c, a, b)
