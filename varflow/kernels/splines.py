@@ -1,19 +1,20 @@
-"""Mathematics of the cells: monotone maps of the unit interval onto itself, made of pieces.
+"""The splines of the coupling layers ("cells"): monotone piecewise maps of the unit interval onto itself.
 
-A cell maps a target coordinate x to a latent coordinate z. Its network gives P logits for each transformed
-coordinate. Each cell is four functions and one row of the table `CELLS`:
+A cell maps a target coordinate x to a latent coordinate z. Its network predicts P logits for each transformed
+coordinate. A kind of cell X is defined by four functions and an entry in the table `CELLS`:
 
-- `X_activate` turns logits, in place, into the positive numbers that the others work with: `values`,
+- `X_activate` converts logits in place to `values`, the positive numbers that the other functions use,
 - `X_forward` sets z and the slope dz/dx,
-- `X_backward` takes derivatives of the loss in z and in log dz/dx; it sets those in the logits and in x,
+- `X_backward` sets the derivatives of the loss with respect to the logits and to x, given those with respect
+  to z and to log dz/dx,
 - `X_inverse` sets x and the slope dz/dx.
 
-They take m coordinates at once, bins outside and coordinates inside, which is the order that vectorises
-(a GPU thread calls them with m = 1). Shapes: logits and values (P, m), scratch (SCRATCH_ROWS, m), everything
-else (m,). With logits of zero, each cell is the identity.
+They process m coordinates at a time, with bins in the outer loop and coordinates in the inner one, since this
+order vectorizes (a GPU thread calls them with m = 1). Shapes: logits and values (P, m), scratch
+(SCRATCH_ROWS, m), everything else (m,). If all logits are zero, each cell is the identity.
 
-All arithmetic of a map is in the precision of its coordinates, `real`: a GPU is slow in float64, and one
-constant or index that is not cast makes all that it meets float64.
+All arithmetic of a map is done in the precision of its coordinates, `real`. A GPU is slow in float64, and a
+single constant or index that is not cast promotes every expression that contains it to float64.
 """
 
 import math
@@ -28,20 +29,20 @@ from varflow.kernels.compile import device_function
 
 __all__ = ["CELLS", "SCRATCH_ROWS", "Cell", "cell_activate", "cell_backward", "cell_forward", "cell_inverse"]
 
-MIN_LOGIT = -80.0  # below the largest: exp stays a normal float32, a slope never becomes 0
-MIN_SHARE = 1e-3  # of the interval, which bins of learned sizes have in equal parts: none vanishes
+MIN_LOGIT = -80.0  # relative to the largest: exp stays a normal float32, and no slope becomes 0
+MIN_SHARE = 1e-3  # share of the interval that is divided equally among bins of learned size: none vanishes
 MIN_SLOPE = 1e-3  # of a rational-quadratic spline at the edges of its bins
-MAX_LOG_SLOPE = 20.0  # there, before the least is added
+MAX_LOG_SLOPE = 20.0  # bound on the absolute log slope at these edges, before the minimum is added
 SCRATCH_ROWS = 12
 
 PWLINEAR, PWQUAD, RQS = range(3)
 
 
 class Cell(NamedTuple):
-    """What the rest of the project needs to know of a cell."""
+    """Properties of a kind of cell that other modules need."""
 
-    code: int  # which branch of the functions cell_* is its own
-    n_logits: Callable[[int], int]  # logits a transformed coordinate, for so many bins
+    code: int  # selects its branch in the functions cell_*
+    n_logits: Callable[[int], int]  # logits per transformed coordinate, as a function of n_bins
 
 
 CELLS = {
@@ -52,7 +53,7 @@ CELLS = {
 
 
 def exponential(x):
-    """exp(x) for x between MIN_LOGIT and -MIN_LOGIT, in the precision of x, in a form that vectorises."""
+    """Compute exp(x) for x between MIN_LOGIT and -MIN_LOGIT, in the precision of x and vectorizable."""
     return np.exp(x)
 
 
@@ -62,8 +63,8 @@ def _exponential(x):
 
 
 def _exponential_float32(x):
-    # 2^k exp(r) with |r| <= ln(2)/2, exp(r) by the polynomial of Cephes' expf: a fifth of the time of libm's,
-    # since a loop that calls a function is not vectorised.
+    # 2^k exp(r) with |r| <= ln(2)/2, and exp(r) by the polynomial of Cephes' expf. It takes a fifth of the
+    # time of libm's exp, since a loop that calls a function is not vectorized.
     k = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
     r = x - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
     p = np.float32(1.9875691500e-4)
@@ -79,7 +80,7 @@ def _exponential_float32(x):
 
 @device_function
 def exponentials(logits, largest):
-    """Turn logits (P, m) into exp(logit - the largest of the coordinate). largest: (m,), scratch."""
+    """Convert logits (P, m) to exp(logit - largest logit of the coordinate). largest: (m,), scratch."""
     floor = logits.dtype.type(MIN_LOGIT)
     n_logits, m = logits.shape
     largest[:] = -np.inf
@@ -93,9 +94,9 @@ def exponentials(logits, largest):
 
 @device_function
 def exponential_slopes(logits):
-    """Turn logits (P, m) into exponentials, without a common factor: slopes are 1 at zero.
+    """Convert logits (P, m) to exponentials without a common factor, so that a logit of zero is a slope of 1.
 
-    In place of Durkan et al.'s softplus: it vectorises, and flows train faster with it.
+    This replaces the softplus of Durkan et al.: it vectorizes, and flows train faster with it.
     """
     most = logits.dtype.type(MAX_LOG_SLOPE)
     for j in range(logits.shape[0]):
@@ -105,7 +106,7 @@ def exponential_slopes(logits):
 
 @device_function
 def pwlinear_activate(logits, largest):
-    """Values: contents of the bins, up to a factor."""
+    """Compute the values: contents of the bins, up to a common factor."""
     exponentials(logits, largest)
 
 
@@ -121,7 +122,10 @@ def pwlinear_bin(position, n_bins):
 
 @device_function
 def pwlinear_forward(z, slope, values, x, scratch):
-    """Piecewise-linear map, bins of equal width in x (Müller et al., arXiv 1808.03856, section 4.1)."""
+    """Apply the piecewise linear map with bins of equal width in x.
+
+    See Müller et al., arXiv 1808.03856, section 4.1.
+    """
     n_bins, m = values.shape
     real = x.dtype.type
     zero, one = real(0), real(1)
@@ -134,7 +138,7 @@ def pwlinear_forward(z, slope, values, x, scratch):
         own_bin[i] = pwlinear_bin(position[i], n_bins)
     for j in range(n_bins):
         for i in range(m):
-            inside = position[i] - real(j)  # of x, from the left edge of bin j
+            inside = position[i] - real(j)  # position of x relative to the left edge of bin j
             z[i] += values[j, i] * min(max(inside, zero), one)
             total[i] += values[j, i]
             slope[i] += values[j, i] if own_bin[i] == real(j) else zero
@@ -146,7 +150,7 @@ def pwlinear_forward(z, slope, values, x, scratch):
 
 @device_function
 def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
-    """Derivatives through `pwlinear_forward`; dx and dz may be the same array."""
+    """Backpropagate through `pwlinear_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape
     real = x.dtype.type
     zero, one = real(0), real(1)
@@ -173,7 +177,7 @@ def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
 
 @device_function
 def pwlinear_inverse(x, slope, values, z, scratch):
-    """Inverse of `pwlinear_forward`; x and z may be the same array."""
+    """Apply the inverse of `pwlinear_forward`; x and z may be the same array."""
     n_bins, m = values.shape
     real = z.dtype.type
     zero, one, infinity = real(0), real(1), real(math.inf)
@@ -185,12 +189,12 @@ def pwlinear_inverse(x, slope, values, z, scratch):
         for i in range(m):
             total[i] += values[j, i]
     for i in range(m):
-        x[i] = z[i] * total[i] if z[i] < one else infinity  # 1 goes to 1, whatever the sums are rounded to
+        x[i] = z[i] * total[i] if z[i] < one else infinity  # 1 maps to 1, however the sums are rounded
     for j in range(n_bins - 1):
         for i in range(m):
             is_beyond = k[i] == real(j) and x[i] >= values[j, i]
-            x[i] -= values[j, i] if is_beyond else zero  # what is left to cover
-            k[i] += one if is_beyond else zero  # in which bin
+            x[i] -= values[j, i] if is_beyond else zero  # content still to be covered
+            k[i] += one if is_beyond else zero  # number of the bin
     for i in range(m):
         here = values[int(k[i]), i]
         x[i] = (k[i] + min(x[i] / here, one)) / real(n_bins)
@@ -199,7 +203,7 @@ def pwlinear_inverse(x, slope, values, z, scratch):
 
 @device_function
 def pwquad_activate(logits, largest):
-    """Values: widths of the n bins, then heights of the n + 1 vertices, each up to a factor."""
+    """Compute the values: widths of n bins, then heights of n + 1 vertices, each up to a common factor."""
     n_bins = logits.shape[0] // 2
     exponentials(logits[:n_bins], largest)
     exponentials(logits[n_bins:], largest)
@@ -207,7 +211,10 @@ def pwquad_activate(logits, largest):
 
 @device_function
 def pwquad_part(values, factor, j, i):
-    """Area below bin j of coordinate i, up to the factor of heights, its width and its mean height."""
+    """Return the area under the polygon in bin j of coordinate i, its width, and its mean height.
+
+    Area and mean height are up to the common factor of heights.
+    """
     n_bins, real = values.shape[0] // 2, type(factor)
     height = real(0.5) * (real(values[n_bins + j, i]) + values[n_bins + j + 1, i])
     width = real(MIN_SHARE) / real(n_bins) + factor * values[j, i]
@@ -216,10 +223,11 @@ def pwquad_part(values, factor, j, i):
 
 @device_function
 def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heights_below, heights):
-    """Find the bins in which targets x, or z if is_latent, are.
+    """Locate the bins that contain the targets: x, or z if is_latent.
 
-    Set, all (m,): the number k of the bin, its left edge, the area below the polygon to the left of it; the
-    factor of widths; the area and the sum of the mean heights of all bins, and of those to the left.
+    Set, all (m,): the number k of the bin; its left edge; below, the area under the polygon to the left of
+    it; the factor of widths; the area of all bins; and the sum of mean heights of the bins to the left
+    (heights_below) and of all bins (heights).
     """
     n_bins, m = values.shape[0] // 2, values.shape[1]
     real = target.dtype.type
@@ -256,7 +264,7 @@ def pwquad_locate(values, target, is_latent, k, left, below, factor, area, heigh
 
 @device_function
 def pwquad_piece(values, factor, j, i):
-    """Heights at both sides of bin j of coordinate i, and its width."""
+    """Return the heights at the two edges of bin j of coordinate i, and its width."""
     n_bins, real = values.shape[0] // 2, type(factor)
     low, high = real(values[n_bins + j, i]), real(values[n_bins + j + 1, i])
     return low, high, real(MIN_SHARE) / real(n_bins) + factor * values[j, i]
@@ -264,13 +272,16 @@ def pwquad_piece(values, factor, j, i):
 
 @device_function
 def pwquad_height(low, high, inside):
-    """Height of the polygon between two vertices, which rounding might put below the lower one, even at 0."""
+    """Return the height between two vertices, which rounding could put below the lower one, even at 0."""
     return max(low + (high - low) * inside, min(low, high))
 
 
 @device_function
 def pwquad_forward(z, slope, values, x, scratch):
-    """Piecewise-quadratic map: its slope is a polygon (Müller et al., arXiv 1808.03856, section 4.2)."""
+    """Apply the piecewise quadratic map, whose slope is piecewise linear (a polygon).
+
+    See Müller et al., arXiv 1808.03856, section 4.2.
+    """
     m = values.shape[1]
     real = x.dtype.type
     zero, half, one = real(0), real(0.5), real(1)
@@ -286,7 +297,7 @@ def pwquad_forward(z, slope, values, x, scratch):
 
 @device_function
 def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
-    """Derivatives through `pwquad_forward`; dx and dz may be the same array."""
+    """Backpropagate through `pwquad_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape[0] // 2, values.shape[1]
     real = x.dtype.type
     zero, half, one = real(0), real(0.5), real(1)
@@ -294,9 +305,10 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     heights_below, heights = scratch[5], scratch[6]
     pwquad_locate(values, x, False, k, left, below, factor, area, heights_below, heights)
-    # Derivatives in the area to the left of x, in all the area, in the width of the bin, in its two heights.
+    # Derivatives with respect to the area to the left of x, the total area, the width of the bin, and the
+    # heights at its two edges.
     dpart, darea, dwidth, dlow, dhigh = scratch[7], scratch[8], scratch[9], scratch[10], scratch[11]
-    mean = scratch[1]  # of the derivatives in the widths, by the widths; takes the place of left
+    mean = scratch[1]  # mean of the derivatives in the widths, weighted by widths - least; overwrites left
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         inside = min(max((x[i] - left[i]) / width, zero), one)
@@ -322,7 +334,7 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
             dother = darea[i] * height + (dpart[i] * height - dx[i] if number < k[i] else zero)
             here = dwidth[i] if number == k[i] else dother
             dlogits[j, i] = factor[i] * values[j, i] * (here - mean[i])
-    dvertex = scratch[2]  # in the next vertex, from the bin to the left of it; takes the place of below
+    dvertex = scratch[2]  # in the next vertex, from the bin to its left; overwrites below
     for i in range(m):
         dvertex[i] = zero
     for j in range(n_bins):
@@ -339,7 +351,7 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
 
 @device_function
 def pwquad_inverse(x, slope, values, z, scratch):
-    """Inverse of `pwquad_forward`; x and z may be the same array."""
+    """Apply the inverse of `pwquad_forward`; x and z may be the same array."""
     m = values.shape[1]
     real = z.dtype.type
     zero, one, two = real(0), real(1), real(2)
@@ -349,7 +361,7 @@ def pwquad_inverse(x, slope, values, z, scratch):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         part = max(z[i] * area[i] - below[i], zero) / width
         height = math.sqrt(max(low * low + two * (high - low) * part, zero))
-        inside = two * part / (low + height)  # the quadratic's root without a difference of equals
+        inside = two * part / (low + height)  # root of the quadratic, without cancellation
         inside = min(inside, one) if z[i] < one else one
         x[i] = min(left[i] + width * inside, one) if z[i] < one else one
         slope[i] = pwquad_height(low, high, inside) / area[i]
@@ -357,7 +369,10 @@ def pwquad_inverse(x, slope, values, z, scratch):
 
 @device_function
 def rqs_activate(logits, largest):
-    """Values: widths of the n bins and heights, each up to a factor, and n + 1 slopes, before the least."""
+    """Compute the values: n widths and n heights, each up to a common factor, and n + 1 slopes.
+
+    The minimum MIN_SLOPE has yet to be added to the slopes.
+    """
     n_bins = logits.shape[0] // 3
     exponentials(logits[:n_bins], largest)
     exponentials(logits[n_bins : 2 * n_bins], largest)
@@ -366,9 +381,10 @@ def rqs_activate(logits, largest):
 
 @device_function
 def rqs_locate(values, target, is_latent, k, left, bottom, factor, height_factor):
-    """Find the bins in which targets x, or z if is_latent, are.
+    """Locate the bins that contain the targets: x, or z if is_latent.
 
-    Set, all (m,): the number k of the bin, its left edge, its lower edge, the factors of widths and heights.
+    Set, all (m,): the number k of the bin; its left edge; bottom, its lower edge; and the factors of widths
+    and heights.
     """
     n_bins, m = values.shape[0] // 3, values.shape[1]
     real = target.dtype.type
@@ -399,7 +415,7 @@ def rqs_locate(values, target, is_latent, k, left, bottom, factor, height_factor
 
 @device_function
 def rqs_piece(values, factor, height_factor, j, i):
-    """Width and height of bin j of coordinate i, and the slopes at its two edges."""
+    """Return the width and height of bin j of coordinate i, and the slopes at its two edges."""
     n_bins, real = values.shape[0] // 3, type(factor)
     least = real(MIN_SHARE) / real(n_bins)
     width = least + factor * values[j, i]
@@ -411,7 +427,7 @@ def rqs_piece(values, factor, height_factor, j, i):
 
 @device_function
 def rqs_top(mean, first, last, inside):
-    """Numerator of the slope, over the square of the mean slope of the bin (equation 5)."""
+    """Return the numerator of the slope (equation 5), divided by the square of the mean slope of the bin."""
     real = type(mean)
     outside = real(1) - inside
     return last * inside * inside + real(2) * mean * inside * outside + first * outside * outside
@@ -419,7 +435,10 @@ def rqs_top(mean, first, last, inside):
 
 @device_function
 def rqs_forward(z, slope, values, x, scratch):
-    """Monotone rational-quadratic spline (Durkan et al., arXiv 1906.04032, equations 4 and 5)."""
+    """Apply the monotone rational-quadratic spline.
+
+    See Durkan et al., arXiv 1906.04032, equations 4 and 5.
+    """
     m = values.shape[1]
     real = x.dtype.type
     zero, one, two = real(0), real(1), real(2)
@@ -439,15 +458,16 @@ def rqs_forward(z, slope, values, x, scratch):
 
 @device_function
 def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
-    """Derivatives through `rqs_forward`; dx and dz may be the same array."""
+    """Backpropagate through `rqs_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape[0] // 3, values.shape[1]
     real = x.dtype.type
     zero, one, two = real(0), real(1), real(2)
     least = real(MIN_SHARE) / real(n_bins)
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, x, False, k, left, bottom, factor, height_factor)
-    # Derivatives in the lower edge, in the width and the height of the bin, in the slopes at its two edges,
-    # and the means of those in all widths, by the widths, and in all heights.
+    # Derivatives with respect to the lower edge, the width and the height of the bin, and the slopes at its
+    # two edges; and the means of those with respect to all widths, weighted by widths - least, and to all
+    # heights, weighted by heights - least.
     dbottom, dwidth, dheight, dfirst, dlast = scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
     mean_dwidth, mean_dheight = scratch[10], scratch[11]
     for i in range(m):
@@ -499,7 +519,7 @@ def rqs_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
 
 @device_function
 def rqs_inverse(x, slope, values, z, scratch):
-    """Inverse of `rqs_forward` (equations 6 to 8); x and z may be the same array."""
+    """Apply the inverse of `rqs_forward` (equations 6 to 8); x and z may be the same array."""
     m = values.shape[1]
     real = z.dtype.type
     zero, one, two, four, tiny = real(0), real(1), real(2), real(4), real(1e-30)
@@ -514,7 +534,7 @@ def rqs_inverse(x, slope, values, z, scratch):
         b = first - ratio * excess
         c = -mean * ratio
         root = math.sqrt(max(b * b - four * a * c, zero))
-        # No difference of equals; nor 0 / 0, where float32 rounds a and b to 0 because slopes are steep.
+        # Avoid cancellation, and also 0 / 0 where float32 rounds a and b to 0 because slopes are steep.
         inside = -two * c / (b + root) if b > zero else (root - b) / max(two * a, tiny)
         inside = min(inside, one) if z[i] < one else one
         x[i] = min(left[i] + width * inside, one) if z[i] < one else one
@@ -525,7 +545,7 @@ def rqs_inverse(x, slope, values, z, scratch):
 
 @device_function
 def cell_activate(cell, logits, largest):
-    """Turn logits into the values of the cell with this code; see `pwlinear_activate`."""
+    """Convert logits to the values of the cell with this code; see `pwlinear_activate`."""
     if cell == PWLINEAR:
         pwlinear_activate(logits, largest)
     elif cell == PWQUAD:
@@ -536,7 +556,7 @@ def cell_activate(cell, logits, largest):
 
 @device_function
 def cell_forward(cell, z, slope, values, x, scratch):
-    """Forward map of the cell with this code; see `pwlinear_forward`."""
+    """Apply the forward map of the cell with this code; see `pwlinear_forward`."""
     if cell == PWLINEAR:
         pwlinear_forward(z, slope, values, x, scratch)
     elif cell == PWQUAD:
@@ -547,7 +567,7 @@ def cell_forward(cell, z, slope, values, x, scratch):
 
 @device_function
 def cell_backward(cell, dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
-    """Backward pass of the cell with this code; see `pwlinear_backward`."""
+    """Backpropagate through the cell with this code; see `pwlinear_backward`."""
     if cell == PWLINEAR:
         pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
     elif cell == PWQUAD:
@@ -558,7 +578,7 @@ def cell_backward(cell, dlogits, dx, values, x, z, slope, dz, dlog_slope, scratc
 
 @device_function
 def cell_inverse(cell, x, slope, values, z, scratch):
-    """Inverse map of the cell with this code; see `pwlinear_inverse`."""
+    """Apply the inverse map of the cell with this code; see `pwlinear_inverse`."""
     if cell == PWLINEAR:
         pwlinear_inverse(x, slope, values, z, scratch)
     elif cell == PWQUAD:
