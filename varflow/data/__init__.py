@@ -1,1 +1,1 @@
-"""Weighted points: checked once at the border, and on disk."""
+"""Weighted points: validated once, where they enter the library, and stored on disk."""

@@ -11,7 +11,7 @@ weights of all networks through the cache once, and few enough for its activatio
 a hidden layer of 64 neurons in float32 take 32 KiB).
 
 Hidden activations are stored as (T, H), and everything that belongs to a coordinate as (..., T): matrix
-products can then read their operands contiguously, and the splines vectorize over rows.
+products then find their operands in the order that they need, and the splines vectorize over rows.
 
 A tile is always full. In the last one, copies of the last row take the place of missing rows; they enter
 neither the results, nor the loss, nor the gradient. All loops over rows therefore have the same length, and
@@ -19,7 +19,7 @@ the bits computed for a row depend neither on its position nor on the number of 
 
 **Workspace.** A workspace holds the buffers for one tile: its coordinates, its activations and their
 derivatives. Each thread has its own, so that threads need no locks, and uses it for one tile after another,
-so that it stays in the cache of the core. It is allocated in advance, since kernels cannot allocate memory
+so that it stays in cache. It is allocated in advance, since kernels cannot allocate memory
 (see `varflow.kernels.compile`). In training, the activations of all cells are kept for the backward pass;
 otherwise, one set of buffers serves all cells in turn.
 
