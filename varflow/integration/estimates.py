@@ -1,4 +1,21 @@
-"""Estimates of integrals from values of the integrand at drawn points, with their covariances."""
+"""Estimates of integrals from values of the integrand at drawn points, with their covariances.
+
+Points come from the defensive mixture q = (1 - e) q_f + e of the flow's density q_f and the uniform one, in
+fixed numbers from each. The estimate is the mean of the weights w = f / q over batches that are independent
+of each other: scrambles of Sobol points, or rounds of a survey. The scatter of the batches' means gives the
+covariance.
+
+The uniform share e bounds the weights by f / e, but adds to their scatter: even if f = I q_f, with I the
+integral, the weights would not be equal. A control variate takes this out (Owen and Zhou, J. Am. Stat.
+Assoc. 95 (2000) 135, section 4). Both q_f and the uniform density integrate to 1, so (q_f - 1) / q has mean
+0 over q, and
+
+    w - e I (q_f - 1) / q
+
+has the same mean as w. For f = I q_f it equals I at every point, since f - e I (q_f - 1) = I ((1 - e) q_f +
+e). The I in it is the estimate of earlier points. As it is fixed before the points are drawn, there is no
+bias.
+"""
 
 from collections.abc import Mapping
 
@@ -10,14 +27,14 @@ __all__ = ["Batches", "magnitudes", "weights_of"]
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:
-    """What a flow learns, (n,), of values (n, m): |f|, or the root of the sum of squares of components."""
+    """Compute what a flow learns, (n,), from values (n, m): |f|, or the root of the sum of squares."""
     if values.shape[1] == 1:
         return np.abs(values[:, 0])
     return np.sqrt(np.sum(np.square(values), axis=1))
 
 
 def weights_of(points: Draw, values: np.ndarray) -> np.ndarray:
-    """Weights f/q (n, m) of values f (n, m)."""
+    """Compute the weights f/q, (n, m), of values f (n, m)."""
     with np.errstate(over="ignore", under="ignore"):
         weights: np.ndarray = values * np.exp(-points.log_q)[:, None]
     return weights
@@ -128,13 +145,7 @@ class Batches:
 
 
 def _controlled(points: Draw, weights: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Weights (n, m), with what the uniform share adds to their scatter taken out.
-
-    Both the flow's density q_f and the uniform one integrate to 1, so (q_f - 1) / q has mean 0 over the
-    mixture q. If f were I q_f, subtracting share * I * (q_f - 1) / q would leave weights that are all I: a
-    control variate (Owen and Zhou, J. Am. Stat. Assoc. 95 (2000) 135, section 4). The coefficient is
-    fixed beforehand, hence there is no bias.
-    """
+    """Subtract the control variate of the uniform share from weights (n, m); see the module."""
     if points.n_uniform == 0:
         return weights
     with np.errstate(over="ignore", under="ignore"):

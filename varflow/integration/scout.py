@@ -1,8 +1,23 @@
-"""Scouts: walkers that look for regions of large |f| which the flow has lost.
+"""Scouts: MCMC walkers that look for regions of large |f| which the flow has lost, and points drawn there.
 
-Points drawn from a flow say little of where the flow is not: a peak that it has lost is met by none of them,
-and the estimate misses it with a small error. So walkers start anywhere and climb, whatever the flow says,
-and the flow's density is looked at where they end. Points drawn around there bring the region back.
+Points drawn from a flow tell nothing of where its density is nearly zero: a peak that it has lost is hit by
+none of them, and the estimate misses it with a small error.
+
+**The probe.** N_WALKERS walkers start at uniform points u and take Metropolis steps with |f| as the
+density: a step u' = u + s n, with n standard normal and folded back at the faces of the cube, is accepted
+with probability min(1, |f(u')| / |f(u)|). Each walker adapts the length s of its steps so that a share
+WANTED_ACCEPTANCE is accepted (Robbins and Monro), which is near the optimum for Gaussians of many
+dimensions, where the best s is 2.38 w / sqrt(d) for a peak of width w (Roberts et al., Ann. Appl. Probab. 7
+(1997) 110). So walkers end in the peaks that they came near to, and s tells the width of the peak.
+
+**Lost regions.** A region counts as lost if n points of the flow would not see it: f/q there, in units of
+the integral, exceeds n / UNSEEN (`varflow.integration.iterations`), q being the density of the defensive
+mixture.
+
+**Regaining them.** Points are drawn from the mixture of Gaussians N(u_j, w_j^2), cut off at the faces of
+the cube, over the walkers j that ended in lost regions. The density of this mixture is known, so the points
+can be trained on like those of a survey's round, and a further stage of the survey begins with them.
+Estimates that were made without the region do not count any more.
 """
 
 import math

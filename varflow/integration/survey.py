@@ -1,11 +1,24 @@
 """The survey by replay: many small rounds of new points, each training on them and on earlier ones.
 
-A round draws points from the flow as it is, with a uniform share, and takes some steps: first on the new
-points, then on points chosen from the later three quarters of all so far, each with its density. The DKL loss
-comes first, which is robust while the flow is far off; then the logarithm of the variance loss, which is what
-is to be small at the end. Gradients of both have a control variate, see `Objective.with_control_variate`:
-their noise falls as the flow comes closer to the integrand. While the flow is far off, both are of an
-integrand between the two, see `tempered_power`. The learning rate falls to zero in each stage.
+**A round.** ROUND points are drawn from the mixture q_k = (1 - e) q + e of the flow as it is and the
+uniform density, e being EXPLORATION_SHARE, and f is evaluated on them. Then STEPS steps of Adam follow,
+each on MINIBATCH points: the first ones go through the new points, the others through points chosen at
+random from the latest share RECENT of all points so far. Each point keeps the log of the density q_k that
+it was drawn from, so that a mean of g / q_k over points of any rounds estimates the integral of g without
+bias (experience replay with importance weights).
+
+**The losses.** With f in units of its integral, estimated from the same points, the DKL loss -E[f log q /
+q_k] comes first: it is robust while the flow is far off. The logarithm of the variance loss, log E[f^2 / (q
+q_k)], comes later: it is what determines the error, and its gradient has no units. The gradient of each has
+a control variate, which `varflow.training.objective` explains: its noise vanishes as q approaches f.
+
+**Tempering.** While the flow is far off, a few points would have all the weight. Then f is replaced by q_k
+(f / q_k)^b, which lies between q_k and f, with the largest power b at which the effective sample size of
+the weights is large enough; see `varflow.integration.tempering`. b rises to 1 by itself.
+
+**A stage** is a number of rounds with a learning-rate schedule of its own, a cosine that falls to zero
+after WARM_UP rounds in which the rate rises. Adam's second moments have a short memory (BETAS), as
+gradients become smaller.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,20 @@
-"""The loss of a flow on weighted points: its value, and its gradient in the parameters."""
+"""The loss of a flow on weighted points: its value, and its gradient in the parameters.
+
+For points x ~ p, with f in units of its integral, the losses are V = E[f^2 / (q p)] and D = -E[f log q /
+p].
+
+**The control variate of the gradient.** E[q / p] is the integral of q, which is 1 for all parameters, so
+its gradient E[(q / p) d log q] is zero, and adding it changes no expectation (the score function as a
+control variate: Ranganath et al., arXiv 1401.0118, section 3.2; here for points from p). It requires that p
+is normalised and positive on the whole box. The gradients then are
+
+    dV + dE[q / p] = E[(q - f^2 / q) / p  d log q],        dD + dE[q / p] = E[(q - f) / p  d log q].
+
+Where q = f, both vanish point by point, and nothing is left of the noise that keeps minibatches from the
+minimum. In other words, what is minimised is the mean of (f - q)^2 / (q p), up to a constant, and of (q - f
+log q) / p: both have their minimum at q = f at each point, so that a finite set of points cannot be fitted
+by piling up density on each.
+"""
 
 from typing import Protocol
 
@@ -122,12 +138,7 @@ class Objective:
     ) -> "Objective":
         """Make one of the losses that the kernels know, of points that need no checks.
 
-        Its gradient has a control variate: the mean of q/p over x ~ p is 1 whatever the parameters are, so
-        that adding its derivative changes no expectation (the score function as a control variate: Ranganath
-        et al., arXiv 1401.0118, section 3.2; here for points from p). Where f, in units of its integral,
-        equals q, both derivatives cancel at each point, and nothing is left of the noise that keeps
-        minibatches from the minimum: (f^2 / q + q) / p is (f - q)^2 / (q p) + 2 f / p, and has its minimum at
-        f = q point by point, as (q - f log q) / p has.
+        Its gradient has a control variate; see the module.
 
         Parameters
         ----------
