@@ -25,6 +25,8 @@ from numba import cuda, types
 
 from varflow.flow.architecture import Architecture
 from varflow.kernels import cuda as kernels
+from varflow.kernels import splines
+from varflow.kernels.splines import SCRATCH_ROWS
 from varflow.runtime.backend import PRECISIONS
 
 
@@ -59,6 +61,31 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
         "adam_step": (*[params] * 5, numbers, *[number] * 6),
         "latent_points": (points, integer, types.uint64, types.uint64),
     }  # fmt: skip
+
+
+def compile_pwlinear(precision: str) -> str:
+    """PTX of a kernel that takes a coordinate through a cell "pwlinear" and its derivatives back."""
+    numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(9, 0))
+    forward, backward = (
+        cuda.jit(device=True)(function.py_func)
+        for function in (splines.pwlinear_forward, splines.pwlinear_backward)
+    )
+
+    def there_and_back(dlogits, values, points):  # as in `coupling_forward` and `coupling_backward`
+        i = cuda.grid(1)
+        x = cuda.local.array(1, points.dtype)
+        z = cuda.local.array(1, points.dtype)
+        slope = cuda.local.array(1, points.dtype)
+        scratch = cuda.local.array((SCRATCH_ROWS, 1), points.dtype)
+        x[0] = points[i]
+        forward(z, slope, values[i][:, np.newaxis], x, scratch)
+        backward(dlogits[i][:, np.newaxis], x, values[i][:, np.newaxis], x, z, slope, z, slope, scratch)
+        points[i] = x[0]
+
+    dtype, real = PRECISIONS[precision], "float32" if precision == "float32" else "float64"
+    matrix, vector = numba.from_dtype(np.dtype(dtype))[:, ::1], numba.from_dtype(np.dtype(real))[::1]
+    ptx, _ = cuda.compile_ptx(there_and_back, (matrix, matrix, vector), cc=(9, 0))
+    return ptx
 
 
 def compile_kernels(

@@ -214,6 +214,21 @@ class TestMaps:
         x, _ = flow.from_latent(np.array([[0.0, 0.0], [1.0, 1.0]]))
         np.testing.assert_array_equal(x, flow.bounds.T)
 
+    @pytest.mark.parametrize("precision", ["mixed", "float32"])
+    def test_of_edges_of_the_bins(self, precision):
+        """At an edge and next to it, x is in one bin: the slope is that of the left or of the right one."""
+        real, n_bins = np.float32 if precision == "float32" else np.float64, 7
+        flow = Flow(1, n_bins=n_bins, seed=1, backend="cuda", precision=precision)
+        contents = np.random.default_rng(1).uniform(0.5, 2, n_bins)
+        flow.params = np.append(np.zeros(flow.n_params - n_bins), np.log(contents))
+        edges = (np.arange(1, n_bins) / n_bins).astype(real)
+        x = np.concatenate([np.nextafter(edges, real(0)), edges, np.nextafter(edges, real(1))]).astype(float)
+        z, logqx = flow.to_latent(x[:, None])
+        slopes = contents * n_bins / contents.sum()
+        error = np.abs(np.exp(logqx)[:, None] / np.tile([slopes[:-1], slopes[1:]], 3).T - 1).min(axis=1)
+        assert (error < 1e-5).all()
+        assert (np.diff(z[np.argsort(x, kind="stable"), 0]) >= -2 * np.finfo(real).eps).all()
+
     def test_leave_arrays_on_the_device(self):
         from varflow.runtime.device import to_device
 
@@ -512,3 +527,19 @@ def test_every_kernel_compiles_to_ptx(precision):
     pytest.importorskip("cuda.bindings.nvvm", reason="NVIDIA's compiler is not installed")
     for lines in told_of_ptx(precision).values():
         check_ptx(lines)
+
+
+@needs_package
+@pytest.mark.skipif(SIMULATED, reason="compiles for a real GPU")
+@pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
+def test_no_bin_is_found_by_a_difference_that_may_be_rounded_with_a_product(precision):
+    """The assembler may fuse mul and sub into fma; next to an edge, x would then be in no bin, or in two."""
+    pytest.importorskip("cuda.bindings.nvvm", reason="NVIDIA's compiler is not installed")
+    code = f"import ptx; print(ptx.compile_pwlinear({precision!r}))"
+    process = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    differences = re.findall(r"\b(?:add|sub|fma)[.\w]*\.f(?:32|64)\s+(%\w+),", process.stdout)
+    comparisons = re.findall(r"\bsetp\.[.\w]*f(?:32|64)\s+%p\d+, (%\w+), ([%\w]+);", process.stdout)
+    assert differences
+    assert len(comparisons) >= 4  # left and right edge, forth and back
+    assert set(differences).isdisjoint(sum(comparisons, ()))

@@ -166,6 +166,27 @@ def test_at_bin_edges(data, cell, dtype):
     assert_as_oracle(cell, values, x, forward(cell, values, x)[0], slope)
 
 
+@pytest.mark.parametrize("n_bins", [1, 2, 3, 7, 10, 49, 100])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_next_to_an_edge_one_bin_is_found(n_bins, dtype):
+    """Edges are where x * n_bins rounds to an integer; slope and derivatives are those of one bin."""
+    edges = np.arange(n_bins + 1) / n_bins
+    points = np.unique(np.clip([np.nextafter(edges, -1), edges, np.nextafter(edges, 2)], 0, 1))
+    column = np.random.default_rng(n_bins).normal(size=(n_bins, 1))
+    values = activate("pwlinear", np.repeat(column, len(points), axis=1), dtype)
+    z, slope = forward("pwlinear", values, points)
+    here = np.minimum((points * n_bins).astype(int), n_bins - 1)
+    shares = values.astype(float) / values.astype(float).sum(axis=0)
+    np.testing.assert_allclose(slope, n_bins * shares[here, np.arange(len(points))], rtol=(n_bins + 4) * EPS)
+    assert (np.diff(z) >= -2 * EPS).all()
+    dlogits, _ = backward("pwlinear", values, points, np.zeros(len(points)), np.ones(len(points)))
+    is_here = np.arange(n_bins)[:, None] == here
+    np.testing.assert_allclose(dlogits, is_here - shares, rtol=0, atol=100 * np.finfo(dtype).eps)
+    x, slope = inverse("pwlinear", values, z)
+    np.testing.assert_allclose(x, points, rtol=0, atol=10 * tolerance(values))
+    assert (slope > 0).all()
+
+
 @given(st.data(), cells, dtypes)
 def test_corners_map_to_corners(data, cell, dtype):
     values = activate(cell, data.draw(logits(cell, 50)), dtype)

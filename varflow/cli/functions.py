@@ -62,7 +62,7 @@ def load_function(text: str) -> Callable[..., Any]:
 
 
 def function_error(error: Exception) -> FunctionError | None:
-    """Tell in one line what f raised, and where.
+    """Describe in one line what f raised, and where.
 
     Parameters
     ----------

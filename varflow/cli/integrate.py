@@ -120,7 +120,7 @@ def _integrate(options: argparse.Namespace) -> None:
 
 
 def _flow(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of the integrator that tell its flow."""
+    """Collect the arguments of the integrator that describe its flow."""
     made = flow_options(options)
     if options.flow_in is None:
         return {"flow": options.cell, "flow_options": made or None, "backend": options.backend}
@@ -133,7 +133,7 @@ def _flow(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _box(dim: int | None, bounds: list[Any] | None) -> int | list[list[float]]:
-    """Bounds as the integrator takes them, from --dim and --bounds."""
+    """Combine --dim and --bounds into the bounds of the integrator."""
     if bounds is None:
         if dim is None:
             raise ValueError("needs --dim N, or --bounds LOWER,UPPER,... with a pair for each dimension")

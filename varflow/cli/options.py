@@ -73,7 +73,7 @@ def add_command(
 def add_name(
     parser: argparse.ArgumentParser, flag: str, names: Iterable[str], default: str | None, text: str
 ) -> None:
-    """Add an option that takes one of some names; unlike argparse's choices it tells the nearest."""
+    """Add an option that takes one of several names, and suggests the nearest one for another."""
 
     def name(given: str) -> str:
         if given not in names:
@@ -133,7 +133,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def checkpoint_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Give the settings of checkpoints as trainers and integrators take them."""
+    """Collect the settings of checkpoints for trainers and integrators."""
     return {
         "checkpoint": options.checkpoint,
         "resume": options.checkpoint is not None,
@@ -150,7 +150,7 @@ def check_different(*paths: str | None) -> None:
 
 
 def stopped_by_signals(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """Signals end a run without a checkpoint as they end any other process."""
+    """Handle signals where there is a checkpoint; without one they end the process."""
     return nullcontext() if options.checkpoint is None else stop_by_signals()
 
 

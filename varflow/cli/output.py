@@ -18,7 +18,7 @@ TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what batch systems take for a job t
 
 
 def fail(message: object, status: int, error: BaseException | None = None) -> int:
-    """Print a line; and another where an error came with the estimate so far."""
+    """Print an error in one line, and the estimate so far in another if there is one."""
     if isinstance(message, OSError) and message.strerror:
         message = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
     lines = [str(message) or type(message).__name__]
@@ -31,12 +31,12 @@ def fail(message: object, status: int, error: BaseException | None = None) -> in
 
 
 def format_result(result: Result) -> str:
-    """Write the estimate without the warnings that may follow it."""
+    """Format the estimate without the warnings that may follow it."""
     return str(result).partition("\nwarning: ")[0]
 
 
 def save(made: Flow | Result, path: str, options: argparse.Namespace) -> None:
-    """Write a file, and remember it for what is told at the end or after Ctrl-C."""
+    """Write a file, and remember its name for the messages at the end."""
     made.save(path)
     options.written.append(path)
 
@@ -47,7 +47,7 @@ def print_json(figures: dict[str, Any]) -> None:
 
 
 def _for_json(value: Any) -> Any:
-    """Convert to what JSON can hold; it has no word for what is not finite but null."""
+    """Convert to what JSON can hold, with null for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _for_json(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):

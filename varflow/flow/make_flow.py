@@ -1,4 +1,4 @@
-"""A flow where its cell's name may be given instead, as in trainers and integrators."""
+"""Creation of a flow by the name of its cell, as trainers and integrators accept it."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ def average(used: list[Iteration]) -> tuple[Array, Array]:
 
 
 def standard_deviations(covariance: Array) -> Array:
-    """Standard deviations, (m,); rounding may have left variances below zero where they are zero."""
+    """Compute standard deviations, (m,); variances that rounding has left below zero count as zero."""
     variances = np.diag(covariance)
     return np.sqrt(np.where(variances < 0, 0.0, variances))
 

@@ -60,7 +60,7 @@ class Components:
         return sum(map(math.prod, self.shapes))
 
     def unpack(self, values: npt.NDArray[Any]) -> Any:
-        """Give a vector of all components the form of what the integrand returns.
+        """Convert a vector of all components to the form that the integrand returns.
 
         Parameters
         ----------
@@ -81,12 +81,12 @@ class Components:
 
 
 def count_rows(result: Values) -> int:
-    """Count the points that a result is of."""
+    """Count the points of a result."""
     return len(next(iter(result.values())) if isinstance(result, dict) else result)
 
 
 def shapes_of(result: Values) -> Shape | dict[str, Shape]:
-    """Give the shape of f at one point."""
+    """Return the shape of f at one point."""
     if isinstance(result, dict):
         return {key: part.shape[1:] for key, part in result.items()}
     return result.shape[1:]
@@ -105,7 +105,7 @@ def describe_shapes(shapes: Shape | dict[str, Shape]) -> str:
 
 
 def columns_of(result: Values, keys: tuple[str, ...] | None) -> FloatArray:
-    """Join what belongs to a point in one row, (n, m)."""
+    """Join all values of a point in one row, (n, m)."""
     if not isinstance(result, dict):
         return result.reshape(len(result), -1)
     return np.concatenate([result[key].reshape(len(result[key]), -1) for key in keys or ()], axis=1)

@@ -191,6 +191,6 @@ def _shrunk(x: FloatArray, lower: float, upper: float) -> tuple[FloatArray, Floa
 
 
 def _log_derivative_of_line(u: FloatArray) -> FloatArray:
-    """Log of d/du of (u - 1/2) / (u (1 - u)), which is the same at u and 1 - u."""
+    """Compute log d/du of (u - 1/2) / (u (1 - u)), which is the same at u and 1 - u."""
     derivative: FloatArray = np.log(0.5 - u * (1 - u)) - 2 * (np.log(u) + np.log1p(-u))
     return derivative

@@ -116,12 +116,12 @@ class Integrand:
         self.close()
 
     def open(self) -> None:
-        """Start the worker processes, if there are to be any; else the first call does that."""
+        """Start the worker processes, if any; otherwise the first call starts them."""
         if isinstance(self._workers, int) and self._workers > 1 and self._pool is None:
             self._pool = start_workers(self._f, self._vectorized, self._workers)
 
     def close(self) -> None:
-        """End the processes that were started. A later call would start others."""
+        """Shut down the worker processes; a later call starts new ones."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -137,13 +137,13 @@ class Integrand:
         return None if self._shapes is None else components_of(self._shapes).size
 
     def state(self) -> dict[str, Any]:
-        """Give the counts and what f returns, in what JSON can hold; see `restore`."""
+        """Return the counts and the form of f as JSON-compatible objects; see `restore`."""
         found = self.components
         components = None if found is None else [found.keys, found.shapes]
         return {"n_calls": self.n_calls, "n_invalid": self.n_invalid, "components": components}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, as if f had been called before."""
+        """Restore a state, as if f had been called before."""
         self.n_calls, self.n_invalid = int(state["n_calls"]), int(state["n_invalid"])
         if state["components"] is not None:
             keys, shapes = state["components"]

@@ -234,7 +234,7 @@ class Integrator:
         self._is_surveyed = True
 
     def refine(self) -> None:
-        """Estimate the integral from the flow as it is, in `n_iter_refine` iterations.
+        """Estimate the integral with the current flow, in `n_iter_refine` iterations.
 
         Where there was no survey and there are 40960 points or more, up to 8192 others tell first whether the
         flow has lost a region.
@@ -254,7 +254,7 @@ class Integrator:
                 self._iterations.refine(self.sizes.n_points_refine, progress)
 
     def integrate(self) -> Result:
-        """Do the survey and the refinement, unless they were done already.
+        """Run the survey and the refinement, unless they have been run already.
 
         Returns
         -------
@@ -268,7 +268,7 @@ class Integrator:
         return self.result()
 
     def integrate_to(self, n_calls: int, rtol: float = 0.0, atol: float = 0.0) -> Result:
-        """Survey and refine until a tolerance is reached, or the calls of the integrand are spent.
+        """Survey and refine until a tolerance is reached or the calls are spent.
 
         With a tolerance, the survey goes through stages, each as long as all before, until what is left to be
         refined costs less than another would.
@@ -331,7 +331,7 @@ class Integrator:
         return self.result()
 
     def result(self) -> Result:
-        """Collect what has been reached.
+        """Return the result so far.
 
         Returns
         -------
@@ -398,7 +398,7 @@ class Integrator:
         return x, weights[:, 0] if weights.shape[1] == 1 else weights
 
     def close(self) -> None:
-        """End the processes of the integrand, if there are any; they are started anew when needed."""
+        """Shut down the worker processes of the integrand, if any; they are restarted when needed."""
         self.integrand.close()
 
     def __enter__(self) -> "Integrator":
@@ -413,7 +413,7 @@ class Integrator:
 
     @contextmanager
     def _running(self, n_calls: int) -> Iterator[Progress]:
-        """Show the progress; whatever is raised takes along what has been reached."""
+        """Show progress, and attach the result so far to any exception."""
         try:
             self.integrand.open()
             with self._iterations.running():
@@ -430,7 +430,7 @@ class Integrator:
     # The survey
 
     def _first_look(self, n_calls: int, progress: Progress) -> Iteration:
-        """Look how good the flow is to begin with. A new one that is far off may be given a map."""
+        """Make the first pilot run ("look"); a new flow that is far off may get an element-wise map."""
         is_new = self._is_flow_new and not self.history
         look = self._iterations.look(progress)
         self._iterations.keep()
@@ -440,7 +440,7 @@ class Integrator:
         return self._fit_map(n_fits, look, progress)
 
     def _fit_map(self, n_fits: int, best: Iteration, progress: Progress) -> Iteration:
-        """Fit an element-wise map in turn with looks at what it gives; returns the look at what is kept.
+        """Alternate fits of an element-wise map with pilot runs; return that of the map that is kept.
 
         Fresh points tell how close the flow has come to the integrand. Where that is not much closer, as
         where coordinates depend on each other, the flow stays without a map.
@@ -461,7 +461,7 @@ class Integrator:
         return best
 
     def _replay_survey(self, n_calls: int, progress: Progress) -> None:
-        """Look, go through one stage, and look again: whichever flow is better is kept.
+        """Train for one stage between two pilot runs, and keep the better flow.
 
         Where the last survey has lost a region, this one begins with points from there, and its flow is kept:
         the errors of the two would not tell.
@@ -482,11 +482,11 @@ class Integrator:
         self._iterations.scout(n_calls)
 
     def _can_regain(self, n_calls: int) -> bool:
-        """Whether the flow has lost a region, and the calls are enough for a survey that regains it."""
+        """Tell whether the flow has lost a region that the calls suffice to regain."""
         return n_calls >= 2 * MIN_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
 
     def _survey_to(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
-        """Go through stages as long as they pay, and again where that has lost a region.
+        """Run stages as long as they pay, and again if that has lost a region.
 
         end: calls of the integrand that are not to be exceeded.
         """
@@ -524,7 +524,7 @@ class Integrator:
         return LOOK * tolerance.shortfall(look.mean, look.covariance) ** (1 / self._iterations.rate)
 
     def _affordable_rounds(self, end: int) -> int:
-        """Rounds of another stage; 0 if that would exceed `end` calls.
+        """Count the rounds of another stage; 0 if that would exceed `end` calls.
 
         It costs as much as all before and saves about half of what is missing, or more where that was taken
         for too little: a refinement much too long costs more than a stage too many.
@@ -557,14 +557,14 @@ class Integrator:
                 return
 
     def _next_size(self, n: int, shortfall: float) -> int:
-        """Points of the next iteration: what seems to be missing, but not much more than there are."""
+        """Choose the points of the next iteration: those missing, but not many more than there are."""
         if n == 0:
             return 2 * LOOK
         missing = n * (1.05 * shortfall) ** (1 / self._iterations.rate)
         return int(min(max(missing, n / 4, LOOK), 8 * n, MAX_CALLS)) // MANY_BATCHES * MANY_BATCHES
 
     def _doubts(self, result: Result) -> Iterator[str]:
-        """What the user ought to know about the result."""
+        """Collect the warnings about the result."""
         used = [iteration for iteration in result.history if iteration.is_used]
         if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
             yield f"f was zero at all {result.n_calls} points"
@@ -661,7 +661,7 @@ def _flow_on_cube(
 
 
 def _on_cube(sample: Any, domain: Domain) -> Dataset:
-    """Weighted points in the coordinates of f, moved to the unit cube."""
+    """Map weighted points from the coordinates of f to the unit cube."""
     bounds = np.clip(domain.bounds, -MAX_COORDINATE, MAX_COORDINATE)
     if isinstance(sample, tuple | list):
         try:

@@ -74,7 +74,7 @@ def check_history(history: list[Iteration], m: int) -> None:
 
 
 def pack_history(history: Sequence[Iteration], m: int) -> dict[str, Array]:
-    """Arrays with a row an iteration, of all but the stages, for m components."""
+    """Pack iterations of m components into arrays with one row each, without their stages."""
     return {
         name: np.array([getattr(one, name) for one in history], dtype).reshape(len(history), *_row(name, m))
         for name, dtype in _HISTORY.items()
@@ -87,7 +87,7 @@ def _row(name: str, m: int) -> tuple[int, ...]:
 
 
 def unpack_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
-    """Make the iterations again; the lengths are checked, as a file may tell of fewer than it has."""
+    """Unpack iterations, and check that all arrays have as many rows as there are stages."""
     columns = {}
     for name, dtype in _HISTORY.items():
         shape = (len(stages), *_row(name, m))

@@ -94,7 +94,7 @@ class Journal:
         return np.concatenate(pieces)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Header and arrays, for a file."""
+        """Return header and arrays for a file."""
         known = [*self._values, self._known] if len(self._known) else self._values
         values = np.concatenate(known) if known else np.empty((0, 0))
         integrand = self.integrand.state()
@@ -102,7 +102,7 @@ class Journal:
         return {"marks": [list(mark) for mark in self.marks], "integrand": integrand}, {"values": values}
 
     def restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self.marks = [Mark(*mark) for mark in header["marks"]]
         self._known = arrays["values"]
         self.integrand.restore(header["integrand"])

@@ -69,12 +69,12 @@ def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
 
 
 def random_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
-    """Pseudo-random points (n, d)."""
+    """Draw pseudo-random points (n, d)."""
     return generator.random((n, d))
 
 
 def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
-    """Sobol points (n, d), scrambled anew (Matousek, J. Complexity 14 (1998) 527)."""
+    """Draw newly scrambled Sobol points (n, d) (Matousek, J. Complexity 14 (1998) 527)."""
     from scipy.stats import qmc  # half a second, which only integrals are to pay
 
     seed = int(generator.integers(2**63))  # SciPy would spawn from the generator, beyond its state

@@ -39,7 +39,7 @@ class Source(Protocol):
         """Draw points."""
 
     def extend(self, n_calls: int) -> "Result":
-        """Go on with the integration."""
+        """Continue the integration."""
 
 
 class Result:
@@ -181,7 +181,7 @@ class Result:
         return "\n".join([text, *(f"warning: {warning}" for warning in self.warnings)])
 
     def summary(self) -> str:
-        """Make a table with a line for each iteration.
+        """Format a table with one line per iteration.
 
         Returns
         -------
@@ -272,7 +272,7 @@ class Result:
         )
 
     def sample(self, n: int, *, unweight: bool = False, seed: int | None = None) -> Any:
-        """Draw points by the integrator that made this result.
+        """Draw points with the integrator that made this result.
 
         Parameters
         ----------
@@ -296,7 +296,7 @@ class Result:
         return self._integrator().sample(n, unweight=unweight, seed=seed)
 
     def extend(self, n_calls: int) -> "Result":
-        """Go on with the integration that made this result.
+        """Continue the integration that made this result.
 
         Parameters
         ----------

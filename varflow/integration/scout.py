@@ -62,7 +62,7 @@ def wander(
     n_steps: int,
     generator: np.random.Generator,
 ) -> Walkers:
-    """Let walkers go from uniform points of the unit cube by Metropolis steps with |f| for their density.
+    """Run Metropolis walkers with density |f| from uniform points of the unit cube.
 
     Each adapts the length of its steps to how often they are accepted. So what the walkers end in are the
     peaks that they came near to, not a sample of |f|.
@@ -101,7 +101,7 @@ def wander(
 
 
 def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points around where walkers have ended.
+    """Draw points around the end points of walkers.
 
     Parameters
     ----------

@@ -90,31 +90,31 @@ class Memory:
         return self._u[: self.n]
 
     def latest(self, n: int) -> slice:
-        """Rows of the n points that were added last."""
+        """Return the rows of the n points that were added last."""
         return slice(self.n - n, self.n)
 
     def keep(self, rows: slice) -> None:
-        """Forget all points but these."""
+        """Discard all points but these."""
         kept = self._u[rows], self._log_f[rows], self._log_q[rows]
         self._u, self._log_f, self._log_q = (array.copy() for array in kept)
         self.n = len(self._u)
 
     def arrays(self, n: int) -> dict[str, np.ndarray]:
-        """Give the first n points as arrays for a file; see `restore`."""
+        """Return the first n points as arrays for a file; see `restore`."""
         return {"u": self._u[:n], "log_f": self._log_f[:n], "log_q": self._log_q[:n]}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up the points that `arrays` gave."""
+        """Restore the points that `arrays` returned."""
         self._u, self._log_f, self._log_q = arrays["u"], arrays["log_f"], arrays["log_q"]
         self.n = len(self._u)
 
     def log_weights(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Log of |f|/q at some of the points; -inf where f is zero."""
+        """Compute log(|f|/q) at some of the points; -inf where f is zero."""
         log_weights: np.ndarray = self._log_f[rows] - self._log_q[rows]
         return log_weights
 
     def log_mean(self, first: int, power: float = 1.0) -> float:
-        """Log of the mean of (|f|/q)^power over the points from `first` on; -inf where f is zero at all."""
+        """Compute the log of the mean of (|f|/q)^power over the points from `first` on."""
         log_weights = power * self.log_weights(slice(first, self.n))
         top = float(log_weights.max(initial=-np.inf))
         if top == -np.inf:
@@ -189,7 +189,7 @@ class Replay:
         self.steps = make_steps(flow, MINIBATCH)
 
     def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
-        """Go through rounds; yields each after its steps.
+        """Run rounds; yield each after its steps.
 
         Parameters
         ----------

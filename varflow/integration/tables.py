@@ -27,7 +27,7 @@ TITLES = ("itn", "stage", "integral", "accumulated", "chi2/dof", "Q", "calls", "
 
 
 def format_estimate(mean: float, sdev: float) -> str:
-    """Write a number with its error in parentheses, which has two digits and counts in the last places.
+    """Format a number with the two digits of its error in parentheses.
 
     Parameters
     ----------
@@ -72,31 +72,31 @@ def _with_parentheses(mean: decimal.Decimal, error: decimal.Decimal, place: int)
 
 
 def format_array(part: Any) -> str:
-    """Write an array of texts, or a text."""
+    """Format an array of texts, or a text."""
     return np.array2string(part, formatter={"object": str}) if isinstance(part, np.ndarray) else part
 
 
 def first_component(mean: Array, covariance: Array) -> str:
-    """Write the estimate of the first component."""
+    """Format the estimate of the first component."""
     if math.isnan(mean[0]):
         return "-"
     return format_estimate(float(mean[0]), float(standard_deviations(covariance)[0]))
 
 
 def accumulated_cells(mean: Array, covariance: Array, chi2: float, dof: int) -> tuple[str, str, str]:
-    """Write the estimate, chi2/dof and Q."""
+    """Format the estimate, chi2/dof and Q."""
     if dof == 0:
         return first_component(mean, covariance), "-", "-"
     return first_component(mean, covariance), f"{chi2 / dof:.3g}", f"{probability(chi2, dof):.2g}"
 
 
 def effort_cells(n_calls: int, ess: float, seconds: float) -> tuple[str, str, str]:
-    """Write calls, effective sample size and seconds."""
+    """Format calls, effective sample size and seconds."""
     return f"{n_calls:,}", "-" if math.isnan(ess) else f"{ess:.1%}", f"{seconds:.2f}"
 
 
 def aligned(row: Sequence[str], widths: list[int]) -> str:
-    """Make a line of a table: words and estimates to the left, numbers to the right."""
+    """Format a line of a table: words and estimates flush left, numbers flush right."""
     cells = [
         cell.ljust(width) if title in ("stage", "integral", "accumulated") else cell.rjust(width)
         for cell, width, title in zip(row, widths, TITLES, strict=True)

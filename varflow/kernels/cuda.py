@@ -137,7 +137,7 @@ def make_workspace(sizes: Sizes, n_rows: int, keeps_all: bool, real: Any) -> Wor
 
 @device_function
 def index(i):
-    """An index of 32 bits without a sign, the cheapest: sums and products of such have 64 again."""
+    """Convert to an unsigned 32-bit index, the cheapest kind; their sums and products have 64 bits."""
     return np.uint32(i)
 
 

@@ -111,16 +111,6 @@ def pwlinear_activate(logits, largest):
 
 
 @device_function
-def pwlinear_bin(position, n_bins):
-    """Number of the bin in which a position, x times the bins, lies; of two that meet there, the right one.
-
-    It is found once. Asking each bin whether x lies between its edges would not do where a compiler fuses
-    the product and the difference: what is rounded once in one bin and twice in the next falls in neither.
-    """
-    return type(position)(min(int(position), n_bins - 1))
-
-
-@device_function
 def pwlinear_forward(z, slope, values, x, scratch):
     """Apply the piecewise linear map with bins of equal width in x.
 
@@ -128,20 +118,21 @@ def pwlinear_forward(z, slope, values, x, scratch):
     """
     n_bins, m = values.shape
     real = x.dtype.type
-    zero, one = real(0), real(1)
-    total, position, own_bin = scratch[0], scratch[1], scratch[2]
+    zero, one, infinity = real(0), real(1), real(math.inf)
+    total, position = scratch[0], scratch[1]
     for i in range(m):
         z[i] = zero
         total[i] = zero
         slope[i] = zero
         position[i] = x[i] * real(n_bins)
-        own_bin[i] = pwlinear_bin(position[i], n_bins)
     for j in range(n_bins):
+        left, right = real(j), real(j + 1) if j < n_bins - 1 else infinity
         for i in range(m):
-            inside = position[i] - real(j)  # position of x relative to the left edge of bin j
-            z[i] += values[j, i] * min(max(inside, zero), one)
+            z[i] += values[j, i] * min(max(position[i] - left, zero), one)
             total[i] += values[j, i]
-            slope[i] += values[j, i] if own_bin[i] == real(j) else zero
+            # The product itself is compared, not its difference from an edge: a compiler may fuse product and
+            # difference (fma), but not for each bin alike, and x would be in two bins, or in none.
+            slope[i] += values[j, i] if left <= position[i] < right else zero
     for i in range(m):
         over_total = one / total[i]
         z[i] = min(z[i] * over_total, one)
@@ -153,12 +144,11 @@ def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
     """Backpropagate through `pwlinear_forward`; dx and dz may be the same array."""
     n_bins, m = values.shape
     real = x.dtype.type
-    zero, one = real(0), real(1)
-    rising, falling, position, own_bin = scratch[0], scratch[1], scratch[2], scratch[3]
+    zero, one, infinity = real(0), real(1), real(math.inf)
+    rising, falling, position = scratch[0], scratch[1], scratch[2]
     for i in range(m):
         rising[i] = zero
         position[i] = x[i] * real(n_bins)
-        own_bin[i] = pwlinear_bin(position[i], n_bins)
     for j in range(n_bins):
         for i in range(m):
             rising[i] += values[j, i]
@@ -167,10 +157,11 @@ def pwlinear_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch)
         rising[i] = dz[i] * over_total
         falling[i] = (dz[i] * z[i] + dlog_slope[i]) * over_total
     for j in range(n_bins):
+        left, right = real(j), real(j + 1) if j < n_bins - 1 else infinity
         for i in range(m):
-            inside = position[i] - real(j)
-            here = dlog_slope[i] if own_bin[i] == real(j) else zero
-            dlogits[j, i] = values[j, i] * (rising[i] * min(max(inside, zero), one) - falling[i]) + here
+            inside = min(max(position[i] - left, zero), one)
+            here = dlog_slope[i] if left <= position[i] < right else zero  # see `pwlinear_forward`
+            dlogits[j, i] = values[j, i] * (rising[i] * inside - falling[i]) + here
     for i in range(m):
         dx[i] = dz[i] * slope[i]
 
@@ -197,7 +188,8 @@ def pwlinear_inverse(x, slope, values, z, scratch):
             k[i] += one if is_beyond else zero  # number of the bin
     for i in range(m):
         here = values[int(k[i]), i]
-        x[i] = (k[i] + min(x[i] / here, one)) / real(n_bins)
+        inside = min(max(x[i] / here, zero), one)  # a fused z * total - value may be below 0
+        x[i] = (k[i] + inside) / real(n_bins)
         slope[i] = here * real(n_bins) / total[i]
 
 

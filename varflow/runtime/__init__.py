@@ -1,1 +1,1 @@
-"""What every part needs of the machine: files, checkpoints, threads, devices, progress."""
+"""Services of the machine: files, checkpoints, signals, threads, devices, progress."""

@@ -18,12 +18,12 @@ __all__ = ["SCHEDULES", "Adam", "AdamState"]
 
 
 def constant(progress: float) -> float:
-    """Factor of the learning rate that never changes."""
+    """Keep the learning rate constant."""
     return 1.0
 
 
 def cosine(progress: float) -> float:
-    """Half a cosine from 1 to 0 (Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts)."""
+    """Decay along half a cosine from 1 to 0 (Loshchilov and Hutter, arXiv 1608.03983, equation 5)."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -50,13 +50,13 @@ class AdamState(NamedTuple):
     t: int
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Give what there is as arrays, for a file."""
+        """Return the state as arrays for a file."""
         known = {name: np.asarray(value) for name, value in self._asdict().items() if value is not None}
         return {f"{prefix}_{name}": value for name, value in known.items()}
 
     @classmethod
     def of(cls, prefix: str, arrays: Mapping[str, np.ndarray]) -> "AdamState":
-        """Make the state again of what `arrays` gave."""
+        """Restore the state that `arrays` returned."""
         m, v, averaged = (arrays.get(f"{prefix}_{name}") for name in ("m", "v", "averaged"))
         return cls(m, v, averaged, int(arrays[f"{prefix}_t"]))
 
@@ -129,11 +129,11 @@ class Adam:
         check_name("schedule", self.schedule, SCHEDULES)
 
     def settings(self) -> dict[str, Any]:
-        """Give the settings by name, without the state."""
+        """Return the settings by name, without the state."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     def reset(self) -> None:
-        """Forget all steps."""
+        """Discard the state."""
         self.m = self.v = self.averaged = self._owner = None
         self.t = 0
 
@@ -223,7 +223,7 @@ class Adam:
         self._owner = weakref.ref(params)
 
     def factors(self, t: int, progress: float, scale: float) -> tuple[float, ...]:
-        """Give the numbers that step t, from 1, goes by: step size, both betas, epsilon, and the decay."""
+        """Compute step size, both betas, epsilon and weight decay of step t, counted from 1."""
         # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
         # moves with the second, so that it means what it does in the algorithm.
         root = math.sqrt(1 - self.betas[1] ** t)
@@ -232,7 +232,7 @@ class Adam:
         return step_size, *self.betas, self.eps * root, lr * self.weight_decay
 
     def renewal(self, t: int) -> float:
-        """Give the share that the parameters after step t, from 1, have in the moving average."""
+        """Compute the weight that the parameters after step t have in the moving average."""
         return 1 - min(self.average, t / (10 + t))  # the first steps are soon forgotten
 
     def _add_to_average(self, params: np.ndarray) -> None:

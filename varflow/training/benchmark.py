@@ -78,7 +78,7 @@ def _median_time(call: Callable[[], object], seconds: float) -> float:
 
 
 def _roofline(flow: Flow, seconds: float) -> float:
-    """GFLOP/s of all threads at once in products of a tile with a hidden layer's weights."""
+    """Measure the GFLOP/s of all threads in products of a tile with a hidden layer's weights."""
     n_rows, width, n_products = cpu.TILE_ROWS, flow.architecture.d_hidden, 200
     shapes = [(n_rows, width), (n_rows, width), (width, width)]
     operands = [

@@ -125,7 +125,7 @@ def _relative_variance(squares: np.ndarray, weights: np.ndarray) -> tuple[float,
 
 
 def _ratio(before: tuple[float, np.ndarray], after: tuple[float, np.ndarray]) -> tuple[float, float]:
-    """Ratio of two relative variances that come from the same points, and its error."""
+    """Compute the ratio of two relative variances from the same points, and its error."""
     if after[0] <= 0:
         return float("nan"), float("nan")
     ratio = before[0] / after[0]
@@ -138,12 +138,12 @@ def _error(influence: np.ndarray) -> float:
 
 
 def _inverse(value: float) -> float:
-    """1 / value; nan for 0, which quantiles of weights are that are nearly all zero."""
+    """Compute 1 / value; nan for 0, the quantile of weights that are nearly all zero."""
     return 1 / value if value != 0 else math.nan
 
 
 def _tail_quantile(values: np.ndarray, counts: np.ndarray) -> float:
-    """Value that a share TAIL of the total count lies above."""
+    """Find the value that a share TAIL of the total count exceeds."""
     order = np.argsort(values)
     total = np.cumsum(counts[order])
     k = np.searchsorted(total, (1 - TAIL) * total[-1])

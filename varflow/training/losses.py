@@ -35,7 +35,7 @@ def weighted_variance_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.Arra
 
 
 def weighted_variance_derivative(fx: np.ndarray, px: np.ndarray, logqx: np.ndarray) -> np.ndarray:
-    """Derivative of `weighted_variance_loss` in each log q, (n,)."""
+    """Compute the derivative of `weighted_variance_loss` in each log q, (n,)."""
     return -(fx**2) / (px * np.exp(logqx)) / len(fx)
 
 
@@ -62,7 +62,7 @@ def weighted_dkl_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.ArrayLike
 
 
 def weighted_dkl_derivative(fx: np.ndarray, px: np.ndarray, logqx: np.ndarray) -> np.ndarray:
-    """Derivative of `weighted_dkl_loss` in each log q, (n,)."""
+    """Compute the derivative of `weighted_dkl_loss` in each log q, (n,)."""
     return -np.abs(fx) / px / len(fx)
 
 
@@ -94,7 +94,7 @@ LOSSES = {
 
 
 def as_loss(loss: object) -> Loss:
-    """Find the loss that is meant.
+    """Convert a name or a pair of functions to a loss.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Choice of what takes steps, by the flow's backend."""
+"""Choice of the implementation of training steps, by the flow's backend."""
 
 from varflow.flow.flow import Flow
 from varflow.runtime.backend import load_gpu
@@ -9,7 +9,7 @@ __all__ = ["make_steps"]
 
 
 def make_steps(flow: Flow, n_batch: int) -> Steps:
-    """Make what takes steps with a flow's backend, for minibatches of at most n_batch rows."""
+    """Make the object that takes training steps on a flow's backend, with at most n_batch rows each."""
     if flow.backend == "cpu":
         return CpuSteps(flow, n_batch)
     load_gpu()  # raises if something is missing

@@ -48,10 +48,10 @@ class LatentPrior(Protocol):
     """Density in latent space that takes the place of the uniform one; its support is the unit cube."""
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
-        """Log of the density, (n,), at points z (n, d)."""
+        """Compute the log of the density, (n,), at points z (n, d)."""
 
     def grad_log_prob(self, z: np.ndarray) -> np.ndarray:
-        """Derivative of `log_prob` in z, (n, d)."""
+        """Compute the derivative of `log_prob` in z, (n, d)."""
 
     def sample(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """Draw points, (n, d)."""
@@ -136,7 +136,7 @@ class Objective:
     def with_control_variate(
         cls, flow: Flow, x: np.ndarray, weights: np.ndarray, log_p: np.ndarray, loss: Loss
     ) -> "Objective":
-        """Make one of the losses that the kernels know, of points that need no checks.
+        """Make a built-in loss with the control variate, from points that need no checks.
 
         Its gradient has a control variate; see the module.
 
@@ -215,7 +215,7 @@ class Objective:
         return loss, dparams
 
     def derivative(self, rows: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Compute a loss that no kernel knows on a minibatch, and its derivatives behind the flow.
+        """Compute a custom loss on a minibatch, and its derivatives in log q and z.
 
         Parameters
         ----------
@@ -248,7 +248,7 @@ class Objective:
         return loss, -dlogqx * len(rows), dz
 
     def _gradient_by_derivative(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
-        """Go through the flow twice: for log q, which the derivative needs, and with that forth and back."""
+        """Evaluate log q first, which the derivative needs, then run the gradient kernel."""
         loss, weights, dz = self.derivative(rows)
         x = read_only(self.x[rows])
         _, dparams = self._accumulate(x, np.arange(len(rows)), weights, self.log_p, dz, False, buffers)
@@ -291,7 +291,7 @@ class Objective:
         return float(losses.sum()), dparams
 
     def _log_q(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Latent points (m, d) and log q (m,) of some of the rows."""
+        """Compute latent points (m, d) and log q (m,) of some of the rows."""
         z, logqx = self.flow.to_latent(self.x[rows])
         if self.prior is not None:
             logqx = logqx + self.prior.log_prob(z)

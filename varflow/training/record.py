@@ -1,4 +1,4 @@
-"""What a training went through."""
+"""Record of a training."""
 
 import math
 from collections.abc import Mapping
@@ -60,22 +60,22 @@ class TrainingRecord:
         return len(self.epoch_losses)
 
     def begin(self, loss: float) -> None:
-        """Note that training begins on a batch of points, and the loss before that."""
+        """Begin the record of a training with the loss before it."""
         self.initial_loss, self.stopped_early = loss, False
         self.best_loss = loss if math.isfinite(loss) else math.inf
         self.best_epoch = self.epoch
 
     def new_epoch(self) -> None:
-        """Note that an epoch begins."""
+        """Record that an epoch begins."""
         self.epochs.append(self.step)
 
     def log_loss(self, loss: float) -> None:
-        """Note the loss of a step."""
+        """Record the loss of a step."""
         self.losses.append(loss)
         self.loss = loss if self.loss is None else (1 - SMOOTHING) * self.loss + SMOOTHING * loss
 
     def end_epoch(self, loss: float) -> bool:
-        """Note the loss after an epoch. Returns whether it is the best so far."""
+        """Record the loss after an epoch; return whether it is the best so far."""
         self.epoch_losses.append(loss)
         if self.best_loss is not None and loss >= self.best_loss:
             return False
@@ -83,14 +83,14 @@ class TrainingRecord:
         return True
 
     def scalars(self) -> dict[str, Any]:
-        """Give all but the lists, for the header of a file."""
+        """Return everything but the lists, for the header of a file."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _LISTS}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the lists as arrays, for a file."""
+        """Return the lists as arrays for a file."""
         return {name: np.array(getattr(self, name), dtype) for name, dtype in _LISTS.items()}
 
     @classmethod
     def of(cls, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "TrainingRecord":
-        """Make the record again of what `scalars` and `arrays` gave."""
+        """Restore the record from what `scalars` and `arrays` returned."""
         return cls(**{name: arrays[name].tolist() for name in _LISTS}, **scalars)

@@ -64,7 +64,7 @@ class TrainingSettings(CheckpointSettings):
             object.__setattr__(self, name, value)
 
     def replaced(self, **config: Any) -> "TrainingSettings":
-        """Give these settings with some of them changed; an unknown name is refused with ValueError."""
+        """Return a copy with some settings changed; unknown names raise ValueError."""
         names = [one.name for one in fields(self)]
         for name in config:
             if name not in names:
@@ -72,11 +72,11 @@ class TrainingSettings(CheckpointSettings):
         return replace(self, **config)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the settings by name."""
+        """Return the settings by name."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def identity(self) -> dict[str, Any]:
-        """Give what the bits of a training depend on, for a checkpoint to be known by."""
+        """Return the settings that determine the bits of a training, to identify a checkpoint."""
         names = ("n_epochs", "holdout", "patience", "max_reloads", "seed")
         return {"optim": self.optim.settings(), **{name: getattr(self, name) for name in names}}
 

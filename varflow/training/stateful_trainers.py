@@ -1,4 +1,4 @@
-"""Stateful trainers: they watch over a training, keep its record, and go back or on from good states."""
+"""Stateful trainers: they monitor a training, keep its record, and recover from bad steps."""
 
 import logging
 import math
@@ -84,7 +84,7 @@ class BasicStatefulTrainer(BasicTrainer):
     loss : str, Loss or pair of callables
         See `BasicTrainer`.
     n_epochs : int
-        How many times the points are gone through.
+        Number of passes over the points.
     minibatch_size : int, float or None
         Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
     optim : Adam, optional
@@ -168,11 +168,11 @@ class BasicStatefulTrainer(BasicTrainer):
         self._settings = self._settings.replaced(**config)
 
     def get_config(self) -> dict[str, Any]:
-        """Give all settings by name, as a new dict."""
+        """Return all settings by name, as a new dict."""
         return self._settings.as_dict()
 
     def identity(self) -> dict[str, Any]:
-        """Give the settings that the bits of a training depend on, for a checkpoint to be known by."""
+        """Return the settings that determine the bits of a training, to identify a checkpoint."""
         return {**self._settings.identity(), "minibatch_size": self._settings.minibatch_size}
 
     def train_on_batch(
@@ -238,13 +238,13 @@ class BasicStatefulTrainer(BasicTrainer):
         return self.record
 
     def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
-        """Go through points several times; see `BasicTrainer`. Returns the record."""
+        """Train for several epochs, see `BasicTrainer`; return the record."""
         self.record = TrainingRecord()
         super().train_on_target_batch(*arguments, **options)
         return self.record
 
     def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
-        """Train on several batches of new points in turn; see `BasicTrainer`. Returns the record."""
+        """Train on several batches of new points, see `BasicTrainer`; return the record."""
         if self._settings.checkpoint is not None:
             raise ValueError("checkpoint is for given points; what is drawn anew is not in the file")
         self.record = TrainingRecord()
@@ -252,7 +252,7 @@ class BasicStatefulTrainer(BasicTrainer):
         return self.record
 
     def set_checkpoint(self, optim: Adam | None = None) -> None:
-        """Remember the parameters and the state of the optimiser, in memory.
+        """Store the parameters and the state of the optimiser in memory.
 
         Parameters
         ----------
@@ -263,7 +263,7 @@ class BasicStatefulTrainer(BasicTrainer):
         self.good_state = GoodState(self.flow.params.copy(), optim, optim.state())
 
     def restore_checkpoint(self) -> None:
-        """Go back to what `set_checkpoint` remembered; training calls that after each good epoch.
+        """Restore what `set_checkpoint` stored; training calls that after each good epoch.
 
         Raises
         ------
@@ -276,7 +276,7 @@ class BasicStatefulTrainer(BasicTrainer):
         self.good_state.optim.restore(self.good_state.optim_state)
 
     def reset(self) -> None:
-        """Go back to the flow's parameters as the trainer found them, and forget everything since."""
+        """Reset flow, optimiser and record to their state when the trainer was made."""
         self.flow.params[:] = self._initial_params
         self._settings.optim.reset()
         self.record = TrainingRecord()
@@ -306,7 +306,7 @@ class BasicStatefulTrainer(BasicTrainer):
             self.flow.params[:] = self._watched(task, checkpoint)
 
     def _watched(self, task: _Task, checkpoint: Checkpoint) -> np.ndarray:
-        """Go through the epochs, and begin one anew where a loss is not finite. Gives the best parameters."""
+        """Run the epochs, repeating one where a loss is not finite; return the best parameters."""
         place = self._resumed(task, checkpoint) or self._begun(task)
         record = self.record
         while place.n_epochs < task.settings.n_epochs and not record.stopped_early:

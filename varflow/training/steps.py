@@ -1,4 +1,4 @@
-"""What takes steps of Adam on a flow's loss, and what comes of a call."""
+"""Interface of training steps: what takes them, and what a call returns."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol

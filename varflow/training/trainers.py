@@ -1,4 +1,4 @@
-"""Stateless trainers: they take steps, and have no memory of their own."""
+"""Stateless trainers: the state of a training is in the flow and in Adam."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -125,7 +125,7 @@ class BasicTrainer:
     def train_step_on_target_minibatch(
         self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike, optim: Adam
     ) -> float:
-        """Take one step on all the points given.
+        """Take one training step on all points given.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class BasicTrainer:
         optim: Adam,
         minibatch_size: int | float | None = None,
     ) -> None:
-        """Go through all the points once, in minibatches, as one of any number of calls.
+        """Train for one epoch, as one of any number of calls.
 
         Arguments are those of `train_on_target_batch`. As the number of calls is not known, a schedule of the
         learning rate other than "constant" is refused with ValueError.
@@ -181,7 +181,7 @@ class BasicTrainer:
         n_epochs: int,
         minibatch_size: int | float | None = None,
     ) -> None:
-        """Go through all the points several times, in minibatches.
+        """Train for several epochs, in minibatches.
 
         The schedule of the learning rate spans these epochs. The order of the points depends on the number of
         steps that `optim` has taken before: each call has minibatches of its own, and a program that is run
@@ -285,7 +285,7 @@ class BasicTrainer:
         return Dataset(x, px, fx, bounds=self.flow.bounds)
 
     def objective(self, data: Dataset) -> Objective:
-        """Make the loss as a function of the flow's parameters; what training makes small."""
+        """Make the objective: the loss as a function of the flow's parameters."""
         return Objective(self.flow, data, self.loss, self.latent_prior)
 
     def _train(
@@ -337,7 +337,7 @@ class BasicTrainer:
                 raise InvalidLossError(taken.error)
 
     def _steps_for(self, n_batch: int) -> Steps:
-        """What takes steps on minibatches of so many rows."""
+        """Return the object that takes steps on minibatches of so many rows."""
         if self._steps is None or self._steps.n_batch < n_batch:
             self._steps = make_steps(self.flow, n_batch)
         return self._steps
@@ -345,7 +345,7 @@ class BasicTrainer:
     def step(
         self, objective: Objective, rows: np.ndarray, optim: Adam, progress: float = 0.0, scale: float = 1.0
     ) -> float:
-        """Take one step on some rows of an objective: what all the methods of training repeat.
+        """Take one step on some rows of an objective.
 
         Parameters
         ----------
@@ -391,13 +391,13 @@ class BasicDKLTrainer(BasicTrainer):
 
 
 def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Put rows (n,) into the random order of an epoch, from a counter-based generator keyed by both."""
+    """Shuffle rows (n,) with a counter-based generator keyed by seed and epoch."""
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(rows)
 
 
 def check_no_schedule(optim: Adam) -> None:
-    """Raise ValueError if a schedule would need the length of a training, which nobody has told."""
+    """Raise ValueError if the schedule needs the length of the training."""
     if optim.schedule != "constant":
         raise ValueError(
             f"optim has the schedule {optim.schedule!r}, which must know how long the training is: call "
