@@ -241,6 +241,18 @@ class TestStateOfTheOptimiser:
         with pytest.raises(ValueError, match="another flow"):
             vf.BasicVarTrainer(make_flow()).train_on_target_batch(*points(), optim, n_epochs=1)
 
+    def test_what_is_restored_belongs_to_the_flow_of_the_trainer(self):
+        optim = Adam()
+        first, second = (vf.BasicStatefulVarTrainer(make_flow(), optim=optim, n_epochs=1) for _ in range(2))
+        first.train_on_batch(*points())
+        before = second.flow.params.copy()
+        for _ in range(2):
+            first.restore_checkpoint()
+            with pytest.raises(ValueError, match="another flow"):
+                second.train_on_batch(*points())
+            assert second.good_state is None
+        assert_same(second.flow.params, before)
+
     def test_another_trainer_of_the_same_flow_goes_on(self):
         flows, optims = [make_flow(), make_flow()], [Adam(), Adam()]
         trainer = vf.BasicVarTrainer(flows[0])
@@ -412,10 +424,11 @@ class TestStateless:
         make(flows[1]).train_on_target_batch(*points(), Adam(), 1, minibatch_size=MINIBATCH / N)
         assert_same(flows[0].params, flows[1].params)
 
-    def test_each_call_takes_minibatches_of_its_own(self):
+    @pytest.mark.parametrize("make", [vf.BasicTrainer, vf.BasicStatefulTrainer])
+    def test_each_call_takes_minibatches_of_its_own(self, make):
         x, px, fx = points()
         loss = WatchedLoss(make_flow())
-        trainer, optim = vf.BasicTrainer(loss.flow, loss=tuple(loss)), Adam()
+        trainer, optim = make(loss.flow, loss=tuple(loss)), Adam()
         for _ in range(3):
             trainer.train_step_on_target_batch(x, px, fx, optim, MINIBATCH)
         n_steps = -(-N // MINIBATCH)
@@ -423,6 +436,14 @@ class TestStateless:
         for call in calls:
             assert_same(np.sort(call), np.sort(px))
         assert not any(np.array_equal(one, other) for one, other in pairwise(calls))
+
+    @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+    def test_a_schedule_needs_the_progress_of_a_step(self, schedule):
+        trainer = vf.BasicVarTrainer(make_flow())
+        objective, rows = trainer.objective(Dataset(*points())), np.arange(N)
+        with pytest.raises(ValueError, match="call train_on_target_batch with n_epochs"):
+            trainer.step(objective, rows, Adam(schedule=schedule))
+        assert np.isfinite(trainer.step(objective, rows, Adam(schedule=schedule), progress=0.5))
 
     @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
     def test_a_schedule_needs_the_length_of_the_training(self, schedule):

@@ -429,6 +429,7 @@ class Iterations:
             np.copyto(self.flow.params, arrays["params"])
             np.copyto(self._kept, arrays["kept"])
             self._trainer.get_config()["optim"].restore(AdamState.of("trainer", arrays))
+            self._trainer.get_config()["optim"].claim(self.flow.params)
             if header["n_rounds"] is not None:
                 optim = stage_optimiser()
                 optim.restore(AdamState.of("stage", arrays))

@@ -674,7 +674,7 @@ def judge(state, losses, step, tile_losses, n_tiles, squares, n_batch, is_of_log
         shortened = clip_norm / norm if norm > clip_norm else 1.0
         is_good = math.isfinite(mean) and math.isfinite(norm) and unit != 0.0
         losses[step] = mean
-        if not is_good or norm * shortened * norm * shortened > most:
+        if not is_good or norm * shortened * norm * shortened > most or shortened / unit > most:
             state[FAILED] = 1.0
         else:
             state[SCALE] = shortened / unit

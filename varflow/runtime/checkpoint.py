@@ -150,11 +150,13 @@ class Checkpoint:
         ------
         Preempted
             If a signal has asked the process to stop. The state has been written then.
+        OSError
+            If it has, and the state cannot be written.
         """
         if self.path is None:
             return
         if is_stop_requested():
-            self.try_to_write(state)
+            self.write(state)
             raise self._preempted()
         if time.monotonic() - self._written >= self._seconds:
             self.try_to_write(state)

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import sys
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -27,8 +28,9 @@ def fingerprint(value: object) -> str:
     Parameters
     ----------
     value : object
-        Numbers, text, arrays, functions, containers of these, and objects with such attributes. A function
-        stands for its code, its defaults, and the variables of enclosing functions that it reads.
+        Numbers, text, arrays, functions, containers of these, and objects that can be pickled. A function
+        stands for its code, its defaults, and the variables of its module and of enclosing functions that it
+        reads; an object for its state and what its class defines.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def _contents(value: Any) -> list[Any]:
         return [value.co_code, value.co_names, value.co_consts]
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+        return [value.__code__, value.__defaults__, value.__kwdefaults__, cells, _globals_read(value)]
     if isinstance(value, MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
@@ -88,7 +90,42 @@ def _contents(value: Any) -> list[Any]:
         return [value.py_func]
     if isinstance(value, np.ufunc | BuiltinFunctionType):
         return [value.__name__, getattr(value, "__self__", None)]
-    if hasattr(value, "__dict__"):
-        methods = [method for method in vars(type(value)).values() if isinstance(method, FunctionType)]
-        return [vars(value), methods]
-    raise TypeError(f"a {type(value).__name__} cannot be known again by another run, found {value!r}")
+    try:
+        _, arguments, *state = value.__reduce_ex__(4)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"a {type(value).__name__} cannot be known again by another run, found {value!r}"
+        ) from None
+    parts = [list(part) if hasattr(part, "__next__") else part for part in state]
+    return [_definition(type(value)), arguments, *parts]
+
+
+def _globals_read(function: FunctionType) -> dict[str, Any]:
+    """Collect the global variables that a function reads; what other modules define is known by its name."""
+    names = [name for name in function.__code__.co_names if name in function.__globals__]
+    found = {name: function.__globals__[name] for name in names}
+    return {name: value if _is_own(value, function) else _name_of(value) for name, value in found.items()}
+
+
+def _is_own(value: Any, function: FunctionType) -> bool:
+    if isinstance(value, ModuleType):
+        return False
+    return getattr(value, "__module__", function.__module__) == function.__module__
+
+
+def _name_of(value: Any) -> str:
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", type(value).__name__)
+    return f"{getattr(value, '__module__', '')}.{name}"
+
+
+def _definition(kind: type) -> list[Any]:
+    """Collect what a class and its bases define, as far as they are the user's."""
+    known = {*sys.stdlib_module_names, "numpy", "scipy", "numba"}
+    own = [one for one in kind.__mro__ if one.__module__.partition(".")[0] not in known - {"__main__"}]
+    members = [(name, _unwrapped(member)) for one in own for name, member in vars(one).items()]
+    return [(name, member) for name, member in members if isinstance(member, (*SIMPLE, FunctionType))]
+
+
+def _unwrapped(member: Any) -> Any:
+    member = getattr(member, "fget", member)  # of a property
+    return getattr(member, "__func__", member)  # of a static or class method

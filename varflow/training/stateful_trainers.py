@@ -54,6 +54,7 @@ class _Task:
     checked: np.ndarray  # rows that tell the loss after an epoch
     minibatch: int  # rows
     schedule: Schedule
+    turn: int  # which calls with the same seed differ by: see `BasicTrainer.train_on_target_batch`
     callback: Callback | None
 
 
@@ -260,6 +261,7 @@ class BasicStatefulTrainer(BasicTrainer):
             The optimiser; that of the settings if not given.
         """
         optim = self._settings.optim if optim is None else optim
+        optim.claim(self.flow.params)
         self.good_state = GoodState(self.flow.params.copy(), optim, optim.state())
 
     def restore_checkpoint(self) -> None:
@@ -274,6 +276,7 @@ class BasicStatefulTrainer(BasicTrainer):
             raise NoCheckpoint("there is no checkpoint: call set_checkpoint or train first")
         self.flow.params[:] = self.good_state.params
         self.good_state.optim.restore(self.good_state.optim_state)
+        self.good_state.optim.claim(self.flow.params)
 
     def reset(self) -> None:
         """Reset flow, optimiser and record to their state when the trainer was made."""
@@ -291,22 +294,30 @@ class BasicStatefulTrainer(BasicTrainer):
         schedule: Schedule | None = None,
     ) -> None:
         settings = self._settings.replaced(optim=optim, n_epochs=n_epochs, minibatch_size=minibatch_size)
-        self._train_by(settings, data, schedule or Schedule(0, n_epochs), None)
+        self._train_by(settings, data, schedule or Schedule(0, n_epochs), None, turn=optim.t)
 
     def _train_by(
-        self, settings: TrainingSettings, data: Dataset, schedule: Schedule, callback: Callback | None
+        self,
+        settings: TrainingSettings,
+        data: Dataset,
+        schedule: Schedule,
+        callback: Callback | None,
+        turn: int = 0,
     ) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         rows, checked = _divide(data.n, settings.holdout, settings.seed)
         minibatch = minibatch_rows(settings.minibatch_size, len(rows))
-        task = _Task(settings, self.objective(data), rows, checked, minibatch, schedule, callback)
+        task = _Task(settings, self.objective(data), rows, checked, minibatch, schedule, turn, callback)
+        settings.optim.claim(self.flow.params)
         checkpoint = self._open_checkpoint(task, data)
         with checkpoint.running():
-            self.flow.params[:] = self._watched(task, checkpoint)
+            place = self._watched(task, checkpoint)
+            self.flow.params[:] = place.best_params  # before the last write, which may be interrupted
+            checkpoint.try_to_write(lambda: self._saved(task, place))
 
-    def _watched(self, task: _Task, checkpoint: Checkpoint) -> np.ndarray:
-        """Run the epochs, repeating one where a loss is not finite; return the best parameters."""
+    def _watched(self, task: _Task, checkpoint: Checkpoint) -> _Place:
+        """Run the epochs, repeating one where a loss is not finite."""
         place = self._resumed(task, checkpoint) or self._begun(task)
         record = self.record
         while place.n_epochs < task.settings.n_epochs and not record.stopped_early:
@@ -327,8 +338,7 @@ class BasicStatefulTrainer(BasicTrainer):
             )
             if task.callback is not None:
                 task.callback(record)
-        checkpoint.try_to_write(lambda: self._saved(task, place))
-        return place.best_params
+        return place
 
     def _begun(self, task: _Task) -> _Place:
         place = _Place(self.flow.params.copy())
@@ -338,7 +348,7 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _go_through_epoch(self, task: _Task, place: _Place, checkpoint: Checkpoint) -> None:
         """Take the steps that are left of an epoch."""
-        order = shuffled(task.rows, task.settings.seed, place.n_epochs)
+        order = shuffled(task.rows, task.settings.seed, place.n_epochs, task.turn)
         if place.n_rows == 0:
             self.record.new_epoch()
         for losses in self._epoch(
@@ -403,6 +413,7 @@ class BasicStatefulTrainer(BasicTrainer):
         self.record = record
         self.flow.params[:] = arrays["params"]
         task.settings.optim.restore(optim_state)
+        task.settings.optim.claim(self.flow.params)
         self.good_state = GoodState(arrays["good_params"], task.settings.optim, good_state)
         return place
 

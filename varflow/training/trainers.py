@@ -301,9 +301,9 @@ class BasicTrainer:
         n_epochs = positive_int("n_epochs", n_epochs)
         schedule = schedule or Schedule(0, n_epochs)
         minibatch = minibatch_rows(minibatch_size, data.n)
-        objective, seed = self.objective(data), optim.t
+        objective, turn = self.objective(data), optim.t
         for epoch in range(n_epochs):
-            order = shuffled(np.arange(data.n), seed, epoch)
+            order = shuffled(np.arange(data.n), 0, epoch, turn)
             for _ in self._epoch(objective, order, minibatch, optim, epoch, schedule):
                 pass
         if optim.averaged is not None:
@@ -343,7 +343,12 @@ class BasicTrainer:
         return self._steps
 
     def step(
-        self, objective: Objective, rows: np.ndarray, optim: Adam, progress: float = 0.0, scale: float = 1.0
+        self,
+        objective: Objective,
+        rows: np.ndarray,
+        optim: Adam,
+        progress: float | None = None,
+        scale: float = 1.0,
     ) -> float:
         """Take one step on some rows of an objective.
 
@@ -355,8 +360,8 @@ class BasicTrainer:
             Which of its rows make the minibatch.
         optim : Adam
             Settings and state of the optimiser.
-        progress : float
-            How much of the training is over, from 0 to 1.
+        progress : float, optional
+            How much of the training is over, from 0 to 1; a schedule other than "constant" needs it.
         scale : float
             Factor of the learning rate besides.
 
@@ -370,7 +375,9 @@ class BasicTrainer:
         InvalidLossError
             If the loss or its gradient is not finite. Flow and optimiser are then as before.
         """
-        taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress], scale)
+        if progress is None:
+            check_no_schedule(optim)
+        taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress or 0.0], scale)
         if taken.error is not None:
             raise InvalidLossError(taken.error)
         return taken.losses[0]
@@ -390,9 +397,9 @@ class BasicDKLTrainer(BasicTrainer):
         super().__init__(flow, latent_prior, loss="dkl")
 
 
-def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Shuffle rows (n,) with a counter-based generator keyed by seed and epoch."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+def shuffled(rows: np.ndarray, seed: int, epoch: int, turn: int = 0) -> np.ndarray:
+    """Shuffle rows (n,) with a counter-based generator keyed by seed, epoch and turn."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, turn]))
     return generator.permutation(rows)
 
 
