@@ -14,7 +14,7 @@ from strategies import dtypes, seeds
 from varflow.flow.architecture import DTYPES
 from varflow.kernels import splines
 from varflow.kernels.compile import kernel
-from varflow.kernels.splines import CELLS, SCRATCH_ROWS
+from varflow.kernels.splines import CELLS, MIN_SHARE, SCRATCH_ROWS
 
 EPS = np.finfo(np.float64).eps
 MOST = 50.0  # logits are tested up to this, of either sign
@@ -185,6 +185,19 @@ def test_next_to_an_edge_one_bin_is_found(n_bins, dtype):
     x, slope = inverse("pwlinear", values, z)
     np.testing.assert_allclose(x, points, rtol=0, atol=10 * tolerance(values))
     assert (slope > 0).all()
+
+
+def test_the_upper_corner_belongs_to_the_last_bin():
+    """Even where the last bins are so small that sums over the others are rounded to all there is."""
+    n_bins = 15
+    columns = 50 * np.random.default_rng(3).normal(size=(CELLS["pwquad"].n_logits(n_bins), 2000))
+    values = activate("pwquad", np.clip(columns, -MOST, MOST))
+    widths = MIN_SHARE / n_bins + (1 - MIN_SHARE) * values[:n_bins] / values[:n_bins].sum(axis=0)
+    heights = values[n_bins:]
+    area = np.sum(widths * (heights[1:] + heights[:-1]) / 2, axis=0)
+    x, slope = inverse("pwquad", values, np.ones(2000))
+    np.testing.assert_array_equal(x, 1)
+    np.testing.assert_allclose(slope, heights[-1] / area, rtol=1e-12, atol=1e-14)
 
 
 @given(st.data(), cells, dtypes)

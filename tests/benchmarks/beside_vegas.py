@@ -20,7 +20,7 @@ from typing import Any
 from integrands import CHEAP
 from results import peer_versions, record
 
-LIMIT = 100_000_000  # calls of f, after which a run is ended
+LIMIT = 1_000_000_000  # calls of f, after which a run is ended
 
 BEGIN = """
 import json, sys

@@ -75,17 +75,18 @@ def provenance(*benchmarks: str) -> str:
             text = _circumstances(line)
             counts[text] = counts.get(text, 0) + 1
     parts = [f"{text} ({n} {'line' if n == 1 else 'lines'})" for text, n in sorted(counts.items())]
-    return f"*Measured {'; '.join(parts)}.*"
+    text = "; ".join(parts)
+    return f"*{text[:1].upper()}{text[1:]}.*"
 
 
 def _circumstances(line: Line) -> str:
     if "source" in line:
-        return f"until {line['date']}, machine and versions not recorded, taken from {line['source']}"
+        return f"taken from {line['source']} of {line['date']}, which had no machine or versions"
     machine = dict(line["machine"])
     where = f"{machine.pop('cpu')}, {machine.pop('cores')} cores"
     where += "".join(f", {name} {value}" for name, value in machine.items())
     packages = ", ".join(f"{name} {found}" for name, found in line["versions"].items())
-    return f"on {line['date']} on {where} with {packages}"
+    return f"measured on {line['date']} on {where} with {packages}"
 
 
 def shown_name(case: str) -> str:
@@ -395,7 +396,9 @@ def _seconds_summary() -> list[tuple[str, str, str]]:
     found = figures("seconds")
     for rtol in sorted({case.rpartition(", ")[2] for case in found}, key=float, reverse=True):
         pairs = [(one["vegas"], one["varflow"]) for case, one in found.items() if case.endswith(f", {rtol}")]
-        faster = sum(varflow["seconds"] <= vegas["seconds"] for vegas, varflow in pairs)
+        faster = sum(
+            varflow["reached"] and varflow["seconds"] <= vegas["seconds"] for vegas, varflow in pairs
+        )
         ratio = median(vegas["seconds"] / varflow["seconds"] for vegas, varflow in pairs)
         calls = median(varflow["calls"] / vegas["calls"] for vegas, varflow in pairs)
         items.append(

@@ -349,6 +349,9 @@ def pwquad_inverse(x, slope, values, z, scratch):
     zero, one, two = real(0), real(1), real(2)
     k, left, below, factor, area = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     pwquad_locate(values, z, True, k, left, below, factor, area, scratch[5], scratch[6])
+    last_bin = real(values.shape[0] // 2 - 1)
+    for i in range(m):
+        k[i] = k[i] if z[i] < one else last_bin  # however the areas' sum is rounded
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         part = max(z[i] * area[i] - below[i], zero) / width
@@ -517,6 +520,9 @@ def rqs_inverse(x, slope, values, z, scratch):
     zero, one, two, four, tiny = real(0), real(1), real(2), real(4), real(1e-30)
     k, left, bottom, factor, height_factor = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     rqs_locate(values, z, True, k, left, bottom, factor, height_factor)
+    last_bin = real(values.shape[0] // 3 - 1)
+    for i in range(m):
+        k[i] = k[i] if z[i] < one else last_bin  # however the heights' sum is rounded
     for i in range(m):
         width, height, first, last = rqs_piece(values, factor[i], height_factor[i], int(k[i]), i)
         mean = height / width
