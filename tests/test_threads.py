@@ -358,7 +358,7 @@ def test_no_idle_thread_is_there_when_workers_are_forked(monkeypatch):
     def varflow_threads():
         return [thread for thread in set(threading.enumerate()) - before if thread.name == "varflow"]
 
-    parallel.end_idle_threads()  # tests may have left others behind, which are not counted
+    monkeypatch.setattr(parallel, "_workers", parallel._Workers())  # without what other tests have left
     before = set(threading.enumerate())
     monkeypatch.setattr(worker_processes, "ProcessPoolExecutor", Pool)
     flow = vf.Flow(2, seed=1, threads=3)
