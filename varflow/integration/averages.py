@@ -1,4 +1,4 @@
-"""Averages of iterations, and whether these agree."""
+"""Averages of iterations, and tests of whether the iterations agree."""
 
 import math
 
@@ -8,8 +8,8 @@ from varflow.integration.iteration import Array, Iteration
 
 __all__ = ["average", "consistency", "probability", "standard_deviations"]
 
-_ROUNDING = 1e-12  # relative error that the sums behind a mean may have even where f is constant
-_RESOLVED = 1e-10  # relative variance below which a combination of components counts as constant
+_ROUNDING = 1e-12  # relative rounding error that a mean may have even where f is constant
+_RESOLVED = 1e-10  # relative variance below which a linear combination of components counts as constant
 
 
 def average(used: list[Iteration]) -> tuple[Array, Array]:
@@ -17,7 +17,7 @@ def average(used: list[Iteration]) -> tuple[Array, Array]:
     weights = np.array([iteration.weight for iteration in used])
     shares = weights / weights.max()  # first, so that the sum cannot overflow
     shares /= shares.sum()
-    with np.errstate(over="ignore", invalid="ignore"):  # a mean that is not finite shows in the result
+    with np.errstate(over="ignore", invalid="ignore"):  # a mean that is not finite is seen in the result
         mean = sum(share * iteration.mean for share, iteration in zip(shares, used, strict=True))
         covariance = sum(
             share**2 * iteration.covariance for share, iteration in zip(shares, used, strict=True)
@@ -26,18 +26,18 @@ def average(used: list[Iteration]) -> tuple[Array, Array]:
 
 
 def standard_deviations(covariance: Array) -> Array:
-    """Compute standard deviations, (m,); variances that rounding has left below zero count as zero."""
+    """Compute standard deviations, (m,), taking variances that rounding has made negative as zero."""
     variances = np.diag(covariance)
     return np.sqrt(np.where(variances < 0, 0.0, variances))
 
 
 def consistency(used: list[Iteration]) -> tuple[float, int]:
-    """Compute chi2 and its degrees of freedom.
+    """Compute chi2 of the iterations and its number of degrees of freedom.
 
-    Components are measured in units of their largest mean or error, where rounding errors are alike, and
-    then of their errors, where it can be seen which combinations of them do not fluctuate. Those are left
-    out. What fluctuates, but not in some iteration, pins the common mean to that iteration: its error there
-    counts as small, not as zero.
+    Components are first divided by their largest mean or error, so that their rounding errors are of similar
+    size, and then by their errors, so that linear combinations that do not fluctuate can be recognised; these
+    are left out. Where a combination fluctuates in general, but not in one iteration, its error in that
+    iteration counts as small instead of zero, and the common mean is tied to that iteration.
     """
     n, m = len(used), len(used[0].mean)
     if n == 1:
@@ -58,13 +58,13 @@ def consistency(used: list[Iteration]) -> tuple[float, int]:
 
 
 def _in_units(unit: Array, means: Array, covariances: Array) -> tuple[Array, Array]:
-    """Divide components by their units, (m,), one after the other as the products may underflow."""
+    """Divide components by their units, (m,); covariances twice, as products of units may underflow."""
     unit = np.where(unit == 0, 1.0, unit)
     return means / unit, covariances / unit[:, None] / unit
 
 
 def _chi2(means: Array, covariances: Array) -> float:
-    """Compute chi2 of means (n, r) with covariances (n, r, r) of order 1, singular ones included."""
+    """Compute chi2 of means (n, r) with covariances (n, r, r) of order 1, which may be singular."""
     values, vectors = np.linalg.eigh(covariances)
     scaled = vectors / np.sqrt(np.maximum(values, _RESOLVED))[:, None, :]
     inverses = scaled @ scaled.swapaxes(1, 2)
@@ -75,7 +75,7 @@ def _chi2(means: Array, covariances: Array) -> float:
 
 
 def probability(chi2: float, dof: int) -> float:
-    """Compute the probability of a chi2 at least as large by chance; nan without degrees of freedom."""
-    from scipy.special import gammaincc  # here, as importing it takes as long as importing varflow
+    """Compute the probability of a chi2 at least as large by chance; NaN without degrees of freedom."""
+    from scipy.special import gammaincc  # takes as long to import as varflow itself
 
     return float(gammaincc(dof / 2, chi2 / 2)) if dof > 0 else math.nan

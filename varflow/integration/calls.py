@@ -1,4 +1,4 @@
-"""Calls of the user's function for a block of points, and checks of what it returns."""
+"""Evaluation of the user's function at a block of points, with checks of what it returns."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,8 +17,8 @@ __all__ = ["evaluate_block"]
 
 
 def evaluate_block(f: Callable[..., Any], vectorized: bool, points: FloatArray) -> Values:
-    """Call f for points (n, d). Returns one float64 array, or a dict of them, each (n, ...)."""
-    # Numba takes a read-only array for another type: a function compiled for given signatures gets a copy.
+    """Evaluate f at points (n, d). Returns a float64 array (n, ...), or a dict of such arrays."""
+    # To numba, read-only arrays are a type of their own: functions with given signatures get a copy instead.
     points = read_only(points) if getattr(f, "_can_compile", True) else points.copy()
     if not vectorized:
         return _evaluate_each(f, points)
@@ -31,7 +31,7 @@ def evaluate_block(f: Callable[..., Any], vectorized: bool, points: FloatArray) 
 
 
 def _evaluate_each(f: Callable[..., Any], points: FloatArray) -> Values:
-    """Call f for points (n, d), one at a time."""
+    """Evaluate f at points (n, d), one at a time."""
     first = _call(f, points[0])
     if isinstance(f, CPUDispatcher) and isinstance(first, float | int):
         return np.append(float(first), _compiled_values(f, points[1:]))
@@ -58,7 +58,7 @@ def _compiled_values(f: CPUDispatcher, points: FloatArray) -> FloatArray:
 
 @lru_cache(maxsize=64)
 def _compiled_loop(f: CPUDispatcher) -> Callable[[FloatArray, FloatArray, npt.NDArray[np.int64]], None]:
-    """Compile the loop over points; it leaves in `row` where it is, in case f raises."""
+    """Compile the loop over points, which keeps the current row in `row`, in case f raises."""
 
     @njit(nogil=True)
     def loop(points: Any, values: Any, row: Any) -> None:
@@ -78,12 +78,12 @@ def _call(f: Callable[..., Any], points: FloatArray) -> Any:
 
 
 def _tell_points(error: Exception, points: FloatArray) -> None:
-    """Write to an exception of f's what f was given. An attribute `x` of its own is left as it is."""
+    """Attach the points passed to f to an exception raised by f, unless it has an attribute `x` already."""
     first = np.atleast_2d(points)[0].tolist()
-    with suppress(Exception):  # a class may forbid either, and the exception itself is what matters
+    with suppress(Exception):  # its class may forbid attributes and notes; what matters is the exception
         if not hasattr(error, "x"):
             error.x = points.copy()  # type: ignore[attr-defined]
-    with suppress(Exception):  # besides, Python 3.10 has no notes
+    with suppress(Exception):  # moreover, Python 3.10 has no notes
         error.add_note(f"varflow called f with x of shape {points.shape}, first point {first}")
 
 
@@ -97,7 +97,7 @@ def _checked_keys(result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _checked(result: object, n: int, where: str) -> FloatArray:
-    """Convert what f returned for n points to float64, (n, ...), a copy."""
+    """Convert what f returned for n points to float64, (n, ...), as a copy."""
     array = _numbers(result, where)
     if array.ndim == 0 or len(array) != n or array.size == 0:
         hint = "; for a function of one point, give vectorized=False" if array.ndim == 0 else ""
@@ -108,7 +108,7 @@ def _checked(result: object, n: int, where: str) -> FloatArray:
 
 
 def _stacked(results: list[Any], where: str) -> FloatArray:
-    """Convert what f returned for each of n points to float64, (n, ...)."""
+    """Stack what f returned for each of n points into a float64 array, (n, ...)."""
     for result in results:
         if isinstance(result, np.ma.MaskedArray):
             _numbers(result, where)  # raises
@@ -130,5 +130,5 @@ def _numbers(result: object, where: str) -> FloatArray:
     if array.dtype.kind not in "biuf":
         found = "None" if result is None else f"dtype {array.dtype}"
         raise TypeError(f"f must return real numbers{where}, got {found}")
-    with np.errstate(over="ignore"):  # a long double too large becomes inf, which is treated as such
+    with np.errstate(over="ignore"):  # a long double that is too large becomes inf, an invalid value
         return array.astype(np.float64, order="C")

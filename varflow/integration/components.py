@@ -1,4 +1,4 @@
-"""What an integrand returns for a point."""
+"""Structure of the value of an integrand at a point, and its conversion to and from a vector."""
 
 import math
 from dataclasses import dataclass
@@ -21,24 +21,25 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
-Values = FloatArray | dict[str, FloatArray]  # of the points of a block, along the first axis of each
+Values = FloatArray | dict[str, FloatArray]  # the first axis of each array runs over the points of a block
 
 
 @dataclass(frozen=True)
 class Components:
-    """What an integrand returns for a point, and where its parts are in a vector of all m components.
+    """Structure of an integrand's value at a point, as parts of a vector of all m components.
 
     Parameters
     ----------
     keys : tuple of str, or None
-        Keys of the dict that the integrand returns, None if it returns a number or an array.
+        Keys of the dict that the integrand returns; None if it returns a number or an array.
     shapes : tuple of tuple of int
-        Shape of the value of each key, () for a number. One shape alone where there are no keys.
+        Shape of the value under each key, () for a number. A single shape if there are no keys.
 
     Raises
     ------
     TypeError, ValueError
-        If the shapes are not one for each key, or have no component, or a key is not a string.
+        If there is not one shape for each key, the shapes have a negative length or no component at all, or
+        the keys are not distinct strings.
     """
 
     keys: tuple[str, ...] | None
@@ -56,11 +57,11 @@ class Components:
 
     @property
     def size(self) -> int:
-        """Number m of components."""
+        """Number of components, m."""
         return sum(map(math.prod, self.shapes))
 
     def unpack(self, values: npt.NDArray[Any]) -> Any:
-        """Convert a vector of all components to the form that the integrand returns.
+        """Convert a vector of all components to the form in which the integrand returns its value.
 
         Parameters
         ----------
@@ -70,7 +71,7 @@ class Components:
         Returns
         -------
         float, ndarray of the integrand's shape, or dict of these
-            Copies of the values. An array of objects gives objects in place of floats.
+            Copies of the values. From an array of objects, these are objects instead of floats.
         """
         ends = np.cumsum([math.prod(shape) for shape in self.shapes])
         parts = [
@@ -81,7 +82,7 @@ class Components:
 
 
 def count_rows(result: Values) -> int:
-    """Count the points of a result."""
+    """Count the points that a result belongs to."""
     return len(next(iter(result.values())) if isinstance(result, dict) else result)
 
 
@@ -93,19 +94,19 @@ def shapes_of(result: Values) -> Shape | dict[str, Shape]:
 
 
 def components_of(shapes: Shape | dict[str, Shape]) -> Components:
-    """Make the components of the shape of f at one point."""
+    """Make the components from the shape of f at one point."""
     if isinstance(shapes, dict):
         return Components(tuple(shapes), tuple(shapes.values()))
     return Components(None, (shapes,))
 
 
 def describe_shapes(shapes: Shape | dict[str, Shape]) -> str:
-    """Describe what f returns, for messages."""
+    """Describe the shape of what f returns, for messages."""
     return f"a dict of shapes {shapes}" if isinstance(shapes, dict) else f"shape {shapes}"
 
 
 def columns_of(result: Values, keys: tuple[str, ...] | None) -> FloatArray:
-    """Join all values of a point in one row, (n, m)."""
+    """Join all values at a point into one row, (n, m)."""
     if not isinstance(result, dict):
         return result.reshape(len(result), -1)
     return np.concatenate([result[key].reshape(len(result[key]), -1) for key in keys or ()], axis=1)

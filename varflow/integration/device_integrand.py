@@ -1,4 +1,4 @@
-"""Integrands that are computed on a GPU."""
+"""Integrands that are evaluated on a GPU."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["device_integrand", "is_device_function"]
 
 
 class _DeviceIntegrand:
-    """A function of points on the host that has them on the GPU for as long as f takes; can be pickled."""
+    """Function of points on the host that copies them to the GPU and evaluates f there; can be pickled."""
 
     def __init__(self, f: Callable[..., Any]) -> None:
         self.f = f
@@ -31,27 +31,27 @@ class _DeviceIntegrand:
 
 
 def device_integrand(f: Callable[..., Any]) -> Callable[[np.ndarray], Any]:
-    """Make an integrand of a function that works on the GPU.
+    """Make an integrand from a function that runs on the GPU.
 
     Parameters
     ----------
     f : callable
-        Takes points, a device array (n, d) of float64 (numba's; CuPy's ``asarray`` takes it without a copy),
-        and returns a device array (n,) or (n, m), or a dict of these. Or a function by
-        ``numba.cuda.jit(device=True)`` that takes a point (d,) and returns a number; `integrate` knows such
-        functions by themselves.
+        Takes points, a device array (n, d) of float64 (numba's; CuPy's ``asarray`` accepts it without a
+        copy), and returns a device array (n,) or (n, m), or a dict of these. Or a function compiled by
+        ``numba.cuda.jit(device=True)`` that takes a point (d,) and returns a number; `integrate` recognises
+        such functions without this wrapper.
 
     Returns
     -------
     callable
-        What `integrate` and `Integrator` take for f.
+        The integrand, to be passed to `integrate` or `Integrator` as f.
 
     Raises
     ------
     BackendError
-        If there is no GPU, or something that it needs is missing.
+        If there is no GPU, or something that it requires is missing.
     TypeError
-        If f cannot be called.
+        If f is not callable.
     """
     if not (callable(f) or is_device_function(f)):
         raise TypeError(f"f must be callable, got {f!r}")
@@ -60,7 +60,7 @@ def device_integrand(f: Callable[..., Any]) -> Callable[[np.ndarray], Any]:
 
 
 def is_device_function(f: object) -> bool:
-    """Tell whether f is what ``numba.cuda.jit(device=True)`` makes, without importing numba.cuda."""
+    """Return whether f was made by ``numba.cuda.jit(device=True)``, without importing numba.cuda."""
     options = getattr(f, "targetoptions", None)
     is_simulated = getattr(f, "_device", False) is True
     return is_simulated or (isinstance(options, dict) and bool(options.get("device")))

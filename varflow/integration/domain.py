@@ -1,4 +1,4 @@
-"""Boxes that are integrated over, finite or not, as images of the unit cube."""
+"""Boxes to integrate over, finite or infinite, as images of the unit cube."""
 
 import math
 from collections.abc import Sequence
@@ -14,22 +14,26 @@ __all__ = ["Domain"]
 FloatArray = npt.NDArray[np.float64]
 
 _LARGEST = float(np.finfo(np.float64).max)
-_FIRST = float(np.finfo(np.float64).tiny)  # the u nearest to 0, and to 1, at which 1/u and 1/(1-u) are finite
+# Smallest and largest u that are mapped to infinite sides: 1/u and 1/(1-u) are finite there.
+_FIRST = float(np.finfo(np.float64).tiny)
 _LAST = math.nextafter(1.0, 0.0)
 
 
 class Domain:
-    """A box, and the map onto it from the unit cube, one coordinate at a time.
+    """Box with a map onto it from the unit cube, which acts on each coordinate separately.
 
-    A side from lower to upper is stretched: x = lower + u (upper - lower). A side that is infinite one way
-    is x = lower + u/(1 - u), or x = upper - (1 - u)/u; one that is infinite both ways is
-    x = (u - 1/2) / (u (1 - u)).
+    The map of a side is
+
+    - x = lower + u (upper - lower) if both bounds are finite,
+    - x = lower + u / (1 - u) if only the lower bound is finite,
+    - x = upper - (1 - u) / u if only the upper bound is finite,
+    - x = (u - 1/2) / (u (1 - u)) if neither bound is finite.
 
     Parameters
     ----------
     bounds : int or array_like, (d, 2)
-        Lower and upper bound of each dimension, of which lower may be -inf and upper inf; or the number of
-        dimensions of a unit cube.
+        Lower and upper bound of each dimension, where a lower bound may be -inf and an upper bound inf; or
+        the number of dimensions of the unit cube.
 
     Attributes
     ----------
@@ -39,10 +43,10 @@ class Domain:
     Raises
     ------
     TypeError
-        If `bounds` is neither an int nor pairs of real numbers; True and False are not ints.
+        If `bounds` is neither an int nor pairs of real numbers; True and False do not count as ints.
     ValueError
-        If there is no dimension, the shape is another, a bound is NaN, a lower bound is not below its upper
-        bound, or the length of a finite side overflows. The message names the first wrong pair.
+        If there are no dimensions, the shape is not (d, 2), a bound is NaN, a lower bound is not below its
+        upper bound, or the length of a finite side overflows. The message names the first wrong pair.
     """
 
     bounds: FloatArray
@@ -65,13 +69,13 @@ class Domain:
         Parameters
         ----------
         u : array_like, (n, d)
-            Points of the unit cube, its faces included. Where a side is infinite, a coordinate on the face
-            is moved inside by the least step that keeps x finite.
+            Points of the unit cube, its faces included. Where a side is infinite, coordinates on that face,
+            or closer to it than the smallest normal float64, are moved inside so that x is finite.
 
         Returns
         -------
         x : ndarray, (n, d)
-            Points of the box, all finite. Where the box is the unit cube, this is `u`, without a copy.
+            Points of the box, all finite. If the box is the unit cube, this is `u`, not copied.
         log_jacobian : ndarray, (n,)
             log |dx/du|, all finite.
 
@@ -91,7 +95,7 @@ class Domain:
         return x, log_jacobian
 
     def to_cube(self, x: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Map points of the box into the unit cube: the inverse of `from_cube`.
+        """Map points of the box into the unit cube, as the inverse of `from_cube`.
 
         Parameters
         ----------
@@ -101,10 +105,10 @@ class Domain:
         Returns
         -------
         u : ndarray, (n, d)
-            Points of the unit cube. Where the box is the unit cube, this is `x`, without a copy.
+            Points of the unit cube. If the box is the unit cube, this is `x`, not copied.
         log_jacobian : ndarray, (n,)
-            log |dx/du| at these points, as `from_cube` gives it. It is taken from x, and so is right even
-            where u rounds to 1.
+            log |dx/du| at these points, as returned by `from_cube`. It is computed from x, and is therefore
+            accurate even where u rounds to 1.
 
         Raises
         ------
@@ -142,7 +146,7 @@ def _checked_pairs(bounds: object) -> FloatArray:
 
 
 def _real_pairs(bounds: object) -> FloatArray:
-    """Convert to float64, (d, 2), a copy."""
+    """Convert bounds to float64, (d, 2), as a copy."""
     if isinstance(bounds, np.ma.MaskedArray):
         raise TypeError("bounds must not be a masked array")
     try:
@@ -159,7 +163,7 @@ def _real_pairs(bounds: object) -> FloatArray:
 
 
 def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, FloatArray | float]:
-    """Map u (n,) to x (n,) between the bounds, and give log |dx/du|."""
+    """Map u (n,) to x (n,) between the bounds, and compute log |dx/du|."""
     if math.isfinite(lower) and math.isfinite(upper):
         return np.clip(lower + u * (upper - lower), lower, upper), math.log(upper - lower)
     if math.isfinite(lower):
@@ -167,7 +171,7 @@ def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, F
         return np.minimum(lower + u / (1 - u), _LARGEST), -2 * np.log1p(-u)
     u = np.maximum(u, _FIRST)
     if math.isfinite(upper):
-        with np.errstate(over="ignore"):  # for an upper bound next to the smallest number there is
+        with np.errstate(over="ignore"):  # where the upper bound is near the most negative float64
             return np.maximum(upper - (1 - u) / u, -_LARGEST), -2 * np.log(u)
     u = np.minimum(u, _LAST)
     spread = u * (1 - u)
@@ -175,7 +179,7 @@ def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, F
 
 
 def _shrunk(x: FloatArray, lower: float, upper: float) -> tuple[FloatArray, FloatArray | float]:
-    """Map x (n,) between the bounds to u (n,), and give log |dx/du|."""
+    """Map x (n,) between the bounds to u (n,), and compute log |dx/du|."""
     if math.isfinite(lower) and math.isfinite(upper):
         return (x - lower) / (upper - lower), math.log(upper - lower)
     if math.isfinite(lower) or math.isfinite(upper):
@@ -183,14 +187,14 @@ def _shrunk(x: FloatArray, lower: float, upper: float) -> tuple[FloatArray, Floa
             distance = np.minimum(x - lower if math.isfinite(lower) else upper - x, _LARGEST)
         u = distance / (1 + distance) if math.isfinite(lower) else 1 / (1 + distance)
         return u, 2 * np.log1p(distance)
-    # u solves x u (1 - u) = u - 1/2. Of u and 1 - u, the lesser comes out without cancellation, as a sum of
-    # positive terms; the halves keep the sum of the root and |x| from overflowing.
+    # u solves x u (1 - u) = u - 1/2. The smaller one of u and 1 - u is computed as a sum of positive terms,
+    # without cancellation; the factors 0.5 keep the sum of the root and |x| from overflowing.
     root = np.hypot(1.0, x)
     lesser = 0.5 * (1 + 0.5 / (0.5 * root + 0.5 * np.abs(x))) / (1 + root)
     return np.where(x < 0, lesser, 1 - lesser), _log_derivative_of_line(lesser)
 
 
 def _log_derivative_of_line(u: FloatArray) -> FloatArray:
-    """Compute log d/du of (u - 1/2) / (u (1 - u)), which is the same at u and 1 - u."""
+    """Compute the log of d/du of (u - 1/2) / (u (1 - u)), which is the same at u and 1 - u."""
     derivative: FloatArray = np.log(0.5 - u * (1 - u)) - 2 * (np.log(u) + np.log1p(-u))
     return derivative

@@ -1,20 +1,28 @@
 """Estimates of integrals from values of the integrand at drawn points, with their covariances.
 
-Points come from the defensive mixture q = (1 - e) q_f + e of the flow's density q_f and the uniform one, in
-fixed numbers from each. The estimate is the mean of the weights w = f / q over batches that are independent
-of each other: scrambles of Sobol points, or rounds of a survey. The scatter of the batches' means gives the
-covariance.
+**Control variate for the defensive mixture.** Points are drawn from the mixture
 
-The uniform share e bounds the weights by f / e, but adds to their scatter: even if f = I q_f, with I the
-integral, the weights would not be equal. A control variate takes this out (Owen and Zhou, J. Am. Stat.
-Assoc. 95 (2000) 135, section 4). Both q_f and the uniform density integrate to 1, so (q_f - 1) / q has mean
-0 over q, and
+    q = (1 - a) q_flow + a
 
-    w - e I (q_f - 1) / q
+of the flow's density q_flow and the uniform density on the unit cube, with the uniform share a (see
+`varflow.integration.proposal`). The share a bounds the weights f/q, but it also adds to their scatter: even
+if the flow were perfect, q_flow = f/I with I the integral of f, the weights would vary as f/q does. Now both
+q_flow and the uniform density integrate to 1, so that
 
-has the same mean as w. For f = I q_f it equals I at every point, since f - e I (q_f - 1) = I ((1 - e) q_f +
-e). The I in it is the estimate of earlier points. As it is fixed before the points are drawn, there is no
-bias.
+    h = (q_flow - 1) / q
+
+has the mean 0 over points from q; likewise over a fixed number of points from each part of the mixture, where
+each part contributes as many points as its share demands. The estimate of I is therefore the mean of
+
+    f/q - a I_0 h
+
+for any I_0 that is fixed before the points are drawn: it has no bias (Owen and Zhou, J. Am. Stat. Assoc. 95
+(2000) 135, section 4). If f = I q_flow and I_0 = I, these controlled weights have no scatter at all:
+
+    (f - a I (q_flow - 1)) / q = I ((1 - a) q_flow + a) / q = I.
+
+I_0 is the estimate of the preceding iteration, and 0 in the first one. Where f has several components, each
+has its own I_0.
 """
 
 from collections.abc import Mapping
@@ -27,14 +35,17 @@ __all__ = ["Batches", "magnitudes", "weights_of"]
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:
-    """Compute what a flow learns, (n,), from values (n, m): |f|, or the root of the sum of squares."""
+    """Compute |f| (n,), which is what a flow learns, of values (n, m).
+
+    Where f has several components, it is the root of the sum of their squares.
+    """
     if values.shape[1] == 1:
         return np.abs(values[:, 0])
     return np.sqrt(np.sum(np.square(values), axis=1))
 
 
 def weights_of(points: Draw, values: np.ndarray) -> np.ndarray:
-    """Compute the weights f/q, (n, m), of values f (n, m)."""
+    """Compute the weights f/q (n, m) of values f (n, m)."""
     with np.errstate(over="ignore", under="ignore"):
         weights: np.ndarray = values * np.exp(-points.log_q)[:, None]
     return weights
@@ -43,13 +54,13 @@ def weights_of(points: Draw, values: np.ndarray) -> np.ndarray:
 class Batches:
     """Means over batches of points: their mean is the estimate, their scatter gives its covariance.
 
-    The points of a batch need not be independent, the batches are: scrambles of quasi-random points, or the
-    rounds of a survey.
+    The points of a batch need not be independent of each other, but the batches are: scrambles of
+    quasi-random points, or the rounds of a survey.
 
     Parameters
     ----------
     expected : ndarray, (m,)
-        What the integrals are expected to be, known before the points are drawn; see `_controlled`.
+        Expected values of the integrals, known before the points are drawn: I_0 in the module's docstring.
     """
 
     def __init__(self, expected: np.ndarray) -> None:
@@ -61,9 +72,9 @@ class Batches:
         self._sum, self._squares, self._largest = 0.0, 0.0, 0.0
 
     def add(self, points: Draw, values: np.ndarray, n_batches: int = 1) -> None:
-        """Add points with values f (n, m), which are `n_batches` batches of the same size in turn.
+        """Add points with values f (n, m), which form `n_batches` consecutive batches of equal size.
 
-        They are so among the points from the flow, and among the uniform ones.
+        The points from the flow, and the uniform ones after them, are each in the order of the batches.
         """
         weights = weights_of(points, values)
         controlled = _controlled(points, weights, self.expected)
@@ -85,7 +96,7 @@ class Batches:
         self._largest = max(self._largest, float(sizes.max()))
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Give what was added, as arrays for a file; see `of`."""
+        """Return what was added, as arrays to be saved; see `of`."""
         sums = np.array([self.n, self.n_batches, self._sum, self._squares, self._largest])
         parts = {"means": self._means, "whole": self._whole, "quarters": self._quarters}
         empty = np.empty((0, len(self.expected)))
@@ -95,7 +106,7 @@ class Batches:
 
     @classmethod
     def of(cls, prefix: str, arrays: Mapping[str, np.ndarray]) -> "Batches":
-        """Make the batches again of what `arrays` gave."""
+        """Rebuild the batches from what `arrays` returned."""
         batches = cls(arrays[f"{prefix}_expected"])
         n, n_batches, batches._sum, batches._squares, batches._largest = arrays[f"{prefix}_sums"].tolist()
         batches.n, batches.n_batches = int(n), int(n_batches)
@@ -124,9 +135,11 @@ class Batches:
 
     @property
     def rate(self) -> float:
-        """Power r of n with which the error falls, as n^-r: from a quarter of each batch to the whole of it.
+        """Exponent r of the decrease of the error with n, as n^-r.
 
-        It is held to what independent points have at least, 1/2, and to 1, for it is an estimate.
+        It is estimated from the scatter of the means over a quarter of each batch's points from the flow and
+        over all of them, and as it is an estimate, clipped to the range from 1/2, which independent points
+        have, to 1. The smallest of the components' exponents is taken.
         """
         quarter, whole = (np.concatenate(means).std(axis=0) for means in (self._quarters, self._whole))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -135,17 +148,20 @@ class Batches:
 
     @property
     def ess(self) -> float:
-        """Effective sample size (sum w)^2 / (n sum w^2), as a fraction of the points; w = |f|/q."""
+        """Effective sample size (sum w)^2 / (n sum w^2), as a fraction of the points, with w = |f|/q.
+
+        For several components, |f| is the sum of their absolute values.
+        """
         return self._sum**2 / (self.n * self._squares) if self._squares > 0 else 0.0
 
     @property
     def largest_share(self) -> float:
-        """Largest share of one point in the sum of w."""
+        """Largest share of a single point in the sum of w; see `ess`."""
         return self._largest / self._sum if self._sum > 0 else 0.0
 
 
 def _controlled(points: Draw, weights: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Subtract the control variate of the uniform share from weights (n, m); see the module."""
+    """Subtract the control variate of the module's docstring from weights (n, m)."""
     if points.n_uniform == 0:
         return weights
     with np.errstate(over="ignore", under="ignore"):

@@ -1,4 +1,4 @@
-"""The user's function as a function on the unit cube: called, checked, spread over workers, and counted."""
+"""Integrand on the unit cube: calls the user's function, in workers if wanted, and checks its values."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -38,46 +38,47 @@ Block = Callable[[FloatArray], Values]
 Map = Callable[[Block, Iterable[FloatArray]], Iterable[Values]]
 
 _ON_INVALID = ("raise", "zero")
-_BLOCKS_PER_WORKER = 4  # so that a worker that is done early takes over from one that is slow
+_BLOCKS_PER_WORKER = 4  # so that fast workers take over blocks from slow ones
 
 
 class Integrand:
-    """A function f(x) on a box as a function on the unit cube, f(x(u)) |dx/du|.
+    """Function f(x) on a box as a function on the unit cube, f(x(u)) |dx/du|.
 
-    It is a context manager, to end the processes it started.
+    It is a context manager, which ends the worker processes on exit.
 
     Parameters
     ----------
     f : callable
         Takes points, a read-only C-contiguous float64 array (n, d), and returns an array (n,) or (n, ...) of
-        real numbers, or a dict of such arrays, with strings for keys. Or a device function of numba.cuda,
-        which takes a point and returns a number; for others that work on a GPU, see `device_integrand`.
+        real numbers, or a dict of such arrays with strings as keys. Or a device function of numba.cuda, which
+        takes a point and returns a number; for other functions that run on a GPU, see `device_integrand`.
     domain : Domain
         The box that f is integrated over.
     vectorized : bool, optional
-        False: f takes one point (d,), and returns a number, an array or a dict of these. Where it is a numba
-        function of which the value is a number, the loop over the points is compiled.
+        If False, f takes a single point (d,), and returns a number, an array, or a dict of these. If f is a
+        numba function that returns a number, the loop over the points is compiled.
     workers : int or callable, optional
-        1: f is called in this process. More: in as many processes, which are started at the first call; f
-        must then be picklable. -1: in as many processes as there are cores to use. A callable is used like
-        `map`: ``workers(function, iterable)``, for instance the `map` of a pool of threads. Where f treats
-        each point by itself, the values do not depend on the workers.
+        If 1, f is called in this process. If larger, f is called in that many worker processes, which are
+        started at the first call, and must be picklable. If -1, there are as many worker processes as
+        available cores. A callable is used like `map`, as ``workers(function, iterable)``, for instance the
+        `map` of a pool of threads. As long as f treats each point separately, the values do not depend on
+        the workers.
     on_invalid : {"raise", "zero"}, optional
-        What becomes of values that are not finite: an exception, or 0.
+        Whether to raise an exception where a value is not finite, or to replace the value by 0.
 
     Attributes
     ----------
     n_calls : int
-        How many points f has been evaluated at.
+        Number of points at which f has been evaluated.
     n_invalid : int
-        At how many of them it was not finite.
+        Number of those points at which f, or its product with the Jacobian, was not finite.
 
     Raises
     ------
     TypeError
         If `f` is not callable, or `workers` is neither an int nor callable.
     ValueError
-        If `workers` is an int of no meaning, or `on_invalid` is not among the names above.
+        If `workers` is an int less than 1 other than -1, or `on_invalid` is not one of the names above.
     """
 
     n_calls: int
@@ -105,7 +106,7 @@ class Integrand:
         self._workers = _checked_workers(workers)
         self._on_invalid = on_invalid
         self._pool: ProcessPoolExecutor | None = None
-        self._shapes: Shape | dict[str, Shape] | None = None  # of f at one point
+        self._shapes: Shape | dict[str, Shape] | None = None  # of the value of f at one point
 
     def __enter__(self) -> "Integrand":
         return self
@@ -116,19 +117,19 @@ class Integrand:
         self.close()
 
     def open(self) -> None:
-        """Start the worker processes, if any; otherwise the first call starts them."""
+        """Start the worker processes, if any are wanted, which otherwise happens at the first call."""
         if isinstance(self._workers, int) and self._workers > 1 and self._pool is None:
             self._pool = start_workers(self._f, self._vectorized, self._workers)
 
     def close(self) -> None:
-        """Shut down the worker processes; a later call starts new ones."""
+        """End the worker processes; a later call starts new ones."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
     @property
     def components(self) -> Components | None:
-        """What f returns; None before the first call. Keys are in the order of the first dict."""
+        """Structure of what f returns, keys in the order of the first dict; None before the first call."""
         return None if self._shapes is None else components_of(self._shapes)
 
     @property
@@ -137,13 +138,13 @@ class Integrand:
         return None if self._shapes is None else components_of(self._shapes).size
 
     def state(self) -> dict[str, Any]:
-        """Return the counts and the form of f as JSON-compatible objects; see `restore`."""
+        """Return the counts and the structure of what f returns, in a form for JSON; see `restore`."""
         found = self.components
         components = None if found is None else [found.keys, found.shapes]
         return {"n_calls": self.n_calls, "n_invalid": self.n_invalid, "components": components}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore a state, as if f had been called before."""
+        """Restore the counts and the structure from what `state` returned, as if f had been called before."""
         self.n_calls, self.n_invalid = int(state["n_calls"]), int(state["n_invalid"])
         if state["components"] is not None:
             keys, shapes = state["components"]
@@ -161,19 +162,20 @@ class Integrand:
         Returns
         -------
         ndarray, (n, m)
-            The values, a column for each component of f.
+            The values, with a column for each component of f.
 
         Raises
         ------
         TypeError
-            If f returns what is not real numbers, or a dict with keys that are not strings, or if f cannot
-            be sent to other processes.
+            If f returns anything but real numbers, or a dict with keys that are not strings, or if f cannot
+            be sent to worker processes.
         ValueError
-            If u is refused by `Domain.from_cube`, or f returns another shape than it should, or than before.
+            If `Domain.from_cube` refuses u, or f returns a wrong shape, or another shape than before.
         InvalidIntegrandError
-            If a value is not finite, and that is not taken as 0.
+            If a value is not finite and ``on_invalid="raise"``.
         Exception
-            Whatever f raises, with an attribute `x`, the points (n, d), or the point (d,), that f was given.
+            Any exception raised by f, with an attribute `x` that holds the points (n, d), or the point (d,),
+            passed to f.
         """
         x, log_jacobian = self.domain.from_cube(u)
         values, components = self._evaluate(read_only(x))
@@ -192,7 +194,10 @@ class Integrand:
         return product
 
     def _evaluate(self, x: FloatArray) -> tuple[FloatArray, Components]:
-        """Call f for all points, here or by the workers. Returns (n, m), and what a row holds."""
+        """Evaluate f at all points, here or in the workers.
+
+        Returns the values (n, m), and the structure of a row.
+        """
         blocks = [x]
         if self._workers != 1:
             n_workers = default_threads() if callable(self._workers) else self._workers
@@ -217,13 +222,13 @@ class Integrand:
         assert self._pool is not None
         try:
             return list(self._pool.map(evaluate_received, blocks))
-        except BrokenProcessPool:  # of no more use; a later call starts another
+        except BrokenProcessPool:  # the pool is unusable; a later call starts a new one
             kill_workers(self._pool)
             self._pool = None
             raise
 
     def _checked_components(self, results: list[Values]) -> Components:
-        """Check that f returned what it did at its first call, up to the order of keys."""
+        """Check that f returned the structure of its first call, up to the order of keys."""
         known = self._shapes = shapes_of(results[0]) if self._shapes is None else self._shapes
         for found in map(shapes_of, results):
             if found != known:
@@ -233,7 +238,7 @@ class Integrand:
 
 
 def _invalid(x: FloatArray, value: FloatArray, shown: Any, n_bad: int, n: int) -> InvalidIntegrandError:
-    """Build the error for a point x (d,), and what f is there, (m,) and as f returns it."""
+    """Make the error for a point x (d,) and the value of f there, as (m,) and in the form that f returns."""
     found = f"f is {shown} at x = {x.tolist()}"
     if np.isfinite(value).all():
         found = f"f times the Jacobian |dx/du| overflows at x = {x.tolist()}, where f is {shown}"
@@ -245,7 +250,7 @@ def _invalid(x: FloatArray, value: FloatArray, shown: Any, n_bad: int, n: int) -
 
 
 def _checked_workers(workers: object) -> Any:
-    """Check the argument: a callable, or the number of processes."""
+    """Check the argument `workers`, and return the callable or the number of processes."""
     if callable(workers):
         return workers
     if isinstance(workers, bool) or not isinstance(workers, Integral):
@@ -256,10 +261,10 @@ def _checked_workers(workers: object) -> Any:
 
 
 def _times_exp(values: FloatArray, logs: FloatArray) -> FloatArray:
-    """Compute values (n, m) times exp(logs), (n,).
+    """Compute the product of values (n, m) and exp(logs), (n,).
 
-    The power of two goes to the exponent of the product: where exp(logs) alone would overflow, a value may
-    be small enough that the product does not, and 0 stays 0.
+    Powers of two are applied last, to the exponent of the product. So the product is finite for small enough
+    values even if exp(logs) alone would overflow, and 0 stays 0.
     """
     if not logs.any():
         return values.copy()

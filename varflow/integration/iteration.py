@@ -1,4 +1,4 @@
-"""One iteration of an integration, and how a history of them is packed into arrays."""
+"""Iterations of an integration, and packing of their history into arrays."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy.typing as npt
 __all__ = ["Array", "Iteration", "check_history", "pack_history", "unpack_history"]
 
 Array = npt.NDArray[Any]
-_HISTORY = {  # members of a file that have a row an iteration, besides the stages, which are in the header
+_HISTORY = {  # members of a file with one row per iteration; the stages are in the header instead
     "n_calls": np.dtype(np.int64),
     "mean": np.dtype(np.float64),
     "covariance": np.dtype(np.float64),
@@ -24,13 +24,13 @@ _HISTORY = {  # members of a file that have a row an iteration, besides the stag
 
 @dataclass(frozen=True, eq=False)
 class Iteration:
-    """One iteration of an integration.
+    """Iteration of an integration.
 
     Attributes
     ----------
     stage : str
-        "survey", which trains the flow, or "refine"; "scouts" that look for regions the flow has lost, and
-        "regain", which draws points there, have no estimate.
+        "survey", which trains the flow, or "refine"; or one of two without an estimate: "scouts", the MCMC
+        probe for regions that the flow has lost, and "regain", which draws points in them.
     n_calls : int
         Number of points.
     mean : ndarray, (m,)
@@ -40,12 +40,12 @@ class Iteration:
     ess : float
         Effective sample size as a fraction of the points.
     seconds : float
-        Time it took.
+        Time taken.
     is_used : bool
-        Whether it counts in the result.
+        Whether it contributes to the result.
     weight : float
-        Its share in the result relative to the others that count. It must not depend on the values of f,
-        or the result were biased.
+        Its share in the result, relative to the other iterations that contribute. It must not depend on the
+        values of f, or the result would be biased.
     """
 
     stage: str
@@ -59,7 +59,7 @@ class Iteration:
 
 
 def check_history(history: list[Iteration], m: int) -> None:
-    """Raise ValueError unless the iterations fit together and one of them is used."""
+    """Raise ValueError unless the shapes and weights are valid and at least one iteration is used."""
     for number, iteration in enumerate(history, 1):
         shapes = np.shape(iteration.mean), np.shape(iteration.covariance)
         if shapes != ((m,), (m, m)):
@@ -74,7 +74,7 @@ def check_history(history: list[Iteration], m: int) -> None:
 
 
 def pack_history(history: Sequence[Iteration], m: int) -> dict[str, Array]:
-    """Pack iterations of m components into arrays with one row each, without their stages."""
+    """Pack all but the stages into arrays with one row per iteration, for m components."""
     return {
         name: np.array([getattr(one, name) for one in history], dtype).reshape(len(history), *_row(name, m))
         for name, dtype in _HISTORY.items()
@@ -82,12 +82,12 @@ def pack_history(history: Sequence[Iteration], m: int) -> dict[str, Array]:
 
 
 def _row(name: str, m: int) -> tuple[int, ...]:
-    """Shape of what an iteration has of that name."""
+    """Return the shape of an iteration's value of that name."""
     return {"mean": (m,), "covariance": (m, m)}.get(name, ())
 
 
 def unpack_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
-    """Unpack iterations, and check that all arrays have as many rows as there are stages."""
+    """Rebuild the iterations, after a check of types and shapes, since a file may be inconsistent."""
     columns = {}
     for name, dtype in _HISTORY.items():
         shape = (len(stages), *_row(name, m))

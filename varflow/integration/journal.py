@@ -1,8 +1,8 @@
-"""What an integration has done, so that a run that is started again goes on from there.
+"""Journal of what an integration has done, from which a restarted run continues.
 
-The integrator takes its decisions anew, in the same order: it asks for one operation after the other, and
-those that were done before are answered from the journal. Of the operation at hand, the journal has what the
-integrand gave since the last place that the run could go on from.
+A restarted integrator takes its decisions anew, in the same order: it requests one operation after another,
+and operations that the earlier run has completed are answered from the journal. For the operation that was
+interrupted, the journal holds the values of the integrand since the last point from which a run can continue.
 """
 
 from collections.abc import Callable
@@ -14,32 +14,32 @@ from varflow.integration.integrand import Integrand
 
 __all__ = ["Journal", "Mark"]
 
-PIECE = 8192  # points evaluated together where they are journalled: what a kill may cost
+PIECE = 8192  # points evaluated together if values are kept; the checkpoint may be written after each piece
 
 
 class Mark(NamedTuple):
-    """What was known after an operation."""
+    """State of the integration after an operation."""
 
     name: str
     n_history: int  # iterations
     n_calls: int  # of the integrand
-    rate: float  # power of n with which the error seems to fall
+    rate: float  # exponent of the decrease of the error with n, as estimated
     # Not in files of version 1:
-    power: float = 1.0  # how close the flow of the last look is
-    log_lost: float = 0.0  # log of the largest f/q where walkers ended
+    power: float = 1.0  # see `tempered_power`, for the flow of the last pilot run
+    log_lost: float = 0.0  # log of the largest f/q, in units of the integral, where MCMC walkers ended
 
 
 class Journal:
-    """Operations that were done, and values of the integrand in the one at hand.
+    """Completed operations, and values of the integrand in the current one.
 
     Parameters
     ----------
     integrand : Integrand
         The integrand on the unit cube.
     start : Mark
-        What is known before the first operation.
+        State before the first operation.
     on_piece : callable
-        Called after each piece of values.
+        Called, without arguments, after each piece of values.
     keeps : bool
         Whether values are kept.
     """
@@ -47,21 +47,21 @@ class Journal:
     def __init__(self, integrand: Integrand, start: Mark, on_piece: Callable[[], None], keeps: bool) -> None:
         self.integrand, self.marks, self.n_asked = integrand, [start], 0
         self._on_piece, self._keeps = on_piece, keeps
-        self._values: list[np.ndarray] = []  # since the last place to go on from
-        self._known = np.empty((0, 0))  # values that an earlier run has left
+        self._values: list[np.ndarray] = []  # since the last point from which a run can continue
+        self._known = np.empty((0, 0))  # values left by an earlier run
 
     @property
     def last(self) -> Mark | None:
-        """The operation that was asked for last, if it is done."""
+        """State after the last operation requested; None if that is not completed."""
         return self.marks[self.n_asked] if self.n_asked < len(self.marks) else None
 
     def is_done(self, name: str) -> bool:
-        """Ask for the next operation. Returns whether an earlier run has done it.
+        """Request the next operation, and return whether an earlier run has completed it.
 
         Raises
         ------
         ValueError
-            If that did another operation at this place.
+            If the earlier run did another operation at this place.
         """
         self.n_asked += 1
         found = self.last
@@ -73,11 +73,11 @@ class Journal:
         return found is not None
 
     def forget_values(self) -> None:
-        """Note that the run could go on from here."""
+        """Discard the values kept so far, as a run can continue from here."""
         self._values = []
 
     def evaluate(self, u: np.ndarray) -> np.ndarray:
-        """Evaluate the integrand at points (n, d), (n, m), as far as an earlier run has not done it."""
+        """Return the values (n, m) of the integrand at points (n, d), from an earlier run where known."""
         if not self._keeps:
             return self.integrand(u)
         pieces, begin = [], 0
@@ -94,15 +94,15 @@ class Journal:
         return np.concatenate(pieces)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return header and arrays for a file."""
+        """Return the header and the arrays for a file; see `restore`."""
         known = [*self._values, self._known] if len(self._known) else self._values
         values = np.concatenate(known) if known else np.empty((0, 0))
         integrand = self.integrand.state()
-        integrand["n_calls"] -= sum(map(len, self._values))  # these will be counted again
+        integrand["n_calls"] -= sum(map(len, self._values))  # they are counted again when they are replayed
         return {"marks": [list(mark) for mark in self.marks], "integrand": integrand}, {"values": values}
 
     def restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Restore what `state` returned."""
+        """Continue from what `state` returned."""
         self.marks = [Mark(*mark) for mark in header["marks"]]
         self._known = arrays["values"]
         self.integrand.restore(header["integrand"])

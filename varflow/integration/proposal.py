@@ -1,4 +1,4 @@
-"""What points are drawn from: a flow with a uniform share, at random or quasi-random latent points."""
+"""Proposal density: a defensive mixture of a flow and the uniform density, and its latent points."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,13 +16,13 @@ class Draw(NamedTuple):
     Attributes
     ----------
     u : ndarray, (n, d)
-        The points: the first from the flow, the last `n_uniform` from the uniform density.
+        The points: first those from the flow, then the `n_uniform` uniform ones.
     log_flow : ndarray, (n,)
-        Log density of the flow at all of them.
+        Log density of the flow at all points.
     log_q : ndarray, (n,)
-        Log density of the mixture.
+        Log density of the mixture at all points.
     n_uniform : int
-        How many are uniform.
+        Number of uniform points.
     """
 
     u: np.ndarray
@@ -37,25 +37,28 @@ class Draw(NamedTuple):
 
 
 def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
-    """Draw points from a flow on the unit cube, with a defensive share of uniform points.
+    """Draw points from the defensive mixture of a flow on the unit cube and the uniform density.
 
-    The density of each point is that of the whole mixture (deterministic mixture sampling; Owen and Zhou,
-    J. Am. Stat. Assoc. 95 (2000) 135, section 3): no weight exceeds f over the uniform share, however small
-    the flow is.
+    Each point gets the density of the whole mixture, whichever part it was drawn from (deterministic mixture
+    sampling; Owen and Zhou, J. Am. Stat. Assoc. 95 (2000) 135, section 3):
+
+        q = (1 - a) q_flow + a,    a = n_uniform / (n_flow + n_uniform),
+
+    so that no weight f/q exceeds f/a, however small q_flow is.
 
     Parameters
     ----------
     flow : Flow
         The flow.
     z : ndarray, (n_flow, d)
-        Latent points, uniform.
+        Latent points, uniform in the unit cube; n_flow may be 0.
     uniform : ndarray, (n_uniform, d)
-        Uniform points of the unit cube, n_uniform may be 0.
+        Uniform points of the unit cube; n_uniform may be 0.
 
     Returns
     -------
     Draw
-        n_flow + n_uniform points.
+        The n_flow + n_uniform points.
     """
     u, log_flow = flow.from_latent(z) if len(z) else (np.empty((0, flow.d)), np.empty(0))
     if len(uniform) == 0:
@@ -74,15 +77,15 @@ def random_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw newly scrambled Sobol points (n, d) (Matousek, J. Complexity 14 (1998) 527)."""
-    from scipy.stats import qmc  # half a second, which only integrals are to pay
+    """Draw Sobol points (n, d) with a fresh scramble (Matousek, J. Complexity 14 (1998) 527)."""
+    from scipy.stats import qmc  # takes half a second, and only integrals need it
 
-    seed = int(generator.integers(2**63))  # SciPy would spawn from the generator, beyond its state
+    seed = int(generator.integers(2**63))  # SciPy would spawn from it, which its state does not record
     try:
         sequence = qmc.Sobol(d, rng=seed)
-    except TypeError:  # its name before SciPy 1.15
+    except TypeError:  # the argument's name before SciPy 1.15
         sequence = qmc.Sobol(d, seed=seed)
-    # Asked for pieces whose sizes are powers of two, it has nothing to warn of.
+    # In pieces whose sizes are powers of two, as SciPy warns of other sizes.
     pieces = [sequence.random(1 << k) for k in reversed(range(n.bit_length())) if n >> k & 1]
     return np.concatenate(pieces) if pieces else np.empty((0, d))
 

@@ -1,4 +1,4 @@
-"""What an integration found: the estimate, how its iterations agree, and the flow it was made with."""
+"""Result of an integration: the estimate, the consistency of its iterations, and the flow."""
 
 import html
 import importlib
@@ -33,7 +33,7 @@ FILE = Kind("varflow result", version=2, oldest=1, sealed=2)
 
 
 class Source(Protocol):
-    """What can draw more points: the integrator that made a result."""
+    """Source of more points: the integrator that made a result."""
 
     def sample(self, n: int, *, unweight: bool, seed: int | None) -> Any:
         """Draw points."""
@@ -45,27 +45,27 @@ class Source(Protocol):
 class Result:
     """Estimate of an integral from the iterations of an integration.
 
-    The iterations that are used are averaged with their fixed weights, so that the estimate has no bias, and
-    its covariance is what follows from theirs.
+    The iterations that are used are averaged with fixed weights, so that the estimate is unbiased; its
+    covariance follows from theirs.
 
     Parameters
     ----------
     history : sequence of Iteration
-        All iterations in their order. One at least is used, and all that are have a weight above zero.
+        All iterations in order. At least one is used, and each used one has a weight above zero.
     flow : Flow
-        The flow that the last one drew its points from.
+        The flow from which the last iteration drew its points.
     components : Components
-        What the integrand returns.
+        Structure of what the integrand returns.
     bounds : array_like, (d, 2)
         Lower and upper bound of each dimension of the integral; may be infinite.
     defensive_share : float
-        Share of the points that were drawn without the flow.
+        Share of the uniform density in the mixture that points are drawn from.
     n_invalid : int
         Number of points where f was not finite.
     warnings : sequence of str
-        What the user ought to know about the result, a sentence each.
+        What the user should know about the result, each a sentence.
     source : Source, optional
-        The integrator, which `sample` and `extend` are passed on to.
+        The integrator, to which `sample` and `extend` are delegated.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Result:
     Raises
     ------
     ValueError
-        If shapes disagree, no iteration is used, or one that is has no weight above zero.
+        If shapes disagree, no iteration is used, or a used one does not have a finite weight above zero.
     """
 
     def __init__(
@@ -111,38 +111,39 @@ class Result:
 
     @property
     def mean(self) -> Any:
-        """The estimate: a float, an array, or a dict of them, as the integrand returns."""
+        """The estimate: a float, an array, or a dict of these, in the form that the integrand returns."""
         return self.components.unpack(self._average[0])
 
     @property
     def sdev(self) -> Any:
-        """Its standard deviation, in the same form."""
+        """Standard deviation of the estimate, in the same form."""
         return self.components.unpack(standard_deviations(self._average[1]))
 
     @property
     def covariance(self) -> Array:
-        """Covariance of all components, (m, m), in the order of the dict and of the arrays' ravel()."""
+        """Covariance of all components, (m, m), in the order of the dict and of each array's ``ravel()``."""
         return self._average[1].copy()
 
     @property
     def chi2(self) -> float:
-        """Squared deviations of the used iterations from their common mean, in units of their covariances.
+        """Sum of the squared deviations of the used iterations from their common mean.
 
-        The common mean is that with inverse covariances for weights (Lepage, arXiv 2009.05112, section 2).
+        Deviations are in units of the covariances of the iterations, and the common mean is weighted with
+        the inverse covariances (Lepage, arXiv 2009.05112, section 2).
         """
         return self._consistency[0]
 
     @property
     def dof(self) -> int:
-        """Degrees of freedom of chi2: components times one less than the used iterations.
+        """Degrees of freedom of chi2: number of components times (number of used iterations - 1).
 
-        A component that depends linearly on the others does not count.
+        Components that depend linearly on the others do not count.
         """
         return self._consistency[1]
 
     @property
     def Q(self) -> float:  # noqa: N802 - the name that vegas gave it
-        """Probability of a chi2 at least as large by chance; nan for one iteration."""
+        """Probability of a chi2 at least as large by chance; NaN for a single iteration."""
         return probability(*self._consistency)
 
     @property
@@ -152,7 +153,7 @@ class Result:
 
     @property
     def ess(self) -> float:
-        """Effective sample size as a fraction of the points, mean over the points that are used."""
+        """Effective sample size as a fraction of the points, averaged over the points that are used."""
         n_calls = [iteration.n_calls for iteration in self._used]
         return float(np.average([iteration.ess for iteration in self._used], weights=n_calls))
 
@@ -169,7 +170,7 @@ class Result:
         return consistency(self._used)
 
     def __str__(self) -> str:
-        """Return the estimate, and the warnings in lines that follow."""
+        """Return the estimate, followed by the warnings, one per line."""
         mean, covariance = self._average
         texts = np.array([*map(format_estimate, mean, standard_deviations(covariance))], object)
         estimate = self.components.unpack(texts)
@@ -186,16 +187,16 @@ class Result:
         Returns
         -------
         str
-            Estimates are those of the first component, chi2 and Q of all. What is accumulated is the
-            average of the used iterations so far; those that are not used have none. The last line has the
-            totals.
+            The table. Estimates are those of the first component, chi2 and Q those of all components. The
+            accumulated values are the average of the used iterations so far, and left out for iterations
+            that are not used. The last line holds the totals.
         """
         rows = [TITLES, *self._table()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(aligned(row, widths) for row in rows)
 
     def _repr_html_(self) -> str:
-        """Make the table of `summary` for notebooks, below the estimate."""
+        """Return the estimate and the table of `summary` as HTML, for notebooks."""
         head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
@@ -204,7 +205,7 @@ class Result:
         return f"<pre>{html.escape(str(self))}</pre><table><tr>{head}</tr>{body}</table>"
 
     def _table(self) -> list[tuple[str, ...]]:
-        """Cells of the lines below the titles."""
+        """Return the cells of the lines below the titles."""
         rows = []
         for number, (iteration, accumulated) in enumerate(self._accumulated(), 1):
             rows.append(
@@ -221,7 +222,7 @@ class Result:
         return [*rows, ("total", "", "", *totals, *effort_cells(self.n_calls, self.ess, seconds))]
 
     def _accumulated(self) -> list[tuple[Iteration, tuple[Array, Array, float, int] | None]]:
-        """For each iteration the mean, covariance, chi2 and dof of those used so far, None if it is not."""
+        """Return each iteration with mean, covariance, chi2 and dof of those used so far; None if unused."""
         rows: list[tuple[Iteration, tuple[Array, Array, float, int] | None]] = []
         used: list[Iteration] = []
         for iteration in self.history:
@@ -233,12 +234,12 @@ class Result:
         return rows
 
     def to_gvar(self) -> Any:
-        """Convert the estimate to what Lepage's package gvar computes with.
+        """Convert the estimate to the Gaussian variables of Lepage's package gvar.
 
         Returns
         -------
         gvar.GVar, ndarray of them in the integrand's shape, or dict of these
-            They are correlated as the components are.
+            Their correlations are those of the components.
 
         Raises
         ------
@@ -250,13 +251,13 @@ class Result:
         return self.components.unpack(np.asarray(gvar.gvar(mean, covariance)))
 
     def to_frame(self) -> Any:
-        """Convert the history to a table of pandas.
+        """Convert the history to a pandas table.
 
         Returns
         -------
         pandas.DataFrame
-            A row an iteration. mean, sdev, accumulated_mean and accumulated_sdev are those of the first
-            component; accumulated values are nan where the iteration is not used.
+            One row per iteration. mean, sdev, accumulated_mean and accumulated_sdev are those of the first
+            component; accumulated values are NaN where the iteration is not used.
 
         Raises
         ------
@@ -279,19 +280,19 @@ class Result:
         n : int
             Number of points.
         unweight : bool
-            Whether to keep points with probabilities that make all weights equal.
+            Whether to accept points with probabilities that make weights equal; see `Integrator.sample`.
         seed : int, optional
             Seed of the random numbers; drawn from the system if not given.
 
         Returns
         -------
         object
-            What the integrator's `sample` returns.
+            The points and weights, as returned by `Integrator.sample`.
 
         Raises
         ------
         RuntimeError
-            If there is no integrator.
+            If the result has no integrator, because it was loaded from a file.
         """
         return self._integrator().sample(n, unweight=unweight, seed=seed)
 
@@ -306,12 +307,12 @@ class Result:
         Returns
         -------
         Result
-            What the integrator's `extend` returns.
+            The new result, as returned by `Integrator.extend`.
 
         Raises
         ------
         RuntimeError
-            If there is no integrator.
+            If the result has no integrator, because it was loaded from a file.
         """
         return self._integrator().extend(n_calls)
 
@@ -329,7 +330,8 @@ class Result:
         Parameters
         ----------
         path : str or path
-            The file, used as given. One that exists is replaced once the new one is complete.
+            The file, with the name exactly as given. An existing file is replaced once the new one is
+            complete.
 
         Raises
         ------
@@ -362,7 +364,7 @@ class Result:
         Parameters
         ----------
         path : str or path
-            A file that `save` wrote.
+            A file written by `save`.
 
         Returns
         -------
@@ -372,7 +374,7 @@ class Result:
         Raises
         ------
         FileFormatError
-            If the file holds no result, is cut short or damaged, or has a version that is not understood.
+            If the file does not hold a result, is truncated or damaged, or has an unknown version.
         OSError
             If the file cannot be opened.
         """

@@ -1,4 +1,4 @@
-"""Points of an integral for the user: weighted, or with unit weights."""
+"""Sampling of points for the user, weighted or with unit weights."""
 
 import logging
 from collections.abc import Callable
@@ -13,9 +13,9 @@ __all__ = ["unweighted_points", "weighted_points"]
 
 logger = logging.getLogger(__name__)
 
-REFERENCE = 0.999  # quantile of the weights that are made 1
-MIN_DRAWN = 1000  # points drawn together for those that are missing
-MAX_DRAWN_A_POINT = 2000  # points drawn for one that is kept, at most: then f is far from the flow
+REFERENCE = 0.999  # quantile of |w| at which the acceptance probability reaches 1
+MIN_DRAWN = 1000  # points drawn at once, at least
+MAX_DRAWN_A_POINT = 2000  # points drawn per point wanted, at most: beyond that, the flow is far from f
 
 Points = tuple[np.ndarray, np.ndarray]
 Evaluate = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +24,12 @@ Evaluate = Callable[[np.ndarray], np.ndarray]
 def weighted_points(
     n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
 ) -> Points:
-    """Draw points u (n, d) of the unit cube with weights f/q (n, m), in random order."""
+    """Draw points u (n, d) of the unit cube, in random order, with weights f/q (n, m).
+
+    The number of uniform points is drawn from the binomial distribution with the probability `uniform_share`,
+    and q is the mixture of the flow and the uniform density with the resulting share; see `draw`. A single
+    point is always drawn from the flow.
+    """
     n_uniform = int(generator.binomial(n, uniform_share)) if n > 1 else 0
     latent = generator.random((n - n_uniform, flow.d))
     points = draw(flow, latent, generator.random((n_uniform, flow.d)))
@@ -36,15 +41,16 @@ def weighted_points(
 def unweighted_points(
     n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
 ) -> Points:
-    """Draw points u (n, d) of the unit cube, accepted with probability |w| over a quantile of |w|.
+    """Draw points u (n, d) of the unit cube, with weights (n, 1) of magnitude 1 wherever possible.
 
-    Weights (n, 1) are the sign of f (of its first component); those of points whose |w| exceeds the quantile
-    keep the excess as a factor, and how many do is logged.
+    Points with weights w = f/q are accepted with probability |w|/r, where r is the quantile ``REFERENCE`` of
+    |w| over the first max(n, MIN_DRAWN) points. The weight of an accepted point is the sign of f (of its
+    first component). Where |w| exceeds r, it is |w|/r times that sign; the number of such points is logged.
 
     Raises
     ------
     ValueError
-        If the quantile is zero, or so few points are kept that f would be called without end.
+        If r is zero, or more than MAX_DRAWN_A_POINT * n points were drawn and too few of them accepted.
     """
     u, weights = weighted_points(max(n, MIN_DRAWN), flow, uniform_share, evaluate, generator)
     reference = float(np.quantile(magnitudes(weights), REFERENCE))

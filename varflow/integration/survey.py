@@ -1,24 +1,51 @@
-"""The survey by replay: many small rounds of new points, each training on them and on earlier ones.
+"""Survey by replay: many small rounds, each training the flow on new points and on earlier ones.
 
-**A round.** ROUND points are drawn from the mixture q_k = (1 - e) q + e of the flow as it is and the
-uniform density, e being EXPLORATION_SHARE, and f is evaluated on them. Then STEPS steps of Adam follow,
-each on MINIBATCH points: the first ones go through the new points, the others through points chosen at
-random from the latest share RECENT of all points so far. Each point keeps the log of the density q_k that
-it was drawn from, so that a mean of g / q_k over points of any rounds estimates the integral of g without
-bias (experience replay with importance weights).
+A survey has one or several stages, and a stage consists of rounds. All points lie in the unit cube, and f is
+the integrand there, the Jacobian of the map onto the box included. Where f has several components, |f| is
+the root of the sum of their squares.
 
-**The losses.** With f in units of its integral, estimated from the same points, the DKL loss -E[f log q /
-q_k] comes first: it is robust while the flow is far off. The logarithm of the variance loss, log E[f^2 / (q
-q_k)], comes later: it is what determines the error, and its gradient has no units. The gradient of each has
-a control variate, which `varflow.training.objective` explains: its noise vanishes as q approaches f.
+**Points of a round.** A round draws ``ROUND`` points from the defensive mixture of the flow's density q_flow,
+as it is at the beginning of the round, and the uniform density (see `varflow.integration.proposal`),
 
-**Tempering.** While the flow is far off, a few points would have all the weight. Then f is replaced by q_k
-(f / q_k)^b, which lies between q_k and f, with the largest power b at which the effective sample size of
-the weights is large enough; see `varflow.integration.tempering`. b rises to 1 by itself.
+    p = (1 - s) q_flow + s,    s = round(EXPLORATION_SHARE * ROUND) / ROUND,
 
-**A stage** is a number of rounds with a learning-rate schedule of its own, a cosine that falls to zero
-after WARM_UP rounds in which the rate rises. Adam's second moments have a short memory (BETAS), as
-gradients become smaller.
+evaluates the integrand at them, and adds them to a `Memory`, which keeps log |f| and log p of each point.
+Then it takes ``STEPS`` steps of Adam, each on a minibatch of ``MINIBATCH`` points.
+
+**Replay.** The first ``ROUND / MINIBATCH`` steps go through the new points once, in random order. The points
+of all other steps are drawn, with replacement, from the latest share ``RECENT`` of all points in the memory,
+the new ones included. Each point comes with the density p of its own round, not with that of the present
+flow: over points from p, the mean of g/p estimates the integral of g, whatever the flow is by now.
+
+**Tempering.** While the flow is far off, few points have nearly all of the weight |f|/p. The flow then learns
+the integrand
+
+    f_b = p (|f| / p)^b / Z,    Z = mean of (|f| / p)^b over the latest share ``RECENT`` of all points,
+
+which lies between p and |f| and is in units of its integral. The power b, at most 1, is found in each round
+from the weights of the points of its minibatches, see `varflow.integration.tempering`; it rises to 1 by
+itself as the flow comes closer to |f|.
+
+**Losses.** With q the density of the flow at the step, the losses are the means over the minibatch
+
+    L_dkl = mean(-(f_b / p) log q),    L_var = mean(f_b^2 / (p q)).
+
+The DKL loss comes first, for a given share of the rounds, because it is robust while the flow is far off. The
+other rounds minimise log L_var (or again L_dkl, with ``loss="dkl"``): at b = 1, L_var estimates one plus the
+relative variance of |f|/q, which is what has to be small in the end. The gradient of log L_var is estimated
+by that of L_var, divided by L_var on the same minibatch. Gradients of both losses have a control variate, so
+that their noise falls as the flow comes closer to the integrand; see `varflow.training.objective`.
+
+**Learning rate.** A stage begins with a new optimiser. In a stage of n rounds, step j of round k, both
+counted from 0, has the learning rate
+
+    LEARNING_RATE * min(1, (k + 1) / WARM_UP) * (1 + cos(pi t)) / 2,    t = (k + j / STEPS) / n,
+
+which rises in the first ``WARM_UP`` rounds and falls to zero at the end of the stage.
+
+A step whose loss or gradient is not finite is skipped and counted in `Replay.n_skipped`. A step on log L_var
+is also skipped where f is zero at all points of its minibatch, and a round takes no steps where f is zero at
+all of the latest points.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -47,18 +74,20 @@ STRATEGIES = (
     "fixed_sample",
 )
 LEARNING_RATE = 7e-3
-BETAS = 0.9, 0.98  # gradients become smaller as their noise does: the second moments have to follow
-MIN_ROUNDS = 8  # of a stage
-ROUND = 1024  # new points a round
-STEPS = 12  # a round
-MINIBATCH = 512  # points a step
+BETAS = 0.9, 0.98  # gradients shrink along with their noise: the second moments have to follow
+MIN_ROUNDS = 8  # per stage
+ROUND = 1024  # new points per round
+STEPS = 12  # per round
+MINIBATCH = 512  # points per step
 EXPLORATION_SHARE = 0.03  # of the new points
 WARM_UP = 20  # rounds in which the learning rate rises
-RECENT = 0.75  # share of all points, the latest, that earlier ones are chosen from
+RECENT = 0.75  # share of all points, the latest, that are replayed
 
 
 class Memory:
-    """Points of the survey, with log |f| and the log of the density that they were drawn from.
+    """Points of the survey, with log |f| and the log of the density p that they were drawn from.
+
+    The latter is `log_q` in the code, as in `Draw`.
 
     Parameters
     ----------
@@ -71,7 +100,7 @@ class Memory:
         self._u, self._log_f, self._log_q = np.empty((ROUND, d)), np.empty(ROUND), np.empty(ROUND)
 
     def add(self, u: np.ndarray, magnitude: np.ndarray, log_q: np.ndarray) -> None:
-        """Add points (n, d) with |f| (n,) and log q (n,)."""
+        """Add points (n, d) with |f| (n,) and log p (n,)."""
         end = self.n + len(u)
         while end > len(self._u):
             more = max(len(self._u), ROUND)
@@ -94,27 +123,30 @@ class Memory:
         return slice(self.n - n, self.n)
 
     def keep(self, rows: slice) -> None:
-        """Discard all points but these."""
+        """Discard all points except these."""
         kept = self._u[rows], self._log_f[rows], self._log_q[rows]
         self._u, self._log_f, self._log_q = (array.copy() for array in kept)
         self.n = len(self._u)
 
     def arrays(self, n: int) -> dict[str, np.ndarray]:
-        """Return the first n points as arrays for a file; see `restore`."""
+        """Return the first n points as arrays to be saved; see `restore`."""
         return {"u": self._u[:n], "log_f": self._log_f[:n], "log_q": self._log_q[:n]}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Restore the points that `arrays` returned."""
+        """Replace the points by those that `arrays` returned."""
         self._u, self._log_f, self._log_q = arrays["u"], arrays["log_f"], arrays["log_q"]
         self.n = len(self._u)
 
     def log_weights(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Compute log(|f|/q) at some of the points; -inf where f is zero."""
+        """Compute log(|f|/p) at some of the points; -inf where f is zero."""
         log_weights: np.ndarray = self._log_f[rows] - self._log_q[rows]
         return log_weights
 
     def log_mean(self, first: int, power: float = 1.0) -> float:
-        """Compute the log of the mean of (|f|/q)^power over the points from `first` on."""
+        """Compute the log of the mean of (|f|/p)^power over the points from row `first` on.
+
+        It is -inf where f is zero at all of them.
+        """
         log_weights = power * self.log_weights(slice(first, self.n))
         top = float(log_weights.max(initial=-np.inf))
         if top == -np.inf:
@@ -125,7 +157,10 @@ class Memory:
     def objective(
         self, flow: Flow, rows: np.ndarray, loss: str, log_mean: float, power: float = 1.0
     ) -> Objective:
-        """Make the loss on some of the points, of q (|f|/q)^power in units of its integral, exp(log_mean)."""
+        """Make the objective on some of the points, for p (|f|/p)^power in units of its integral.
+
+        That integral is exp(log_mean).
+        """
         log_weights = power * self.log_weights(rows) - log_mean
         log_p = self._log_q[rows]
         with np.errstate(under="ignore"):
@@ -133,7 +168,10 @@ class Memory:
         return Objective.with_control_variate(flow, self._u[rows], weights, log_p, LOSSES[loss])
 
     def is_uniform_better(self, flow: Flow, n: int, loss: str) -> bool:
-        """Tell whether the uniform density has a smaller loss than the flow on the last n points."""
+        """Return whether the flow has no smaller loss than the uniform density on the last n points.
+
+        That is so too where the loss of the flow is NaN, or f is zero at all of the points.
+        """
         rows = np.arange(max(0, self.n - n), self.n)
         log_mean = self.log_mean(int(rows[0]))
         if log_mean == -np.inf:
@@ -147,7 +185,7 @@ class Memory:
 
 
 class Round(NamedTuple):
-    """Points of a round, and the integrand (n, m) at them."""
+    """Points of a round, and the values (n, m) of the integrand at them."""
 
     points: Draw
     values: np.ndarray
@@ -159,7 +197,7 @@ def stage_optimiser() -> Adam:
 
 
 class Replay:
-    """A survey by replay, which may go through several stages.
+    """Survey by replay, in one or several stages; see the module's docstring.
 
     Parameters
     ----------
@@ -168,11 +206,11 @@ class Replay:
     evaluate : callable
         (n, d) -> (n, m), the integrand on the unit cube.
     memory : Memory
-        Where the points go; those that are in it already are used.
+        Where the points are added. Those that are already in it are replayed as well.
     generator : Generator
         Source of all random numbers.
     loss : {"variance", "dkl"}
-        What the second part of a stage makes small.
+        Loss of the second part of a stage.
     """
 
     def __init__(
@@ -185,27 +223,27 @@ class Replay:
     ) -> None:
         self.flow, self.evaluate, self.memory, self.generator = flow, evaluate, memory, generator
         self.loss = loss
-        self.n_skipped = 0  # steps without a finite gradient
+        self.n_skipped = 0  # steps whose loss or gradient was not finite
         self.steps = make_steps(flow, MINIBATCH)
 
     def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
-        """Run rounds; yield each after its steps.
+        """Run the rounds of a stage, and yield each one after its steps.
 
         Parameters
         ----------
         n_rounds : int
-            How many.
+            Number of rounds of the stage.
         share_of_dkl : float
-            Share of the rounds that have the DKL loss.
+            Share of the rounds, the first ones, that use the DKL loss.
         optim : Adam
             Optimiser of the stage, see `stage_optimiser`.
         first : int
-            Round to begin with, from 0.
+            Round to begin with, counted from 0.
 
         Yields
         ------
         Round
-            The points of the round and the integrand at them.
+            The points of the round, and the integrand at them.
         """
         n_uniform = round(EXPLORATION_SHARE * ROUND)
         for k in range(first, n_rounds):
@@ -220,30 +258,30 @@ class Replay:
     def _train(self, optim: Adam, loss: str, k: int, n_rounds: int) -> None:
         n = self.memory.n
         first_recent = int((1 - RECENT) * n)
-        new = n - 1 - self.generator.permutation(ROUND)  # else the uniform points would be in one minibatch
+        new = n - 1 - self.generator.permutation(ROUND)  # or one minibatch would get all uniform points
         rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * MINIBATCH - ROUND)])
         power = tempered_power(self.memory.log_weights(rows))
         log_mean = self.memory.log_mean(first_recent, power)
         if log_mean == -np.inf:
-            return  # f was zero everywhere: there is nothing to learn yet
+            return  # f is zero at all these points: there is nothing to learn yet
         objective = self.memory.objective(self.flow, rows, loss, log_mean, power)
         minibatches = np.split(np.arange(len(rows)), STEPS)
         progress = [(k + step / STEPS) / n_rounds for step in range(STEPS)]
         warmth = min(1.0, (k + 1) / WARM_UP)
-        is_variance = objective.loss.power == 2  # its logarithm has a gradient without units
+        is_variance = objective.loss.power == 2  # its logarithm has a gradient free of units
         step = 0
         while step < STEPS:
             taken = self.steps.take(
                 objective, minibatches[step:], optim, progress[step:], warmth, is_of_log=is_variance
             )
-            step += len(taken.losses) + 1  # left out is one that is refused, or with f zero at all points
+            step += len(taken.losses) + 1  # the step at which the call ended early is skipped
             self.n_skipped += taken.error is not None
 
 
 def choose_points(
     strategy: str, k: int, flow: Flow, n: int, generator: np.random.Generator, memory: Memory
 ) -> Draw:
-    """Draw the points of iteration k, from 0, of a strategy other than "replay" and "fixed_sample"."""
+    """Draw the points of iteration k, from 0, for strategies other than "replay" and "fixed_sample"."""
     is_flat = {
         "flat": True,
         "forward": False,

@@ -1,4 +1,4 @@
-"""Estimates and iterations as text."""
+"""Formatting of estimates and iterations as text."""
 
 import decimal
 import math
@@ -21,26 +21,26 @@ __all__ = [
     "frame_row",
 ]
 
-_DIGITS = 15  # decimal digits that a float64 always holds
-_DECIMAL = decimal.Context(prec=2 * _DIGITS)  # own, as the caller may have set another precision
+_DIGITS = 15  # decimal digits that every float64 holds
+_DECIMAL = decimal.Context(prec=2 * _DIGITS)  # independent of the precision that the caller has set
 TITLES = ("itn", "stage", "integral", "accumulated", "chi2/dof", "Q", "calls", "ess", "seconds")
 
 
 def format_estimate(mean: float, sdev: float) -> str:
-    """Format a number with the two digits of its error in parentheses.
+    """Format a number with its error: two digits in parentheses, in units of the number's last places.
 
     Parameters
     ----------
     mean : float
         The number.
     sdev : float
-        Its error, not below zero.
+        Its error, not negative.
 
     Returns
     -------
     str
-        Such as 1.0012(34), 0.00(12), 12.3(4.5), 1.234(56)e-10. It is written with ± where one of the two is
-        not finite, or the error is smaller than the digits that a float has.
+        For instance 1.0012(34), 0.00(12), 12.3(4.5), 1.234(56)e-10. An error of zero is written as (0). The
+        sign ± is used where one of the two is not finite, or the error lies beyond the digits of a float.
     """
     if not (math.isfinite(mean) and math.isfinite(sdev)):
         return f"{mean:g} ± {sdev:g}"
@@ -48,7 +48,7 @@ def format_estimate(mean: float, sdev: float) -> str:
         mantissa, e, exponent = f"{mean + 0.0:.{_DIGITS}g}".partition("e")  # + 0.0 makes 0 of -0
         return f"{mantissa}(0){e}{exponent}"
     error = decimal.Decimal(f"{sdev:.1e}")
-    place = error.adjusted() - 1  # power of ten of the error's second digit
+    place = error.adjusted() - 1  # decimal exponent of the error's second digit
     exact = decimal.Decimal.from_float(float(mean))
     if exact and exact.adjusted() - place >= _DIGITS:
         return f"{mean:.{_DIGITS}g} ± {sdev:.1e}"
@@ -56,23 +56,23 @@ def format_estimate(mean: float, sdev: float) -> str:
 
 
 def _with_parentheses(mean: decimal.Decimal, error: decimal.Decimal, place: int) -> str:
-    """Round the mean to the place of the error's last digit, and write both."""
+    """Round the mean to the place of the error's last digit, and format both."""
     rounded = mean.quantize(decimal.Decimal((0, (1,), place)), context=_DECIMAL)
     if not rounded:
-        rounded = rounded.copy_abs()  # there is no -0.00(12)
+        rounded = rounded.copy_abs()  # never -0.00(12)
     power = max(rounded.adjusted(), error.adjusted()) if rounded else error.adjusted()
     if place <= 0 and power >= -4:
-        power = 0  # every digit has its own place, and few zeros stand before them
+        power = 0  # no exponent is needed: both digits of the error are shown, after few leading zeros
     decimals = power - place
     number = f"{rounded.scaleb(-power, context=_DECIMAL):.{decimals}f}"
     digits = "".join(map(str, error.as_tuple().digits))
     if decimals == 1:
-        digits = f"{digits[0]}.{digits[1]}"  # the error reaches over the decimal point
+        digits = f"{digits[0]}.{digits[1]}"  # the decimal point lies between the error's digits
     return f"{number}({digits})" + (f"e{power:+03d}" if power else "")
 
 
 def format_array(part: Any) -> str:
-    """Format an array of texts, or a text."""
+    """Format an array of strings, or return a single string."""
     return np.array2string(part, formatter={"object": str}) if isinstance(part, np.ndarray) else part
 
 
@@ -91,12 +91,12 @@ def accumulated_cells(mean: Array, covariance: Array, chi2: float, dof: int) -> 
 
 
 def effort_cells(n_calls: int, ess: float, seconds: float) -> tuple[str, str, str]:
-    """Format calls, effective sample size and seconds."""
+    """Format the number of calls, the effective sample size and the seconds."""
     return f"{n_calls:,}", "-" if math.isnan(ess) else f"{ess:.1%}", f"{seconds:.2f}"
 
 
 def aligned(row: Sequence[str], widths: list[int]) -> str:
-    """Format a line of a table: words and estimates flush left, numbers flush right."""
+    """Format a row of a table, with words and estimates aligned left and numbers aligned right."""
     cells = [
         cell.ljust(width) if title in ("stage", "integral", "accumulated") else cell.rjust(width)
         for cell, width, title in zip(row, widths, TITLES, strict=True)
@@ -107,7 +107,7 @@ def aligned(row: Sequence[str], widths: list[int]) -> str:
 def frame_row(
     number: int, iteration: Iteration, accumulated: tuple[Array, Array, float, int] | None
 ) -> dict[str, Any]:
-    """Make the row of a table of pandas."""
+    """Make a row of a pandas table."""
     nothing = np.full(1, math.nan), np.full((1, 1), math.nan), math.nan, 0
     mean, covariance, chi2, dof = accumulated or nothing
     return {

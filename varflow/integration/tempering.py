@@ -1,19 +1,22 @@
-"""Tempering: weights that a few points dominate are raised to a power at which many points have a say."""
+"""Tempering of importance weights: a power at which their effective sample size is large enough."""
 
 import numpy as np
 
 __all__ = ["tempered_power"]
 
-ESS = 0.2  # of the points where f is not zero, that tempered weights have at least
+ESS = 0.2  # effective sample size of tempered weights, at least, as a fraction of the points with f != 0
 
 
 def tempered_power(log_weights: np.ndarray) -> float:
     """Find the largest power of weights, at most 1, at which their effective sample size is large enough.
 
-    Weights f/q to the power b are those of the density q^(1 - b) f^b, which lies between q and f. A flow that
-    learns it comes closer to f, and the power rises by itself: the adaptive steps of sequential Monte Carlo
-    (Jasra et al., Scand. J. Stat. 38 (2011) 1, section 3.2), without which a flow that is far off would learn
-    the one point that has all the weight.
+    Weights f/q, raised to the power b, are the weights of the density q^(1 - b) f^b, which lies between q and
+    f. A flow that learns this density comes closer to f, and the power rises by itself, as in the adaptive
+    steps of sequential Monte Carlo (Jasra et al., Scand. J. Stat. 38 (2011) 1, section 3.2). Without
+    tempering, a flow that is far off would learn the one point that has all of the weight.
+
+    Large enough means that (sum w)^2 / sum w^2, for the tempered weights w = (f/q)^b, is at least ``ESS``
+    times the number of points where f is not zero.
 
     Parameters
     ----------
@@ -23,7 +26,7 @@ def tempered_power(log_weights: np.ndarray) -> float:
     Returns
     -------
     float
-        The power, above 0; 1 where f is zero everywhere.
+        The power, above 0; 1 if f is zero at all points.
     """
     log_weights = log_weights[log_weights > -np.inf]
     if len(log_weights) == 0:
@@ -37,6 +40,6 @@ def tempered_power(log_weights: np.ndarray) -> float:
 
     if excess(1.0) >= 0:
         return 1.0
-    from scipy.optimize import brentq  # as late as other parts of SciPy
+    from scipy.optimize import brentq  # slow to import, as other parts of SciPy are
 
     return float(brentq(excess, 0.0, 1.0, xtol=1e-12, rtol=1e-4))

@@ -1,7 +1,8 @@
-"""Worker processes that call an integrand: how they are started and ended, and what runs in them.
+"""Worker processes that evaluate an integrand: starting and ending them, and what runs in them.
 
-They are forked where the system can do that well: a process that starts anew could not find a function from a
-notebook, from a file that the command line has loaded, or from a script that does not guard its main part.
+They are forked where the platform supports that well (not on macOS). A process that is started anew could not
+find a function defined in a notebook, in a file loaded by the command line, or in a script that does not
+guard its main part.
 """
 
 import pickle
@@ -25,7 +26,7 @@ __all__ = ["evaluate_received", "kill_workers", "start_workers"]
 
 
 def start_workers(f: Callable[..., Any], vectorized: bool, n_workers: int) -> ProcessPoolExecutor:
-    """Start worker processes, with no idle thread of varflow's beside the one that forks them."""
+    """Start worker processes, after the idle threads of varflow have ended, and submit a first task."""
     can_fork = "fork" in get_all_start_methods() and sys.platform != "darwin"
     chosen = get_start_method(allow_none=True)  # by the host
     is_default = chosen in (None, get_all_start_methods()[0])
@@ -33,14 +34,14 @@ def start_workers(f: Callable[..., Any], vectorized: bool, n_workers: int) -> Pr
     pool = ProcessPoolExecutor(n_workers, context, receive, (pickled(f), vectorized))
     end_idle_threads()
     with warnings.catch_warnings():
-        # Python 3.12 warns of any threads; those left are of libraries that mind forks, or of the host.
+        # Python 3.12 warns of any thread; those left belong to libraries that can handle forks, or the host.
         warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        pool.submit(_do_nothing)  # which starts the processes
+        pool.submit(_do_nothing)  # starts the processes
     return pool
 
 
 def kill_workers(pool: ProcessPoolExecutor) -> None:
-    """End worker processes that may ignore every wish to end."""
+    """Kill worker processes, which might not respond to anything milder."""
     for process in list((pool._processes or {}).values()):
         process.kill()
     pool.shutdown(cancel_futures=True)
@@ -51,12 +52,10 @@ def _do_nothing() -> None:
 
 
 def pickled(f: Callable[..., Any]) -> bytes:
-    """Pickle f, once for all worker processes."""
+    """Pickle f, once for all worker processes; raise TypeError if that fails."""
     try:
         return pickle.dumps(f)
-    except (
-        Exception
-    ) as error:  # pickle raises PicklingError, AttributeError or TypeError, and f what it likes
+    except Exception as error:  # PicklingError, AttributeError or TypeError by pickle, anything by f
         raise TypeError(_not_picklable(error)) from error
 
 
@@ -67,16 +66,16 @@ def _not_picklable(error: Exception) -> str:
     )
 
 
-# What follows runs in the worker processes. Each unpickles f once, at its first block and not when it starts:
-# an exception there would end the process, and nobody would learn of it.
+# The code below runs in the worker processes. Each unpickles f once, at its first block and not when it
+# starts: an exception at the start would end the process without being reported.
 
 _sent: tuple[bytes, bool] = (b"", True)
 
 
 def receive(pickled: bytes, vectorized: bool) -> None:
-    """Take up f in a worker process; it is unpickled later."""
+    """Receive the pickled f in a worker process; it is unpickled later."""
     global _sent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which ends its workers
     ignore_in_worker()
     _sent = pickled, vectorized
 
@@ -91,7 +90,7 @@ def _received(pickled: bytes) -> Callable[..., Any]:
 
 
 def evaluate_received(points: FloatArray) -> Values:
-    """Call f for a block of points in a worker process."""
+    """Evaluate f at a block of points in a worker process."""
     pickled, vectorized = _sent
     f = _received(pickled)
     try:

@@ -1,4 +1,4 @@
-"""Adam: settings, and the state that steps leave behind."""
+"""The optimiser Adam, its state, and schedules of the learning rate."""
 
 import math
 import weakref
@@ -18,17 +18,17 @@ __all__ = ["SCHEDULES", "Adam", "AdamState"]
 
 
 def constant(progress: float) -> float:
-    """Keep the learning rate constant."""
+    """Return 1: the learning rate does not change."""
     return 1.0
 
 
 def cosine(progress: float) -> float:
-    """Decay along half a cosine from 1 to 0 (Loshchilov and Hutter, arXiv 1608.03983, equation 5)."""
+    """Fall from 1 to 0 by half a cosine (Loshchilov and Hutter, arXiv 1608.03983, eq. 5, no restarts)."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def one_cycle(progress: float) -> float:
-    """Rise from 1/25 to 1 over the first 30 %, then fall to 0, each by half a cosine (arXiv 1708.07120)."""
+    """Rise from 1/25 to 1 in the first 30 %, then fall to 0, each by half a cosine (arXiv 1708.07120)."""
     if progress < 0.3:
         return 1 / 25 + (1 - 1 / 25) * cosine(1 - progress / 0.3)
     return cosine((progress - 0.3) / 0.7)
@@ -42,7 +42,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 class AdamState(NamedTuple):
-    """What `Adam` remembers; see there."""
+    """State of `Adam`; see its attributes."""
 
     m: np.ndarray | None
     v: np.ndarray | None
@@ -50,56 +50,60 @@ class AdamState(NamedTuple):
     t: int
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Return the state as arrays for a file."""
+        """Return all parts of the state that are not None as arrays to be saved; see `of`."""
         known = {name: np.asarray(value) for name, value in self._asdict().items() if value is not None}
         return {f"{prefix}_{name}": value for name, value in known.items()}
 
     @classmethod
     def of(cls, prefix: str, arrays: Mapping[str, np.ndarray]) -> "AdamState":
-        """Restore the state that `arrays` returned."""
+        """Rebuild the state from what `arrays` returned."""
         m, v, averaged = (arrays.get(f"{prefix}_{name}") for name in ("m", "v", "averaged"))
         return cls(m, v, averaged, int(arrays[f"{prefix}_t"]))
 
 
 @dataclass(eq=False)
 class Adam:
-    """Adam (Kingma and Ba, arXiv 1412.6980) with its state, which goes on from one training to the next.
+    """Adam (Kingma and Ba, arXiv 1412.6980), with a state that is kept from one training to the next.
 
-    The state belongs to the flow that it was made for: with another flow, a step is refused until `reset` is
-    called. What `restore` takes up, and a copy, belong to the flow that takes the next step.
+    The state belongs to the flow whose steps it comes from; with another flow, steps are refused until
+    `reset` is called. A state set by `restore`, or that of a copy, belongs to the flow that takes the next
+    step.
 
     Parameters
     ----------
     lr : float
         Learning rate, > 0.
     betas : tuple of float
-        Decay of the first and of the second moment a step, in [0, 1).
+        Decay rates per step of the first and of the second moment, in [0, 1).
     eps : float
         Added to the root of the second moment, > 0. Gradients are those of a loss of order one, whatever
         the units of f.
     weight_decay : float
-        Share of the learning rate by which parameters shrink a step, >= 0 (arXiv 1711.05101).
+        Decoupled weight decay, >= 0: each step also shrinks the parameters by this times the present learning
+        rate, as a fraction (Loshchilov and Hutter, arXiv 1711.05101).
     clip_norm : float, optional
-        Gradients longer than this are shortened to it.
+        Largest norm of the gradient, > 0; longer gradients are scaled down to it.
     schedule : {"constant", "cosine", "one_cycle"}
-        How the learning rate changes in the course of a training.
+        Schedule of the learning rate in the course of a training.
     average : float
-        Decay a step of the moving average of the parameters, in [0, 1); 0 for no average. Where there is one,
-        it is what a training leaves in the flow.
+        Decay rate per step of a moving average of the parameters, in [0, 1); 0 for no average. With an
+        average, a training leaves that in the flow.
 
     Attributes
     ----------
     m, v : ndarray, (n_params,), or None
         First and second moment of the gradient; None before the first step.
     averaged : ndarray, (n_params,), or None
-        Moving average of the parameters.
+        Moving average of the parameters; None without an average, or before the first step.
     t : int
         Number of steps.
 
     Raises
     ------
+    TypeError
+        If a setting is not a number, or `betas` are not numbers.
     ValueError
-        If a setting is out of range, or the schedule's name unknown.
+        If a setting is out of range, or the name of the schedule is unknown.
     """
 
     lr: float = 1e-3
@@ -133,16 +137,16 @@ class Adam:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     def reset(self) -> None:
-        """Discard the state."""
+        """Discard the state, as if no step had been taken."""
         self.m = self.v = self.averaged = self._owner = None
         self.t = 0
 
     def state(self) -> AdamState:
-        """Copy the state, for `restore`."""
+        """Return a copy of the state, for `restore`."""
         return AdamState(_copy(self.m), _copy(self.v), _copy(self.averaged), self.t)
 
     def restore(self, state: AdamState) -> None:
-        """Take up a state; it belongs to the flow that takes the next step."""
+        """Set the state, which then belongs to the flow that takes the next step."""
         self.m, self.v, self.averaged, self.t = _copy(state.m), _copy(state.v), _copy(state.averaged), state.t
         self._owner = None
 
@@ -163,22 +167,23 @@ class Adam:
         Parameters
         ----------
         params : ndarray, (n_params,)
-            Parameters, changed in place.
+            Parameters, updated in place.
         dparams : ndarray, (n_lanes, n_params)
-            Gradient in shares, whose sum it is; the first is overwritten with it.
+            Parts of the gradient, which is their sum. The first part is overwritten by the sum.
         progress : float
-            How much of the training is over, from 0 to 1: what the schedule goes by.
+            Completed fraction of the training, from 0 to 1, for the schedule.
         scale : float
-            Factor of the learning rate besides.
+            Additional factor of the learning rate.
         threads : int
-            Threads to be used.
+            Number of threads.
         unit : float
-            What the gradient is divided by first, above 0.
+            Divisor of the gradient, above 0, applied first.
 
         Raises
         ------
         InvalidLossError
-            If the gradient is not finite, or its squares are not. Nothing has changed then.
+            If the gradient or its squares are not finite, or it cannot be divided by `unit`. Parameters and
+            state are unchanged then.
         ValueError
             If the state belongs to another flow.
         """
@@ -205,14 +210,14 @@ class Adam:
 
         try:
             run(work, min(threads, -(-len(params) // SLICE)))
-        finally:  # a step that Ctrl-C ends has been taken, or has not been begun
+        finally:  # a step interrupted by Ctrl-C has been taken completely, or not been begun
             if next_slice[0] > 0:
                 self.t = t
         if self.average > 0:
             self._add_to_average(params)
 
     def claim(self, params: np.ndarray) -> None:
-        """Make the state that of these parameters; raise ValueError where it belongs to another flow."""
+        """Let the state belong to these parameters; raise ValueError if it belongs to another flow."""
         if self.m is not None and self.m.shape != params.shape:
             raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
         if self.m is not None and self._owner is not None and self._owner() is not params:
@@ -223,24 +228,22 @@ class Adam:
         self._owner = weakref.ref(params)
 
     def factors(self, t: int, progress: float, scale: float) -> tuple[float, ...]:
-        """Compute step size, both betas, epsilon and weight decay of step t, counted from 1."""
-        # Both corrections of the algorithm in one factor of the step (end of section 2 of the paper); eps
-        # moves with the second, so that it means what it does in the algorithm.
+        """Compute step size, both betas, epsilon and decay of step t, counted from 1."""
+        # Both bias corrections are combined in the step size (end of section 2 of the paper); eps is scaled
+        # along with the second moment, so that it has the meaning that it has in algorithm 1.
         root = math.sqrt(1 - self.betas[1] ** t)
         lr = self.lr * scale * SCHEDULES[self.schedule](progress)
         step_size = lr * root / (1 - self.betas[0] ** t)
         return step_size, *self.betas, self.eps * root, lr * self.weight_decay
 
     def renewal(self, t: int) -> float:
-        """Compute the weight that the parameters after step t have in the moving average."""
-        return 1 - min(self.average, t / (10 + t))  # the first steps are soon forgotten
+        """Compute the share in the moving average of the parameters after step t, counted from 1."""
+        return 1 - min(self.average, t / (10 + t))  # larger at first, so that the first steps soon fade
 
     def _add_to_average(self, params: np.ndarray) -> None:
         if self.averaged is None:
             self.averaged = params.copy()
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # whoever uses the average looks whether it is finite
+        with np.errstate(over="ignore", invalid="ignore"):  # users of the average check that it is finite
             self.averaged += self.renewal(self.t) * (params - self.averaged)
 
 
@@ -249,7 +252,7 @@ def _copy(array: np.ndarray | None) -> np.ndarray | None:
 
 
 def _fold(dparams: np.ndarray, threads: int) -> float:
-    """Add up the shares of the gradient. Returns the sum of squares, in an order that is always the same."""
+    """Add up the parts of the gradient, and return its sum of squares, computed in a fixed order."""
     squares = {}
 
     def fold(begin: int, end: int) -> None:
@@ -260,7 +263,7 @@ def _fold(dparams: np.ndarray, threads: int) -> float:
 
 
 def _by_slices(task: Callable[[int, int], None], n: int, threads: int) -> None:
-    """Call task(begin, end) for slices of n parameters, in threads where there are many."""
+    """Call task(begin, end) for slices of n parameters, in several threads if there are several slices."""
     slices = range(0, n, SLICE)
     threads = min(threads, len(slices))
 

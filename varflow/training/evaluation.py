@@ -1,4 +1,4 @@
-"""How good a flow is for importance sampling, measured on weighted points it has not seen."""
+"""Quality of a flow for importance sampling, measured on weighted points that it was not trained on."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from varflow.training.objective import check_same_box
 
 __all__ = ["Evaluation", "evaluate"]
 
-TAIL = 0.001  # share of the points whose weights may exceed the one that unweighting refers to
+TAIL = 0.001  # share of the points whose weights exceed the reference weight of unweighting
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of importance sampling before (points from p) and after (points from the flow's q).
+    """Figures of merit of importance sampling before (points from p) and after (points from the flow's q).
 
-    Each is estimated from the same points x ~ p. Errors are one standard deviation, to first order in the
-    fluctuations of the means. For points n -> infinity, the relative error of the integral's estimate is
+    All are estimated from the same points x ~ p. Errors are standard deviations, to first order in the
+    fluctuations of the means. For n -> infinity points, the relative error of the estimated integral is
     sqrt(relative variance / n).
 
     Attributes
@@ -31,11 +31,11 @@ class Evaluation:
     variance_after, variance_after_error : float
         Relative variance of f/q for x ~ q, and its error.
     ratio, ratio_error : float
-        Variance before over variance after, and its error: how many times fewer points are needed.
+        Variance before divided by variance after, and its error: the factor by which fewer points are needed.
     ess_before, ess_after : float
         Effective sample size as a fraction of the points, 1 / (1 + relative variance).
     efficiency_before, efficiency_after : float
-        Unweighting efficiency: the mean of the weights over their 99.9 % quantile.
+        Unweighting efficiency: mean of the weights divided by their 99.9 % quantile.
     """
 
     n: int
@@ -51,7 +51,7 @@ class Evaluation:
     efficiency_after: float
 
     def __str__(self) -> str:
-        """Return the figures as a table."""
+        """Return a table of the figures."""
         rows = [
             (
                 "relative variance",
@@ -68,25 +68,26 @@ class Evaluation:
 
 
 def evaluate(flow: Flow, data: Dataset) -> Evaluation:
-    """Measure how good a flow is for importance sampling of f.
+    """Measure the quality of a flow for importance sampling of f.
 
     Parameters
     ----------
     flow : Flow
         The flow.
     data : Dataset
-        Weighted points that it was not trained on, at least two, with its bounds. Where f has both signs,
-        |f| is what is measured.
+        At least two weighted points that the flow was not trained on, with its bounds. Where f has both
+        signs, the figures are those of |f|.
 
     Returns
     -------
     Evaluation
-        The figures.
+        The figures of merit.
 
     Raises
     ------
     ValueError
-        If there are fewer than two points, f is zero everywhere, or d or the bounds are not the flow's.
+        If there are fewer than two points, f is zero at all points, or the points do not have the dimension d
+        and the bounds of the flow.
     """
     check_same_box(flow, data)
     if data.n < 2:
@@ -95,7 +96,7 @@ def evaluate(flow: Flow, data: Dataset) -> Evaluation:
         raise ValueError("f is zero at all points of the evaluation")
     log_f_over_p = data.log_weight(1)
     log_q_over_p = flow.log_prob(data.x) - data.logpx
-    with np.errstate(all="ignore"):  # weights that overflow make the variance infinite, which is the answer
+    with np.errstate(all="ignore"):  # if weights overflow, an infinite variance is the right answer
         weights = np.exp(log_f_over_p)  # their mean is 1
         before = _relative_variance(weights**2, weights)
         after = _relative_variance(np.exp(2 * log_f_over_p - log_q_over_p), weights)
@@ -118,7 +119,7 @@ def evaluate(flow: Flow, data: Dataset) -> Evaluation:
 
 
 def _relative_variance(squares: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """Estimate E[squares] / E[weights]^2 - 1, and how each point moves the estimate, (n,)."""
+    """Estimate E[squares] / E[weights]^2 - 1, and the influence of each point on the estimate, (n,)."""
     second, first = squares.mean(), weights.mean()
     influence = (squares - second) / first**2 - 2 * second / first**3 * (weights - first)
     return float(second / first**2 - 1), influence
@@ -133,17 +134,17 @@ def _ratio(before: tuple[float, np.ndarray], after: tuple[float, np.ndarray]) ->
 
 
 def _error(influence: np.ndarray) -> float:
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or nan then, which is the answer
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf or NaN are right answers
         return float(np.sqrt(np.mean(influence**2) / len(influence)))
 
 
 def _inverse(value: float) -> float:
-    """Compute 1 / value; nan for 0, the quantile of weights that are nearly all zero."""
+    """Return 1 / value, or NaN for 0: the quantile of weights that are nearly all zero."""
     return 1 / value if value != 0 else math.nan
 
 
 def _tail_quantile(values: np.ndarray, counts: np.ndarray) -> float:
-    """Find the value that a share TAIL of the total count exceeds."""
+    """Find the value above which a share TAIL of the total count lies."""
     order = np.argsort(values)
     total = np.cumsum(counts[order])
     k = np.searchsorted(total, (1 - TAIL) * total[-1])

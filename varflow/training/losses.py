@@ -1,4 +1,4 @@
-"""Losses: what training makes small, each a value and its derivative in log q."""
+"""Losses that training minimises, each given by its value and its derivative with respect to log q."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,10 +12,11 @@ __all__ = ["LOSSES", "Loss", "as_loss", "weighted_dkl_loss", "weighted_variance_
 
 
 def weighted_variance_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.ArrayLike) -> float:
-    r"""Estimate :math:`\int f^2 / q`, up to a constant the variance of f/q for points x ~ q.
+    r"""Estimate :math:`\int f^2 / q`, which is the variance of f/q over points x ~ q up to a constant.
 
     The estimate is the mean of f^2 / (p q) over points x ~ p. The loss is that of Müller et al.
-    (arXiv 1808.03856, section 5); with points from p it is that of ZüNIS (arXiv 2401.09069).
+    (arXiv 1808.03856, section 5); with points from another density p, it is that of ZüNIS
+    (arXiv 2401.09069).
 
     Parameters
     ----------
@@ -35,14 +36,15 @@ def weighted_variance_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.Arra
 
 
 def weighted_variance_derivative(fx: np.ndarray, px: np.ndarray, logqx: np.ndarray) -> np.ndarray:
-    """Compute the derivative of `weighted_variance_loss` in each log q, (n,)."""
+    """Compute the derivative of `weighted_variance_loss` with respect to each log q, (n,)."""
     return -(fx**2) / (px * np.exp(logqx)) / len(fx)
 
 
 def weighted_dkl_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.ArrayLike) -> float:
-    r"""Estimate :math:`-\int |f| \log q`, up to constants the Kullback-Leibler divergence of q from f.
+    r"""Estimate :math:`-\int |f| \log q`, the Kullback-Leibler divergence of q from |f| up to constants.
 
-    The estimate is the mean of -|f| log(q) / p over points x ~ p (arXiv 1808.03856, section 5).
+    The estimate is the mean of -|f| log(q) / p over points x ~ p (Müller et al., arXiv 1808.03856,
+    section 5).
 
     Parameters
     ----------
@@ -62,24 +64,24 @@ def weighted_dkl_loss(fx: npt.ArrayLike, px: npt.ArrayLike, logqx: npt.ArrayLike
 
 
 def weighted_dkl_derivative(fx: np.ndarray, px: np.ndarray, logqx: np.ndarray) -> np.ndarray:
-    """Compute the derivative of `weighted_dkl_loss` in each log q, (n,)."""
+    """Compute the derivative of `weighted_dkl_loss` with respect to each log q, (n,)."""
     return -np.abs(fx) / px / len(fx)
 
 
 class Loss(NamedTuple):
-    """A loss as a pair of NumPy functions of f (n,), p (n,) and log q (n,).
+    """Loss as a pair of NumPy functions of f (n,), p (n,) and log q (n,).
 
-    In training they are given f as it is scaled there: positive, and with the mean of f/p equal to one.
+    In training, they get |f|, scaled such that the mean of |f|/p over all points is one.
 
     Parameters
     ----------
     value : callable
         (fx, px, logqx) -> float.
     derivative : callable
-        (fx, px, logqx) -> (n,), the derivative of the value in each log q.
+        (fx, px, logqx) -> (n,), the derivative of the value with respect to each log q.
     power : int or None
-        For the two losses that the kernels know: the power of f in them. They are formed from logarithms
-        there, which neither over- nor underflow.
+        Power of f in the two losses that are built into the kernels, None for all others. The kernels compute
+        these losses from logarithms, which neither overflow nor underflow.
     """
 
     value: Callable[..., float]
@@ -94,7 +96,7 @@ LOSSES = {
 
 
 def as_loss(loss: object) -> Loss:
-    """Convert a name or a pair of functions to a loss.
+    """Convert the argument of a trainer to a `Loss`.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def as_loss(loss: object) -> Loss:
     Raises
     ------
     TypeError
-        If it is none of these.
+        If `loss` is none of these.
     ValueError
         If the name is unknown.
     """

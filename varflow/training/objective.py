@@ -1,19 +1,29 @@
-"""The loss of a flow on weighted points: its value, and its gradient in the parameters.
+"""Loss of a flow on weighted points: its value, and its gradient with respect to the parameters.
 
-For points x ~ p, with f in units of its integral, the losses are V = E[f^2 / (q p)] and D = -E[f log q /
-p].
+**Control variate of the gradient.** Let x be points drawn from a density p, q the density of the flow with
+the parameters θ, and f̂ the magnitude of the integrand in units of its integral. On a minibatch, the losses
+and their gradients with respect to θ are
 
-**The control variate of the gradient.** E[q / p] is the integral of q, which is 1 for all parameters, so
-its gradient E[(q / p) d log q] is zero, and adding it changes no expectation (the score function as a
-control variate: Ranganath et al., arXiv 1401.0118, section 3.2; here for points from p). It requires that p
-is normalised and positive on the whole box. The gradients then are
+    L_var = mean(f̂^2 / (p q)),       ∇L_var = mean(-f̂^2 / (p q) ∇log q),
+    L_dkl = mean(-(f̂ / p) log q),    ∇L_dkl = mean(-(f̂ / p) ∇log q).
 
-    dV + dE[q / p] = E[(q - f^2 / q) / p  d log q],        dD + dE[q / p] = E[(q - f) / p  d log q].
+As the integral of q is 1 for all θ, so is the expectation of q/p over points from p, provided that p > 0
+wherever q > 0. Its gradient is therefore zero at any θ that does not depend on the points:
 
-Where q = f, both vanish point by point, and nothing is left of the noise that keeps minibatches from the
-minimum. In other words, what is minimised is the mean of (f - q)^2 / (q p), up to a constant, and of (q - f
-log q) / p: both have their minimum at q = f at each point, so that a finite set of points cannot be fitted
-by piling up density on each.
+    E[(q / p) ∇log q] = E[∇q / p] = ∇E[q / p] = ∇1 = 0.
+
+So the mean of (q / p) ∇log q over the minibatch can be added to either gradient without changing its
+expectation: the score function as a control variate (Ranganath et al., arXiv 1401.0118, section 3.2, for
+points from q; here for points from p). The gradients become
+
+    mean((q^2 - f̂^2) / (p q) ∇log q)    and    mean((q - f̂) / p ∇log q).
+
+Where q = f̂, they vanish at each point. Without the control variate only their expectations would, and the
+noise that is left would keep minibatches away from the minimum. In other words, each point has a loss of its
+own that is least at q = f̂: (f̂^2 / q + q) / p = (f̂ - q)^2 / (p q) + 2 f̂ / p, and (q - f̂ log q) / p.
+
+The control variate is part of the gradient alone: values of losses are those of L_var and L_dkl. An
+`Objective` has it if it is made by `Objective.with_control_variate`.
 """
 
 from typing import Protocol
@@ -31,13 +41,14 @@ from varflow.training.losses import Loss
 __all__ = ["GradientBuffers", "LatentPrior", "Objective", "check_same_box"]
 
 MIN_LANES = 8
-MIN_TILES_A_LANE = 4  # beyond the fewest lanes: clearing and adding up a gradient costs as much as some rows
-MAX_LANE_NUMBERS = 1 << 25  # of all lanes' gradients together, beyond the fewest lanes: 128 MiB in float32
-VALUE_ROWS = 65_536  # rows whose log q is computed together
+# Limits of the number of lanes beyond MIN_LANES:
+MIN_TILES_A_LANE = 4  # clearing and adding up a lane's gradient costs as much as some rows
+MAX_LANE_NUMBERS = 1 << 25  # in the gradients of all lanes together: 128 MiB in float32
+VALUE_ROWS = 65_536  # rows whose log q is computed at once
 
 
 def check_same_box(flow: Flow, data: Dataset) -> None:
-    """Raise ValueError if d or the bounds of the points are not those of the flow."""
+    """Raise ValueError unless the points have the dimension d and the bounds of the flow."""
     if data.d != flow.d:
         raise ValueError(f"the flow has d = {flow.d}, the data have d = {data.d}")
     if not np.array_equal(data.bounds, flow.bounds):
@@ -45,41 +56,41 @@ def check_same_box(flow: Flow, data: Dataset) -> None:
 
 
 class LatentPrior(Protocol):
-    """Density in latent space that takes the place of the uniform one; its support is the unit cube."""
+    """Density in latent space that replaces the uniform one; its support is the unit cube."""
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
         """Compute the log of the density, (n,), at points z (n, d)."""
 
     def grad_log_prob(self, z: np.ndarray) -> np.ndarray:
-        """Compute the derivative of `log_prob` in z, (n, d)."""
+        """Compute the gradient of `log_prob` with respect to z, (n, d)."""
 
     def sample(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """Draw points, (n, d)."""
 
 
 def count_lanes(n_batch: int, n_params: int) -> int:
-    """Count the lanes that a minibatch of so many rows is cut into, for a flow of so many parameters."""
+    """Compute the number of lanes for a minibatch of `n_batch` rows and a flow of `n_params` parameters."""
     n_tiles = -(-n_batch // cpu.TILE_ROWS)
     max_lanes = min(n_tiles // MIN_TILES_A_LANE, MAX_LANE_NUMBERS // n_params)
     n_lanes = MIN_LANES
     while 2 * n_lanes <= max_lanes:
-        n_lanes *= 2  # a power of two: as many for each thread, if they are equally fast
+        n_lanes *= 2  # a power of two, so that equally fast threads get equally many
     return min(n_tiles, n_lanes)
 
 
 class GradientBuffers:
-    """What computing gradients needs, allocated once.
+    """Buffers for computing gradients, allocated once.
 
-    A minibatch is cut into lanes, whose number depends on its size and that of the flow alone. Each lane adds
-    up a gradient of its own, whichever thread has it, and the lanes are added in their order: the same bits
-    for any number of threads.
+    A minibatch is divided into lanes, whose number depends only on the size of the minibatch and of the flow.
+    Each lane accumulates its own gradient, no matter which thread works on it, and the lanes are added in a
+    fixed order. Hence the result has the same bits for any number of threads.
 
     Parameters
     ----------
     flow : Flow
         The flow.
     n_batch : int
-        Rows of the largest minibatch.
+        Number of rows of the largest minibatch.
     """
 
     def __init__(self, flow: Flow, n_batch: int) -> None:
@@ -93,16 +104,16 @@ class GradientBuffers:
 
 
 class Objective:
-    """A loss of a flow on a dataset, with f scaled such that the mean of |f|/p over all its points is one.
+    """Loss of a flow on a dataset, with f scaled such that the mean of |f|/p over all its points is one.
 
-    So the loss has no units. The variance loss is then one plus the relative variance of f/q.
+    The loss is thus free of units, and the variance loss estimates one plus the relative variance of f/q.
 
     Parameters
     ----------
     flow : Flow
-        The flow; its parameters are used as they are at each call.
+        The flow; each call uses its current parameters.
     data : Dataset
-        The points, with the flow's bounds.
+        The points, with the bounds of the flow.
     loss : Loss
         The loss.
     prior : LatentPrior, optional
@@ -111,7 +122,7 @@ class Objective:
     Raises
     ------
     ValueError
-        If d or the bounds of the points are not those of the flow.
+        If the points do not have the dimension d and the bounds of the flow.
     """
 
     def __init__(self, flow: Flow, data: Dataset, loss: Loss, prior: LatentPrior | None = None) -> None:
@@ -136,23 +147,23 @@ class Objective:
     def with_control_variate(
         cls, flow: Flow, x: np.ndarray, weights: np.ndarray, log_p: np.ndarray, loss: Loss
     ) -> "Objective":
-        """Make a built-in loss with the control variate, from points that need no checks.
+        """Make a variance or DKL loss whose gradient has a control variate; see the module's docstring.
 
-        Its gradient has a control variate; see the module.
+        The arguments are not checked.
 
         Parameters
         ----------
         flow : Flow
             The flow.
         x : ndarray, (n, d)
-            Points in its box, C-contiguous.
+            Points in the box of the flow, C-contiguous.
         weights : ndarray, (n,)
-            log(f̂^2 / p) for the variance loss, f̂ / p for the DKL loss; f̂ is in units of the integral, p the
-            density in the unit cube.
+            log(f̂^2 / p) for the variance loss, f̂ / p for the DKL loss, with f̂ in units of the integral and p
+            the density in the unit cube.
         log_p : ndarray, (n,)
             Log of that density.
         loss : Loss
-            Which of the two.
+            The variance or the DKL loss of `LOSSES`.
 
         Returns
         -------
@@ -171,7 +182,7 @@ class Objective:
         Parameters
         ----------
         rows : ndarray of int64, (m,)
-            Which of them.
+            Indices of the rows.
 
         Returns
         -------
@@ -193,7 +204,7 @@ class Objective:
         Parameters
         ----------
         rows : ndarray of int64, (n_batch,)
-            Which rows make the minibatch.
+            Indices of the rows of the minibatch.
         buffers : GradientBuffers
             Buffers for a minibatch of this size or a larger one.
 
@@ -202,7 +213,7 @@ class Objective:
         loss : float
             The loss.
         dparams : ndarray, (n_lanes, n_params)
-            The gradient in shares, whose sum it is: a view of the buffers.
+            Parts of the gradient, which is their sum; a view of the buffers.
         """
         if not self.is_known_to_kernels:
             return self._gradient_by_derivative(rows, buffers)
@@ -215,26 +226,27 @@ class Objective:
         return loss, dparams
 
     def derivative(self, rows: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Compute a custom loss on a minibatch, and its derivatives in log q and z.
+        """Compute a loss that the kernels do not know on a minibatch, with its derivatives in log q and z.
 
         Parameters
         ----------
         rows : ndarray of int64, (n_batch,)
-            Which rows make the minibatch.
+            Indices of the rows of the minibatch.
 
         Returns
         -------
         loss : float
             The loss.
         weights : ndarray, (n_batch,)
-            Factors of -log q in a linear loss with the same derivatives.
+            Weights of -log q in a linear loss, the mean of -weight log q, with the same derivatives.
         dz : ndarray, (n_batch, d) or (0, d)
-            Derivative in z besides, where there is a latent prior.
+            Derivative with respect to the latent points z through the log density of the latent prior; empty
+            if there is none.
 
         Raises
         ------
         ValueError
-            If the loss gives derivatives of another shape.
+            If the loss returns derivatives of another shape than (n_batch,).
         """
         z, logqx = self._log_q(rows)
         with np.errstate(over="ignore", under="ignore"):
@@ -248,7 +260,7 @@ class Objective:
         return loss, -dlogqx * len(rows), dz
 
     def _gradient_by_derivative(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
-        """Evaluate log q first, which the derivative needs, then run the gradient kernel."""
+        """Compute the gradient in two passes: one for log q and the derivative, then forward and backward."""
         loss, weights, dz = self.derivative(rows)
         x = read_only(self.x[rows])
         _, dparams = self._accumulate(x, np.arange(len(rows)), weights, self.log_p, dz, False, buffers)
@@ -264,7 +276,7 @@ class Objective:
         is_variance: bool,
         buffers: GradientBuffers,
     ) -> tuple[float, np.ndarray]:
-        """Run the gradient kernel in threads. Returns the sum of the loss over rows, and the lanes."""
+        """Run the gradient kernel in threads. Returns the loss summed over rows, and the lanes' gradients."""
         flow = self.flow
         n_lanes = count_lanes(len(rows), flow.n_params)
         n_threads = min(len(buffers.workspaces), n_lanes)
@@ -291,7 +303,7 @@ class Objective:
         return float(losses.sum()), dparams
 
     def _log_q(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute latent points (m, d) and log q (m,) of some of the rows."""
+        """Compute the latent points (m, d) and log q (m,) of some of the rows."""
         z, logqx = self.flow.to_latent(self.x[rows])
         if self.prior is not None:
             logqx = logqx + self.prior.log_prob(z)

@@ -1,4 +1,4 @@
-"""Record of a training."""
+"""Record of a training: its losses and epochs."""
 
 import math
 from collections.abc import Mapping
@@ -15,28 +15,32 @@ SMOOTHING = 0.3  # share of the newest loss in the running average
 
 @dataclass
 class TrainingRecord:
-    """Losses of a training, in the units of `Objective`: those of f scaled to mean(|f|/p) = 1.
+    """Record of a training, with losses in the units of `Objective`: for f scaled to mean(|f|/p) = 1.
+
+    Where a training goes through several batches of points in turn, `initial_loss`, `best_loss`, `best_epoch`
+    and `stopped_early` are those of the latest batch, and all else accumulates over the batches.
 
     Attributes
     ----------
     losses : list of float
-        Loss of each step's minibatch, before the step.
+        Loss on the minibatch of each step, before the step.
     epochs : list of int
-        Number of steps before each epoch, those that were begun again included.
+        Number of steps before each epoch, restarted epochs included.
     epoch_losses : list of float
-        Loss after each epoch: on the held-out rows, or where there are none, on some rows of the training.
+        Loss after each epoch, on the held-out rows or, if there are none, on some of the training rows.
     initial_loss : float or None
         Loss on the same rows before the training.
     loss : float or None
-        Running average of the losses.
+        Exponential moving average of the losses.
     best_loss : float or None
-        Least of the initial loss and those after an epoch.
+        Smallest one of the initial loss and the losses after epochs.
     best_epoch : int or None
-        The epoch it was reached in, counted from 1; 0 if training made nothing better.
+        Epoch after which it was reached, counted from 1. If no epoch improved on the initial loss, the number
+        of epochs before this batch of points: 0 for the first batch.
     n_reloads : int
-        How often training went back to the last good state.
+        Number of times that training went back to the last good state.
     stopped_early : bool
-        Whether it ended for lack of improvement.
+        Whether training ended for lack of improvement.
     """
 
     losses: list[float] = field(default_factory=list, repr=False)
@@ -56,17 +60,17 @@ class TrainingRecord:
 
     @property
     def epoch(self) -> int:
-        """Number of epochs that were completed."""
+        """Number of completed epochs."""
         return len(self.epoch_losses)
 
     def begin(self, loss: float) -> None:
-        """Begin the record of a training with the loss before it."""
+        """Record the beginning of training on a batch of points, with the loss before it."""
         self.initial_loss, self.stopped_early = loss, False
         self.best_loss = loss if math.isfinite(loss) else math.inf
         self.best_epoch = self.epoch
 
     def new_epoch(self) -> None:
-        """Record that an epoch begins."""
+        """Record the beginning of an epoch."""
         self.epochs.append(self.step)
 
     def log_loss(self, loss: float) -> None:
@@ -75,7 +79,7 @@ class TrainingRecord:
         self.loss = loss if self.loss is None else (1 - SMOOTHING) * self.loss + SMOOTHING * loss
 
     def end_epoch(self, loss: float) -> bool:
-        """Record the loss after an epoch; return whether it is the best so far."""
+        """Record the loss after an epoch, and return whether it is the best so far."""
         self.epoch_losses.append(loss)
         if self.best_loss is not None and loss >= self.best_loss:
             return False
@@ -83,14 +87,14 @@ class TrainingRecord:
         return True
 
     def scalars(self) -> dict[str, Any]:
-        """Return everything but the lists, for the header of a file."""
+        """Return all fields except the lists, for the header of a file."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _LISTS}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the lists as arrays for a file."""
+        """Return the lists as arrays, for a file."""
         return {name: np.array(getattr(self, name), dtype) for name, dtype in _LISTS.items()}
 
     @classmethod
     def of(cls, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "TrainingRecord":
-        """Restore the record from what `scalars` and `arrays` returned."""
+        """Rebuild the record from what `scalars` and `arrays` returned."""
         return cls(**{name: arrays[name].tolist() for name in _LISTS}, **scalars)
