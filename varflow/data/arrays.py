@@ -15,6 +15,7 @@ __all__ = [
     "checked_bounds",
     "checked_points",
     "finite_points",
+    "log_mean_exp",
     "log_sum_exp",
     "points_within",
     "read_only",
@@ -171,8 +172,18 @@ def row_blocks(n: int) -> Iterator[slice]:
 
 def log_sum_exp(logs: FloatArray) -> float:
     """Compute log(sum(exp(logs))) without overflow; -inf if all logs are -inf."""
-    top = float(logs.max())
-    if top == -math.inf:
-        return top
-    with np.errstate(under="ignore"):
-        return top + math.log(np.exp(logs - top).sum())
+    top, scaled = _scaled_exp(logs)
+    return top + math.log(scaled.sum()) if top > -math.inf else top
+
+
+def log_mean_exp(logs: FloatArray) -> float:
+    """Compute log(mean(exp(logs))) without overflow; -inf if all logs are -inf, or there are none."""
+    top, scaled = _scaled_exp(logs)
+    return top + float(np.log(np.mean(scaled))) if top > -math.inf else top
+
+
+def _scaled_exp(logs: FloatArray) -> tuple[float, FloatArray]:
+    """Return the largest of some logs, and exp(logs) divided by its exponential."""
+    top = float(logs.max(initial=-math.inf))
+    with np.errstate(under="ignore", invalid="ignore"):
+        return top, np.exp(logs - top)

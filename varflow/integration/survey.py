@@ -53,6 +53,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
 from varflow.integration.estimates import magnitudes
 from varflow.integration.proposal import Draw, draw
@@ -147,12 +148,7 @@ class Memory:
 
         It is -inf where f is zero at all of them.
         """
-        log_weights = power * self.log_weights(slice(first, self.n))
-        top = float(log_weights.max(initial=-np.inf))
-        if top == -np.inf:
-            return top
-        with np.errstate(under="ignore"):
-            return top + float(np.log(np.mean(np.exp(log_weights - top))))
+        return log_mean_exp(power * self.log_weights(slice(first, self.n)))
 
     def objective(
         self, flow: Flow, rows: np.ndarray, loss: str, log_mean: float, power: float = 1.0
