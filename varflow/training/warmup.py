@@ -1,5 +1,6 @@
 """Compiling all kernels ahead of their use."""
 
+import logging
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -27,6 +28,7 @@ def warmup() -> str | None:
 
 
 def _compile_kernels(dtype: str) -> str | None:
+    logging.basicConfig(format="varflow: %(message)s")  # as the command prints what is logged
     compile.announcement.is_due = dtype == DTYPES[0]  # one of the processes says it for all
     flow = Flow(2, dtype=dtype, n_bins=2, d_hidden=2, n_hidden=1, seed=0, threads=1)
     benchmark(flow, batch=2, seconds=0)
