@@ -443,6 +443,7 @@ class TestIntegration:
         [
             ("trainer", {"trainer_options": {"n_epochs": 2}}),
             ("trainer", {"trainer_options": {"n_epochs": 1, "optim": vf.Adam(lr=0.5)}}),
+            ("trainer", {"trainer_options": {"n_epochs": 1, "minibatch_size": 500}}),
             ("sample", {"sample": points(n=299)}),
             ("n_iter_survey", {"n_iter_survey": 1}),
             ("n_iter_refine", {"n_iter_refine": 1}),

@@ -185,7 +185,7 @@ class Integrator:
             "flow": self.flow.fingerprint(),
             "initial parameters": digest(self.flow.params) if is_start_known else None,
             "sample": None if self._sample is None else self._sample.digest(),
-            "trainer": training.identity(),
+            "trainer": {**training.identity(), "minibatch_size": training.minibatch_size},
             "vectorized": vectorized,
             "on_invalid": on_invalid,
             **asdict(self.sizes),

@@ -172,10 +172,6 @@ class BasicStatefulTrainer(BasicTrainer):
         """Return all settings by name, as a new dict."""
         return self._settings.as_dict()
 
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that determine the bits of a training, to identify a checkpoint."""
-        return {**self._settings.identity(), "minibatch_size": self._settings.minibatch_size}
-
     def train_on_batch(
         self,
         x: npt.ArrayLike,
