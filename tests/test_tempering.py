@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from strategies import seeds
 
-from varflow.integration.tempering import ESS, tempered_power
+from varflow.training.tempering import ESS, tempered_power
 
 log_weights = arrays(float, st.integers(1, 200), elements=st.floats(-700, 700) | st.just(-math.inf))
 

@@ -17,6 +17,7 @@ from varflow.errors import (
 )
 from varflow.flow.architecture import Architecture
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import Mixture, load_flow
 from varflow.integration.device_integrand import device_integrand
 from varflow.integration.domain import Domain
 from varflow.integration.integrand import Integrand
@@ -26,6 +27,7 @@ from varflow.integration.result import Result
 from varflow.runtime.signals import request_stop, stop_by_signals
 from varflow.training.adam import Adam
 from varflow.training.evaluation import Evaluation, evaluate
+from varflow.training.learning_curve import LearningCurve, learning_curve
 from varflow.training.losses import Loss, weighted_dkl_loss, weighted_variance_loss
 from varflow.training.record import TrainingRecord
 from varflow.training.stateful_trainers import (
@@ -34,6 +36,7 @@ from varflow.training.stateful_trainers import (
     BasicStatefulVarTrainer,
     StatefulTrainer,
 )
+from varflow.training.train import Training, train
 from varflow.training.trainers import BasicDKLTrainer, BasicTrainer, BasicVarTrainer
 
 __all__ = [
@@ -56,19 +59,25 @@ __all__ = [
     "InvalidIntegrandError",
     "InvalidLossError",
     "Iteration",
+    "LearningCurve",
     "Loss",
+    "Mixture",
     "NoCheckpoint",
     "Preempted",
     "Result",
     "StatefulTrainer",
+    "Training",
     "TrainingInterruption",
     "TrainingRecord",
     "__version__",
     "device_integrand",
     "evaluate",
     "integrate",
+    "learning_curve",
+    "load_flow",
     "request_stop",
     "stop_by_signals",
+    "train",
     "weighted_dkl_loss",
     "weighted_variance_loss",
 ]

@@ -21,7 +21,7 @@ def add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument("--dim", "--d", type=int, default=8, metavar="N", help="dimensions")
     parser.add_argument("--batch", type=int, default=10_000, metavar="N", help="points a step")
-    add_architecture(parser)
+    add_architecture(parser, sizes=" (default: follows from the number of dimensions)")
     add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

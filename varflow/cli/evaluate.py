@@ -9,6 +9,7 @@ from varflow.cli.output import print_json
 from varflow.data.dataset import Dataset
 from varflow.data.points import read_points
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import Mixture, load_flow
 from varflow.training.evaluation import evaluate
 
 __all__ = ["add_evaluate"]
@@ -31,7 +32,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
-    flow = Flow.load(options.flow, threads=options.threads, backend=options.backend)
+    flow = load_flow(options.flow, threads=options.threads, backend=options.backend)
     evaluation = evaluate(flow, _read_for(flow, options.data))
     seconds = time.perf_counter() - begin
     if options.json:
@@ -41,7 +42,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"{'seconds':<24}{seconds:>40.1f}")
 
 
-def _read_for(flow: Flow, path: str) -> Dataset:
+def _read_for(flow: Flow | Mixture, path: str) -> Dataset:
     """Read points that lie in the box of a flow."""
     arrays = read_points(path)
     if arrays["x"].ndim == 2 and arrays["x"].shape[1] != flow.d:

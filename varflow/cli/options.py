@@ -83,7 +83,12 @@ def add_name(
     parser.add_argument(flag, type=name, default=default, metavar="{" + ",".join(names) + "}", help=text)
 
 
-def add_architecture(parser: argparse.ArgumentParser, cell: str = Architecture.cell, note: str = "") -> None:
+def add_architecture(
+    parser: argparse.ArgumentParser,
+    cell: str = Architecture.cell,
+    note: str = "",
+    sizes: str | None = None,
+) -> None:
     """Add the options that say what a flow is made of; one that is not given stays out of the namespace.
 
     Parameters
@@ -94,6 +99,8 @@ def add_architecture(parser: argparse.ArgumentParser, cell: str = Architecture.c
         Cell where none is named.
     note : str
         What is to be said of the default of --repetitions.
+    sizes : str, optional
+        What is to be said of the defaults of all four sizes instead of their values.
     """
     add_name(parser, "--cell", CELLS, cell, "kind of spline")
     add_name(parser, "--masking", MASKS, None, f"which coordinates each cell transforms{_default('masking')}")
@@ -104,7 +111,7 @@ def add_architecture(parser: argparse.ArgumentParser, cell: str = Architecture.c
         ("--repetitions", "times that the sequence of masks is repeated"),
     ):
         name = flag.removeprefix("--").replace("-", "_")
-        default = note if name == "repetitions" and note else _default(name)
+        default = sizes or (note if name == "repetitions" and note else _default(name))
         parser.add_argument(flag, type=int, default=argparse.SUPPRESS, metavar="N", help=f"{text}{default}")
     add_name(parser, "--dtype", DTYPES, None, f"precision of the networks{_default('dtype')}")
 

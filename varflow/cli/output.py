@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import Mixture
 from varflow.integration.result import Result
 
 __all__ = ["TRY_AGAIN", "USAGE_ERROR", "fail", "format_result", "print_json", "save"]
@@ -35,7 +36,7 @@ def format_result(result: Result) -> str:
     return str(result).partition("\nwarning: ")[0]
 
 
-def save(made: Flow | Result, path: str, options: argparse.Namespace) -> None:
+def save(made: Flow | Mixture | Result, path: str, options: argparse.Namespace) -> None:
     """Write a file, and remember its name for the messages at the end."""
     made.save(path)
     options.written.append(path)

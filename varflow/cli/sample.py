@@ -6,7 +6,7 @@ import numpy as np
 
 from varflow.cli.options import Parser, add_command, add_machine
 from varflow.data.samples import SampleWriter
-from varflow.flow.flow import Flow
+from varflow.flow.mixture import load_flow
 
 __all__ = ["add_sample"]
 
@@ -30,7 +30,7 @@ def add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    flow = Flow.load(options.flow, threads=options.threads, backend=options.backend)
+    flow = load_flow(options.flow, threads=options.threads, backend=options.backend)
     blocks = flow.sample_blocks(options.n, options.seed)
     with SampleWriter(options.output, options.n, flow.d) as writer:
         for x, logqx in blocks:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from typing import Any
 
 from varflow.cli.options import (
     Parser,
@@ -20,15 +21,19 @@ from varflow.cli.options import (
 )
 from varflow.cli.output import save
 from varflow.data.dataset import Dataset
-from varflow.flow.flow import Flow
+from varflow.flow.architecture import Architecture
+from varflow.flow.defaults import default_sizes
 from varflow.runtime.archive import check_writable
 from varflow.training.adam import SCHEDULES, Adam
-from varflow.training.evaluation import evaluate
+from varflow.training.learning_curve import PARTS, learning_curve
 from varflow.training.losses import LOSSES
+from varflow.training.recipe import n_epochs_for, optimiser_for
 from varflow.training.record import TrainingRecord
-from varflow.training.stateful_trainers import BasicStatefulTrainer
+from varflow.training.train import Training, train
 
 __all__ = ["add_train"]
+
+CHOSEN = " (default: follows from the numbers of points and dimensions)"
 
 
 def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -38,28 +43,55 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         "train",
         _train,
         "train a flow on weighted points, and measure it on points held out",
-        "varflow train events.csv -o flow.npz --epochs 50 --seed 1",
+        "varflow train events.csv -o flow.npz --seed 1",
     )
     parser.add_argument(
         "data", metavar="DATA", help="points: .csv/.txt/.dat with columns x... p f, .npz or .h5"
     )
     parser.add_argument("-o", "--output", required=True, metavar="FLOW", help="file for the trained flow")
     add_name(parser, "--loss", LOSSES, "variance", "what is made small")
-    add_architecture(parser)
+    add_architecture(parser, sizes=CHOSEN)
     add_machine(parser)
     parser.add_argument(
-        "--epochs", type=int, default=50, metavar="N", help="how often the points are gone through"
+        "--epochs", type=int, metavar="N", help=f"how often the points are gone through{CHOSEN}"
     )
-    parser.add_argument("--batch", type=int, default=1000, metavar="N", help="points a step")
-    parser.add_argument("--lr", type=float, default=3e-3, metavar="RATE", help="learning rate of Adam")
+    parser.add_argument("--batch", type=int, metavar="N", help=f"points a step{CHOSEN}")
+    parser.add_argument("--lr", type=float, metavar="RATE", help=f"learning rate of Adam{CHOSEN}")
     add_name(parser, "--schedule", SCHEDULES, "cosine", "course of the learning rate")
+    parser.add_argument(
+        "--patience", type=int, metavar="N", help=f"epochs without improvement that end a training{CHOSEN}"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument(
+        "--flows",
+        type=int,
+        default=1,
+        metavar="K",
+        help="number of flows, each with another K-th of the points held out; their mixture is written",
+    )
+    parser.add_argument(
+        "--defensive",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the uniform density that is mixed in, which bounds the weights",
+    )
     parser.add_argument(
         "--holdout",
         type=parse_fraction,
-        default=0.1,
         metavar="FRACTION",
-        help="share of the points kept for the table; as much of the others chooses the best epoch",
+        help="share of the points kept for the table (default: 0.1; with several flows none, as each is "
+        "measured on the points that it holds out)",
+    )
+    parser.add_argument(
+        "--learning-curve",
+        action="store_true",
+        help="train on an eighth, a quarter, a half and all of the points, and tell what more would bring",
+    )
+    parser.add_argument(
+        "--unnormalized-p",
+        action="store_true",
+        help="p lacks a constant factor: train without the control variate, which needs it",
     )
     parser.add_argument(
         "--bounds",
@@ -72,53 +104,65 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
-    optim = Adam(lr=options.lr, schedule=options.schedule)
     data = Dataset.read(options.data, bounds=options.bounds)
     check_different(options.output, options.checkpoint)
     check_writable(options.output)  # first: training for hours and then no place to write
-    train, test = data.split(options.holdout, options.seed)
-    flow = Flow(
-        data.d,
-        options.cell,
-        **flow_options(options),
-        seed=options.seed,
-        bounds=data.bounds,
-        threads=options.threads,
-        backend=options.backend,
-    )
-    trainer = BasicStatefulTrainer(
-        flow,
-        loss=options.loss,
-        n_epochs=options.epochs,
-        minibatch_size=options.batch,
-        optim=optim,
-        holdout=options.holdout,
-        seed=options.seed,
-        **checkpoint_settings(options),
-    )
-    size = f"{data.n:,} points, d = {data.d}; flow of {flow.n_params:,} parameters"
-    print(f"{options.data}: {size}", flush=True)
-    progress = _Bar(options.epochs) if sys.stderr.isatty() else _Lines(options.epochs)
-    with stopped_by_signals(options), progress:
-        trainer.train_on_dataset(train, callback=progress)
-    save(flow, options.output, options)  # first: no refusal of what follows is to cost a training of hours
-    try:
-        evaluation = evaluate(flow, test)
-    except ValueError as error:
-        raise ValueError(
-            f"{options.output} was written, but the flow could not be measured: {error} "
-            f"(--holdout {options.holdout} keeps {test.n:,} of {data.n:,} points for that)"
-        ) from error
-    print(evaluation)
+    settings = _settings(options, data)
+    print(f"{options.data}: {data.n:,} points, d = {data.d}", flush=True)
+    n_epochs = options.epochs or n_epochs_for(data.n)
+    progress = (_Bar if sys.stderr.isatty() else _Lines)(n_epochs * options.flows, n_epochs)
+    with stopped_by_signals(options):
+        if options.learning_curve:
+            training = _learning_curve(data, settings)
+        else:
+            with progress:
+                training = train(data, callback=progress, **settings)
+    save(training.flow, options.output, options)
+    print(training.evaluation)
     print(f"{'seconds':<24}{time.perf_counter() - begin:>40.1f}")
-    print(f"wrote {options.output}")
+    print(f"wrote {options.output}: {training.flow.n_params:,} parameters")
+
+
+def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
+    """Collect the arguments of `train`."""
+    sizes = flow_options(options)
+    architecture = Architecture(data.d, options.cell, **default_sizes(data.d, options.cell, data.n) | sizes)
+    chosen = optimiser_for(data.n, architecture).settings()
+    lr = chosen["lr"] if options.lr is None else options.lr
+    return {
+        "loss": options.loss,
+        "cell": options.cell,
+        "flow_options": sizes,
+        "n_flows": options.flows,
+        "defensive": options.defensive,
+        "test": options.holdout,
+        "threads": options.threads,
+        "backend": options.backend,
+        "n_epochs": options.epochs,
+        "minibatch_size": options.batch,
+        "optim": Adam(**{**chosen, "lr": lr, "schedule": options.schedule}),
+        "patience": options.patience,
+        "p_normalized": not options.unnormalized_p,
+        "seed": options.seed,
+        **checkpoint_settings(options),
+    }
+
+
+def _learning_curve(data: Dataset, settings: dict[str, Any]) -> Training:
+    """Print the curve, and give the training on all points."""
+    if settings["checkpoint"] is not None:
+        raise ValueError("--learning-curve has no checkpoint: leave --checkpoint out")
+    own = {name: value for name, value in settings.items() if name not in ("checkpoint", "resume", "checkpoint_seconds") and value is not None}
+    curve = learning_curve(data, progress=lambda n: print(f"training on {n:,} points", flush=True), **own)
+    print(curve)
+    return curve.training
 
 
 class _Lines:
     """Progress in a log: a line for about every tenth of the epochs."""
 
-    def __init__(self, n_epochs: int) -> None:
-        self.n_epochs, self.printed = n_epochs, 0
+    def __init__(self, n_epochs: int, n_epochs_a_flow: int) -> None:
+        self.n_epochs, self.n_epochs_a_flow, self.printed = n_epochs, n_epochs_a_flow, 0
 
     def __enter__(self) -> "_Lines":
         return self
@@ -126,8 +170,8 @@ class _Lines:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def __call__(self, record: TrainingRecord) -> None:
-        done = record.epoch
+    def __call__(self, flow: int, record: TrainingRecord) -> None:
+        done = flow * self.n_epochs_a_flow + record.epoch
         if done > self.printed and done * 10 // self.n_epochs > self.printed * 10 // self.n_epochs:
             self.printed = done
             print(f"epoch {done}/{self.n_epochs}: loss {record.epoch_losses[-1]:.4g}", flush=True)
@@ -136,8 +180,8 @@ class _Lines:
 class _Bar:
     """Progress on a terminal: a bar of epochs."""
 
-    def __init__(self, n_epochs: int) -> None:
-        self.n_epochs = n_epochs
+    def __init__(self, n_epochs: int, n_epochs_a_flow: int) -> None:
+        self.n_epochs, self.n_epochs_a_flow = n_epochs, n_epochs_a_flow
 
     def __enter__(self) -> "_Bar":
         from tqdm import tqdm  # only here, and only on a terminal
@@ -148,7 +192,7 @@ class _Bar:
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
-    def __call__(self, record: TrainingRecord) -> None:
-        self.bar.update(record.epoch - self.bar.n)
+    def __call__(self, flow: int, record: TrainingRecord) -> None:
+        self.bar.update(flow * self.n_epochs_a_flow + record.epoch - self.bar.n)
         if record.epoch_losses:
             self.bar.set_postfix(loss=f"{record.epoch_losses[-1]:.4g}", refresh=False)

@@ -209,6 +209,12 @@ class Dataset:
         return _value_or_exp(self._values, "fx")
 
     @property
+    def has_both_signs(self) -> bool:
+        """Whether f is positive at some points and negative at others."""
+        fx = self._values.get("fx")
+        return fx is not None and bool(fx.min() < 0 < fx.max())
+
+    @property
     def logpx(self) -> FloatArray:
         """Logarithm of the density, (n,)."""
         return self._log_p(slice(None))
@@ -220,6 +226,8 @@ class Dataset:
             return self._values["logfx"]
         with np.errstate(divide="ignore"):
             return np.log(np.abs(self._values["fx"]))
+
+    n_duplicates = 0
 
     def __len__(self) -> int:
         return self.n

@@ -53,7 +53,7 @@ class Architecture:
     """
 
     d: int
-    cell: str = "pwlinear"
+    cell: str = "pwquad"
     masking: str = "iflow"
     n_bins: int = 16
     d_hidden: int = 64

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from varflow.data.arrays import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.flow.architecture import Architecture
+from varflow.flow.defaults import default_sizes
 from varflow.kernels import cpu
 from varflow.runtime.archive import Kind, read_archive, write_archive
 from varflow.runtime.backend import choose_backend, choose_precision, is_on_device, load_gpu
@@ -35,18 +36,19 @@ class Flow:
     ----------
     d : int
         Number of dimensions, at least 1.
-    cell : {"pwlinear", "pwquad", "rqs"}
-        Kind of spline in the coupling layers ("cells"): piecewise linear or piecewise quadratic (Müller et
+    cell : {"pwquad", "pwlinear", "rqs"}
+        Kind of spline in the coupling layers ("cells"): piecewise quadratic or piecewise linear (Müller et
         al., arXiv 1808.03856), or rational-quadratic (Durkan et al., arXiv 1906.04032).
     masking : {"iflow", "checkerboard", "maximal"}
         Which coordinates each cell transforms; see `varflow.flow.masks`.
-    n_bins : int
-        Number of bins of each spline.
-    d_hidden : int
+    n_bins : int, optional
+        Number of bins of each spline. This and the other three sizes follow from d and the cell if they are
+        not given; see `varflow.flow.defaults`.
+    d_hidden : int, optional
         Number of neurons in each hidden layer of the networks.
-    n_hidden : int
+    n_hidden : int, optional
         Number of hidden layers. ZüNIS does not count the first: its n_hidden=2 corresponds to 3 here.
-    repetitions : int
+    repetitions : int, optional
         Number of times that the sequence of masks is repeated.
     dtype : {"float32", "float64"}
         Precision of the networks. Coordinates and densities are float64 in either case.
@@ -87,13 +89,13 @@ class Flow:
     def __init__(
         self,
         d: int,
-        cell: str = "pwlinear",
+        cell: str = "pwquad",
         masking: str = "iflow",
-        n_bins: int = 16,
-        d_hidden: int = 64,
-        n_hidden: int = 2,
+        n_bins: int | None = None,
+        d_hidden: int | None = None,
+        n_hidden: int | None = None,
         *,
-        repetitions: int = 1,
+        repetitions: int | None = None,
         dtype: str = "float32",
         seed: int | None = None,
         bounds: npt.ArrayLike | None = None,
@@ -101,7 +103,11 @@ class Flow:
         backend: str = "cpu",
         precision: str | None = None,
     ) -> None:
-        self.architecture = Architecture(d, cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype)
+        given = dict(n_bins=n_bins, d_hidden=d_hidden, n_hidden=n_hidden, repetitions=repetitions)
+        sizes = {name: size for name, size in given.items() if size is not None}
+        if len(sizes) < len(given):
+            sizes = default_sizes(positive_int("d", d), cell) | sizes
+        self.architecture = Architecture(d, cell, masking, dtype=dtype, **sizes)
         self.backend = choose_backend(backend)
         self.precision = choose_precision(precision, self.architecture.dtype, self.backend)
         self.bounds = checked_bounds(bounds, self.d)

@@ -650,8 +650,8 @@ def _flow_on_cube(
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
         # Two cells are too few for what two coordinates can have in common.
-        repetitions = 2 if d == 2 else 1
-        return make_flow(d, flow, flow_options, backend, repetitions=repetitions, seed=seed, threads=threads)
+        sizes = {"n_bins": 16, "d_hidden": 64, "n_hidden": 2, "repetitions": 2 if d == 2 else 1}
+        return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
     copied = make_flow(d, flow, flow_options, backend).copy()
     if not np.array_equal(copied.bounds, np.tile([0.0, 1.0], (d, 1))):
         raise ValueError(f"the flow must be on the unit cube, it has bounds {copied.bounds.tolist()}")

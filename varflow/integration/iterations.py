@@ -21,7 +21,7 @@ from varflow.integration.proposal import draw
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, wander
 from varflow.integration.survey import MIN_ROUNDS, Memory, Replay, choose_points, stage_optimiser
 from varflow.integration.tables import format_estimate
-from varflow.integration.tempering import tempered_power
+from varflow.training.tempering import tempered_power
 from varflow.runtime.archive import refused_as
 from varflow.runtime.checkpoint import Checkpoint, Saved
 from varflow.runtime.progress import Progress

@@ -23,7 +23,7 @@ the integrand
     f_b = p (|f| / p)^b / Z,    Z = mean of (|f| / p)^b over the latest share ``RECENT`` of all points,
 
 which lies between p and |f| and is in units of its integral. The power b, at most 1, is found in each round
-from the weights of the points of its minibatches, see `varflow.integration.tempering`; it rises to 1 by
+from the weights of the points of its minibatches, see `varflow.training.tempering`; it rises to 1 by
 itself as the flow comes closer to |f|.
 
 **Losses.** With q the density of the flow at the step, the losses are the means over the minibatch
@@ -57,7 +57,7 @@ from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
 from varflow.integration.estimates import magnitudes
 from varflow.integration.proposal import Draw, draw
-from varflow.integration.tempering import tempered_power
+from varflow.training.tempering import tempered_power
 from varflow.training.adam import Adam
 from varflow.training.losses import LOSSES
 from varflow.training.make_steps import make_steps

@@ -32,6 +32,7 @@ __all__ = [
     "atomic_path",
     "check_filled",
     "check_writable",
+    "format_of",
     "read_archive",
     "read_npz",
     "refused_as",
@@ -229,6 +230,22 @@ def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, 
         raise FileFormatError(f"{path} is damaged: its checksum is missing")
     native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
     return header, native
+
+
+def format_of(path: FilePath) -> str:
+    """Read the name of an archive's kind, or "" where the file is no archive of varflow.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    """
+    try:
+        check_filled(path)
+        arrays = read_npz(path, lambda _, found: [name for name in found if name == "header"])
+        return str(_decode_header(path, arrays["header"]).get("format"))
+    except (FileFormatError, KeyError):
+        return ""
 
 
 def seal(path: FilePath) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from varflow.errors import InvalidLossError
 from varflow.kernels import adam as kernels
 from varflow.runtime.threads import SLICE, run, share
-from varflow.validation import check_finite_from_0, check_name, check_number
+from varflow.validation import check_finite_from_0, check_name, check_number, checked_int
 
 __all__ = ["SCHEDULES", "Adam", "AdamState"]
 
@@ -85,6 +85,9 @@ class Adam:
         Largest norm of the gradient, > 0; longer gradients are scaled down to it.
     schedule : {"constant", "cosine", "one_cycle"}
         Schedule of the learning rate in the course of a training.
+    warm_up : int
+        Number of steps in which the learning rate rises linearly to that of the schedule, counted from the
+        first step of this state; 0 for none.
     average : float
         Decay rate per step of a moving average of the parameters, in [0, 1); 0 for no average. With an
         average, a training leaves that in the flow.
@@ -113,6 +116,7 @@ class Adam:
     clip_norm: float | None = None
     schedule: str = "constant"
     average: float = 0.0
+    warm_up: int = 0
     m: np.ndarray | None = field(default=None, init=False, repr=False)
     v: np.ndarray | None = field(default=None, init=False, repr=False)
     averaged: np.ndarray | None = field(default=None, init=False, repr=False)
@@ -131,6 +135,7 @@ class Adam:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
         check_name("schedule", self.schedule, SCHEDULES)
+        self.warm_up = checked_int("warm_up", self.warm_up)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings by name, without the state."""
@@ -233,6 +238,8 @@ class Adam:
         # along with the second moment, so that it has the meaning that it has in algorithm 1.
         root = math.sqrt(1 - self.betas[1] ** t)
         lr = self.lr * scale * SCHEDULES[self.schedule](progress)
+        if t < self.warm_up:
+            lr *= t / self.warm_up
         step_size = lr * root / (1 - self.betas[0] ** t)
         return step_size, *self.betas, self.eps * root, lr * self.weight_decay
 

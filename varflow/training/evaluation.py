@@ -1,4 +1,4 @@
-"""Quality of a flow for importance sampling, measured on weighted points that it was not trained on."""
+"""Quality of a density q for importance sampling, measured on weighted points that it was not trained on."""
 
 import math
 from dataclasses import dataclass
@@ -7,20 +7,29 @@ import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import Mixture
 from varflow.training.objective import check_same_box
+from varflow.training.pareto import pareto_shape
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density"]
 
 TAIL = 0.001  # share of the points whose weights exceed the reference weight of unweighting
+HEAVY_TAIL = 0.7  # Pareto shape above which neither the estimate nor its error can be relied on
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of merit of importance sampling before (points from p) and after (points from the flow's q).
+    """Figures of merit of importance sampling before (points from p) and after (points from q).
 
     All are estimated from the same points x ~ p. Errors are standard deviations, to first order in the
     fluctuations of the means. For n -> infinity points, the relative error of the estimated integral is
     sqrt(relative variance / n).
+
+    Where f has both signs, the figures are those of |f|. The relative variance of f/q is then
+
+        (1 + relative variance of |f|/q) (1 + floor) - 1,    floor = (int |f| / int f)^2 - 1,
+
+    which is at least ``floor``, whatever q is.
 
     Attributes
     ----------
@@ -36,6 +45,12 @@ class Evaluation:
         Effective sample size as a fraction of the points, 1 / (1 + relative variance).
     efficiency_before, efficiency_after : float
         Unweighting efficiency: mean of the weights divided by their 99.9 % quantile.
+    pareto_before, pareto_after : float
+        Shape k of the tail of the weights; see `varflow.training.pareto`. Above 0.5 their variance may be
+        infinite, above 0.7 the other figures cannot be relied on. NaN where there are too few points to tell,
+        -inf where there is no tail.
+    floor : float
+        Relative variance that no density can go below, which is 0 unless f has both signs.
     """
 
     n: int
@@ -49,9 +64,28 @@ class Evaluation:
     ess_after: float
     efficiency_before: float
     efficiency_after: float
+    pareto_before: float
+    pareto_after: float
+    floor: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against sampling from q, and what to do, in words."""
+        told = []
+        if not self.variance_after < self.variance_before:
+            told.append(
+                "on these points q is no better than p: keep sampling from p, or train on more points"
+            )
+        if self.pareto_after > HEAVY_TAIL:
+            told.append(
+                f"the weights f/q have a heavy tail, of Pareto shape {self.pareto_after:.2f} > {HEAVY_TAIL}: "
+                "their variance, and errors computed from it, cannot be relied on; add a share of the uniform "
+                "density (defensive), or train on more points"
+            )
+        return told
 
     def __str__(self) -> str:
-        """Return a table of the figures."""
+        """Return a table of the figures, and the warnings below it."""
         rows = [
             (
                 "relative variance",
@@ -60,19 +94,22 @@ class Evaluation:
             ),
             ("effective sample size", f"{self.ess_before:.1%}", f"{self.ess_after:.1%}"),
             ("unweighting efficiency", f"{self.efficiency_before:.1%}", f"{self.efficiency_after:.1%}"),
+            ("Pareto shape of the tail", _shape(self.pareto_before), _shape(self.pareto_after)),
         ]
         lines = [f"{'on ' + format(self.n, ',') + ' points':<24}{'before (f/p)':>20}{'after (f/q)':>20}"]
         lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in rows]
         lines += [f"{'variance ratio':<24}{_pm(self.ratio, self.ratio_error):>40}"]
-        return "\n".join(lines)
+        if self.floor > 0:
+            lines += [f"figures of |f|; f has both signs: relative variance of f/q at least {self.floor:.4g}"]
+        return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
 
 
-def evaluate(flow: Flow, data: Dataset) -> Evaluation:
+def evaluate(flow: Flow | Mixture, data: Dataset) -> Evaluation:
     """Measure the quality of a flow for importance sampling of f.
 
     Parameters
     ----------
-    flow : Flow
+    flow : Flow or Mixture
         The flow.
     data : Dataset
         At least two weighted points that the flow was not trained on, with its bounds. Where f has both
@@ -90,18 +127,37 @@ def evaluate(flow: Flow, data: Dataset) -> Evaluation:
         and the bounds of the flow.
     """
     check_same_box(flow, data)
+    return evaluate_density(flow.log_prob(data.x), data)
+
+
+def check_measurable(data: Dataset) -> None:
+    """Raise ValueError where points cannot tell how good a density is."""
     if data.n < 2:
         raise ValueError(f"an evaluation needs at least 2 points, got {data.n}")
     if data.log_integral == -np.inf:
-        raise ValueError("f is zero at all points of the evaluation")
+        raise ValueError(f"f is zero at all {data.n} points of the evaluation: keep more points for it")
+
+
+def evaluate_density(logqx: np.ndarray, data: Dataset) -> Evaluation:
+    """Measure the quality of a density, given by its logs (n,) at the points; otherwise as `evaluate`.
+
+    Over points from p, with r = f/q and counts q/p, the relative variance of f/q is
+
+        mean((q/p) (r - m)^2) / (m^2 mean(q/p)),    m = mean((q/p) r) / mean(q/p),
+
+    whose numerator is the mean of (f - q)^2 / (p q), for f in units of m. It is never negative, quiet where q
+    is near f, and the same if p lacks a constant factor.
+    """
+    check_measurable(data)
     log_f_over_p = data.log_weight(1)
-    log_q_over_p = flow.log_prob(data.x) - data.logpx
+    log_q_over_p = logqx - data.logpx
+    log_f_over_q = log_f_over_p - log_q_over_p
     with np.errstate(all="ignore"):  # if weights overflow, an infinite variance is the right answer
         weights = np.exp(log_f_over_p)  # their mean is 1
-        before = _relative_variance(weights**2, weights)
-        after = _relative_variance(np.exp(2 * log_f_over_p - log_q_over_p), weights)
-        after_weights = np.exp(log_f_over_p - log_q_over_p)
         q_over_p = np.exp(log_q_over_p - log_q_over_p.max())
+        after_weights = np.exp(log_f_over_q - log_f_over_q.max())
+        before = _relative_variance(weights, np.ones(data.n))
+        after = _relative_variance(after_weights, q_over_p)
         ratio, ratio_error = _ratio(before, after)
     return Evaluation(
         n=data.n,
@@ -114,15 +170,29 @@ def evaluate(flow: Flow, data: Dataset) -> Evaluation:
         ess_before=_inverse(1 + before[0]),
         ess_after=_inverse(1 + after[0]),
         efficiency_before=_inverse(_tail_quantile(weights, np.ones(data.n))),
-        efficiency_after=_inverse(_tail_quantile(after_weights, q_over_p)),
+        efficiency_after=_efficiency(after_weights, q_over_p),
+        pareto_before=pareto_shape(log_f_over_p),
+        pareto_after=pareto_shape(log_f_over_q, log_q_over_p),
+        floor=_floor(data, weights),
     )
 
 
-def _relative_variance(squares: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """Estimate E[squares] / E[weights]^2 - 1, and the influence of each point on the estimate, (n,)."""
-    second, first = squares.mean(), weights.mean()
-    influence = (squares - second) / first**2 - 2 * second / first**3 * (weights - first)
-    return float(second / first**2 - 1), influence
+def _relative_variance(values: np.ndarray, counts: np.ndarray) -> tuple[float, np.ndarray]:
+    """Estimate the relative variance of values with counts, and the influence of each point on it, (n,)."""
+    total = counts.mean()
+    mean = np.mean(counts * values) / total
+    deviations = values / mean - 1
+    variance = np.mean(counts * deviations**2) / total
+    # What the mean does to the variance is of second order.
+    return float(variance), counts / total * (deviations**2 - variance * (1 + 2 * deviations))
+
+
+def _floor(data: Dataset, weights: np.ndarray) -> float:
+    """Compute (int |f| / int f)^2 - 1 from the weights |f|/p, whose mean is one."""
+    if not data.has_both_signs:
+        return 0.0
+    with np.errstate(divide="ignore"):
+        return float(1 / np.mean(weights * np.sign(data.fx)) ** 2) - 1
 
 
 def _ratio(before: tuple[float, np.ndarray], after: tuple[float, np.ndarray]) -> tuple[float, float]:
@@ -149,6 +219,15 @@ def _tail_quantile(values: np.ndarray, counts: np.ndarray) -> float:
     total = np.cumsum(counts[order])
     k = np.searchsorted(total, (1 - TAIL) * total[-1])
     return float(values[order[min(k, len(values) - 1)]])
+
+
+def _efficiency(values: np.ndarray, counts: np.ndarray) -> float:
+    """Compute the mean of values divided by their 99.9 % quantile."""
+    return float(np.average(values, weights=counts)) * _inverse(_tail_quantile(values, counts))
+
+
+def _shape(k: float) -> str:
+    return "none" if k == -math.inf else "unknown" if math.isnan(k) else f"{k:.2f}"
 
 
 def _pm(value: float, error: float) -> str:

@@ -22,10 +22,22 @@ Where q = f̂, they vanish at each point. Without the control variate only their
 noise that is left would keep minibatches away from the minimum. In other words, each point has a loss of its
 own that is least at q = f̂: (f̂^2 / q + q) / p = (f̂ - q)^2 / (p q) + 2 f̂ / p, and (q - f̂ log q) / p.
 
-The control variate is part of the gradient alone: values of losses are those of L_var and L_dkl. An
-`Objective` has it if it is made by `Objective.with_control_variate`.
+The derivation needs two things of p: that it is normalised, and that its support is the box. Where p is
+normalised on a part of the box only, E[q/p] is the integral of q over that part, and depends on θ; see
+`varflow.training.normalization` for what is seen of this in the data.
+
+**Control variate of the held-out loss.** For the same reason, q/p - 1 can be added to the loss of each
+held-out point, which gives the estimates
+
+    L_var = 1 + mean((f̂ - q)^2 / (p q)),    L_dkl = mean((q - f̂ log q) / p) - 1.
+
+With f̂ in units of its integral, their expectations are those of the losses, the first estimate is at least 1,
+and both are quiet where q is near f̂.
+
+Values of losses that steps report are those of L_var and L_dkl, without a control variate.
 """
 
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +45,7 @@ import numpy as np
 from varflow.data.arrays import read_only
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import Mixture
 from varflow.kernels import cpu
 from varflow.kernels.layout import aligned_zeros
 from varflow.runtime.threads import run
@@ -47,7 +60,7 @@ MAX_LANE_NUMBERS = 1 << 25  # in the gradients of all lanes together: 128 MiB in
 VALUE_ROWS = 65_536  # rows whose log q is computed at once
 
 
-def check_same_box(flow: Flow, data: Dataset) -> None:
+def check_same_box(flow: Flow | Mixture, data: Dataset) -> None:
     """Raise ValueError unless the points have the dimension d and the bounds of the flow."""
     if data.d != flow.d:
         raise ValueError(f"the flow has d = {flow.d}, the data have d = {data.d}")
@@ -118,6 +131,16 @@ class Objective:
         The loss.
     prior : LatentPrior, optional
         Density in latent space; uniform if not given.
+    control_variate : bool
+        Whether the gradient has the control variate of the module's docstring, and the held-out loss as
+        well. Losses other than the variance and the DKL loss have none.
+
+    Attributes
+    ----------
+    log_ratios : ndarray, (n,)
+        log(f̂/p), which is -inf where f is zero; see `learning`.
+    logpx : ndarray, (n,)
+        Log of the density p, in 1 / (units of x)^d.
 
     Raises
     ------
@@ -125,23 +148,62 @@ class Objective:
         If the points do not have the dimension d and the bounds of the flow.
     """
 
-    def __init__(self, flow: Flow, data: Dataset, loss: Loss, prior: LatentPrior | None = None) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        data: Dataset,
+        loss: Loss,
+        prior: LatentPrior | None = None,
+        *,
+        control_variate: bool = True,
+    ) -> None:
         check_same_box(flow, data)
         self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
         self.device_x = data.device_x
-        self.log_p = np.empty(0)
         self.is_known_to_kernels = loss.power is not None and prior is None
+        self.has_control_variate = control_variate and loss.power is not None
+        self.log_ratios = data.log_weight(1)
+        self.logpx = data.logpx
+        is_control_in_kernels = self.has_control_variate and self.is_known_to_kernels
+        self.log_p = self.logpx + flow.log_volume if is_control_in_kernels else np.empty(0)
         if not self.is_known_to_kernels:
             self.px = data.px
-            with np.errstate(over="ignore", under="ignore"):  # as in data.px
-                self.fx = np.exp(data.log_weight(1) + data.logpx)
-        elif loss.power == 2:
-            self.weights = data.log_weight(2)  # log(f^2 / p), p being the density in the unit cube
-            self.weights += flow.log_volume
+        self._weigh(self.log_ratios)
+
+    def _weigh(self, log_ratios: np.ndarray) -> None:
+        """Set what is learnt, by log(f̂/p)."""
+        if not self.is_known_to_kernels:
+            with np.errstate(over="ignore", under="ignore"):  # as in Dataset.px
+                self.fx = np.exp(log_ratios + self.logpx)
+        elif self.loss.power == 2:
+            # log(f^2 / p), p being the density in the unit cube
+            self.weights = 2 * log_ratios + (self.logpx + self.flow.log_volume)
         else:
-            self.weights = data.log_weight(1)  # f / p
             with np.errstate(under="ignore"):
-                np.exp(self.weights, out=self.weights)
+                self.weights = np.exp(log_ratios)  # f / p
+
+    def learning(self, log_ratios: np.ndarray) -> "Objective":
+        """Copy the objective, with another function to be learnt than f.
+
+        Parameters
+        ----------
+        log_ratios : ndarray, (n,)
+            log(g/p) for the function g, in units of its integral; -inf where it is zero.
+
+        Returns
+        -------
+        Objective
+            The same loss of g on the same points.
+        """
+        other = copy(self)
+        other._weigh(log_ratios)
+        return other
+
+    def without_control_variate(self) -> "Objective":
+        """Copy the objective, without a control variate."""
+        other = copy(self)
+        other.has_control_variate, other.log_p = False, np.empty(0)
+        return other
 
     @classmethod
     def with_control_variate(
@@ -172,7 +234,8 @@ class Objective:
         """
         objective = cls.__new__(cls)
         objective.flow, objective.x, objective.loss, objective.prior = flow, read_only(x), loss, None
-        objective.is_known_to_kernels, objective.device_x = True, None
+        objective.is_known_to_kernels = objective.has_control_variate = True
+        objective.device_x = None
         objective.weights, objective.log_p = weights, log_p
         return objective
 
@@ -197,6 +260,13 @@ class Objective:
             if self.loss.power == 2:
                 return float(np.mean(np.exp(self.weights[rows] - logqx - self.flow.log_volume)))
             return float(np.mean(-self.weights[rows] * logqx))
+
+    def log_q_over_p(self, rows: np.ndarray) -> np.ndarray:
+        """Compute log(q/p) (m,) on some of the rows (m,)."""
+        blocks = range(0, len(rows), VALUE_ROWS)
+        log_q = np.concatenate([self._log_q(rows[begin : begin + VALUE_ROWS])[1] for begin in blocks])
+        ratios: np.ndarray = log_q - self.logpx[rows]
+        return ratios
 
     def gradient(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
         """Compute the loss on a minibatch and its gradient.
@@ -252,6 +322,8 @@ class Objective:
         with np.errstate(over="ignore", under="ignore"):
             loss = float(self.loss.value(self.fx[rows], self.px[rows], logqx))
             dlogqx = np.asarray(self.loss.derivative(self.fx[rows], self.px[rows], logqx), np.float64)
+            if self.has_control_variate:
+                dlogqx = dlogqx + np.exp(logqx - self.logpx[rows]) / len(rows)
         if dlogqx.shape != logqx.shape:
             raise ValueError(f"the derivative of the loss must have shape {logqx.shape}, got {dlogqx.shape}")
         dz = np.empty((0, self.flow.d))

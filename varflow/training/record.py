@@ -27,7 +27,8 @@ class TrainingRecord:
     epochs : list of int
         Number of steps before each epoch, restarted epochs included.
     epoch_losses : list of float
-        Loss after each epoch, on the held-out rows or, if there are none, on some of the training rows.
+        Loss after each epoch, on the held-out rows or, if there are none, on some of the training rows. With
+        a control variate, it has one as well, which leaves it far less noise; see `varflow.training.objective`.
     initial_loss : float or None
         Loss on the same rows before the training.
     loss : float or None
@@ -41,6 +42,8 @@ class TrainingRecord:
         Number of times that training went back to the last good state.
     stopped_early : bool
         Whether training ended for lack of improvement.
+    warnings : list of str
+        What in the data or in the outcome makes it doubtful, and what to do.
     """
 
     losses: list[float] = field(default_factory=list, repr=False)
@@ -52,6 +55,7 @@ class TrainingRecord:
     best_epoch: int | None = None
     n_reloads: int = 0
     stopped_early: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def step(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from varflow.data.dataset import Dataset, minibatch_rows
+from varflow.data.dataset import Dataset
 from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
@@ -17,10 +17,13 @@ from varflow.runtime.archive import FilePath, Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved
 from varflow.runtime.fingerprint import digest, fingerprint
 from varflow.training.adam import Adam, AdamState
+from varflow.training.data_checks import check_enough, data_warnings, flow_warnings, normalization_warnings
+from varflow.training.held_out import held_out_loss, log_unit
 from varflow.training.losses import LOSSES
-from varflow.training.objective import LatentPrior, Objective
+from varflow.training.objective import LatentPrior, Objective, check_same_box
 from varflow.training.record import TrainingRecord
-from varflow.training.settings import TrainingConfig, TrainingSettings
+from varflow.training.settings import ChosenSettings, TrainingConfig, TrainingSettings
+from varflow.training.target import Target
 from varflow.training.trainers import BasicTrainer, LossLike, Schedule, shuffled
 
 if TYPE_CHECKING:
@@ -48,11 +51,11 @@ class GoodState(NamedTuple):
 class _Task:
     """What a training is given."""
 
-    settings: TrainingSettings
+    settings: ChosenSettings
     objective: Objective
+    target: Target
     rows: np.ndarray  # to train on
     checked: np.ndarray  # rows that tell the loss after an epoch
-    minibatch: int  # rows
     schedule: Schedule
     turn: int  # which calls with the same seed differ by: see `BasicTrainer.train_on_target_batch`
     callback: Callback | None
@@ -66,15 +69,22 @@ class _Place:
     n_epochs: int = 0  # done
     n_rows: int = 0  # done of the epoch at hand
     n_reloads: int = 0
+    log_unit: float = 0.0  # of the integral of f, in units of the mean of f/p
 
 
 class BasicStatefulTrainer(BasicTrainer):
     """Trainer that keeps a record, the best parameters and the last good state.
 
     After each epoch the loss is computed on held-out rows; where none are held out, on some fixed rows of the
-    training. A training leaves the parameters with the least such loss in the flow. Where a loss or gradient
-    is not finite, it goes back to the state after the last epoch and goes on with half the learning rate, and
-    gives up after `max_reloads` times.
+    training. A training leaves the parameters with the least such loss in the flow, those that it began with
+    included. Where a loss or gradient is not finite, it goes back to the state after the last epoch and goes
+    on with half the learning rate, and gives up after `max_reloads` times.
+
+    What is not given follows from the numbers of points and dimensions, by rules fitted to trainings on 500
+    to 200 000 points; see `varflow.training.recipe`. With a control variate, the flow learns f in units of an
+    integral that is estimated from the held-out rows as well (`varflow.training.held_out`), and where f is
+    narrow it learns a mixture of f and p (`varflow.training.target`). What in the data makes the outcome
+    doubtful is told in `TrainingRecord.warnings`, and by a warning of the logger "varflow".
 
     Parameters
     ----------
@@ -84,16 +94,21 @@ class BasicStatefulTrainer(BasicTrainer):
         Density in latent space; uniform if not given. See `BasicTrainer`.
     loss : str, Loss or pair of callables
         See `BasicTrainer`.
-    n_epochs : int
+    control_variate : bool
+        See `BasicTrainer`.
+    n_epochs : int, optional
         Number of passes over the points.
-    minibatch_size : int, float or None
-        Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
+    minibatch_size : int or float, optional
+        Rows a step; a float in (0, 1] is a fraction of all.
     optim : Adam, optional
-        Settings and state of the optimiser; ``Adam()`` if not given.
-    holdout : float
+        Settings and state of the optimiser; a new one for each training if not given.
+    holdout : float, optional
         Fraction of the rows that is held out, in [0, 1).
     patience : int, optional
-        Epochs without improvement after which training ends; it never does if not given.
+        Epochs without improvement after which training ends.
+    p_normalized : bool
+        Whether p is normalised over the box. If not, there is no control variate; nor is there one where the
+        points say that p is not normalised, which is warned of.
     max_reloads : int
         How often a training may go back to the last good state.
     seed : int
@@ -125,24 +140,27 @@ class BasicStatefulTrainer(BasicTrainer):
         latent_prior: LatentPrior | None = None,
         *,
         loss: LossLike,
-        n_epochs: int = TrainingSettings.n_epochs,
+        control_variate: bool = True,
+        n_epochs: int | None = None,
         minibatch_size: int | float | None = None,
         optim: Adam | None = None,
-        holdout: float = TrainingSettings.holdout,
+        holdout: float | None = None,
         patience: int | None = None,
+        p_normalized: bool = True,
         max_reloads: int = TrainingSettings.max_reloads,
         seed: int = TrainingSettings.seed,
         checkpoint: FilePath | None = None,
         resume: bool = False,
         checkpoint_seconds: float = SECONDS,
     ) -> None:
-        super().__init__(flow, latent_prior, loss=loss)
+        super().__init__(flow, latent_prior, loss=loss, control_variate=control_variate)
         self._settings = TrainingSettings(
             n_epochs=n_epochs,
             minibatch_size=minibatch_size,
-            optim=Adam() if optim is None else optim,
+            optim=optim,
             holdout=holdout,
             patience=patience,
+            p_normalized=p_normalized,
             max_reloads=max_reloads,
             seed=seed,
             checkpoint=checkpoint,
@@ -169,7 +187,7 @@ class BasicStatefulTrainer(BasicTrainer):
         self._settings = self._settings.replaced(**config)
 
     def get_config(self) -> dict[str, Any]:
-        """Return all settings by name, as a new dict."""
+        """Return all settings by name, as a new dict; None where they follow from the points."""
         return self._settings.as_dict()
 
     def train_on_batch(
@@ -204,14 +222,20 @@ class BasicStatefulTrainer(BasicTrainer):
         Raises
         ------
         TypeError, ValueError
-            If an argument is refused. Nothing was trained then.
+            If an argument is refused, or there are too few points, or too few where f is not zero. Nothing
+            was trained then.
         TrainingInterruption
             If losses were not finite too often. The flow has the last good parameters.
         """
         return self.train_on_dataset(self._dataset(x, px, fx), callback=callback, **config)
 
     def train_on_dataset(
-        self, data: Dataset, *, callback: Callback | None = None, **config: "Unpack[TrainingConfig]"
+        self,
+        data: Dataset,
+        *,
+        held_out: npt.ArrayLike | None = None,
+        callback: Callback | None = None,
+        **config: "Unpack[TrainingConfig]",
     ) -> TrainingRecord:
         """Train on a dataset, which may hold logs of p and f; otherwise as `train_on_batch`.
 
@@ -219,6 +243,8 @@ class BasicStatefulTrainer(BasicTrainer):
         ----------
         data : Dataset
             The points, with the flow's bounds.
+        held_out : array_like of int, (m,), optional
+            Rows that are held out, instead of a random share `holdout`.
         callback : callable, optional
             Called with the record after each step, and after each epoch; on a GPU after each epoch.
         **config
@@ -229,9 +255,8 @@ class BasicStatefulTrainer(BasicTrainer):
         TrainingRecord
             The record, which is `record` too.
         """
-        settings = self._settings.replaced(**config)
         self.record = TrainingRecord()
-        self._train_by(settings, data, Schedule(0, settings.n_epochs), callback)
+        self._train_by(self._settings.replaced(**config), data, None, callback, held_out=held_out)
         return self.record
 
     def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
@@ -254,9 +279,9 @@ class BasicStatefulTrainer(BasicTrainer):
         Parameters
         ----------
         optim : Adam, optional
-            The optimiser; that of the settings if not given.
+            The optimiser; that of the settings if not given, or else that of the last training.
         """
-        optim = self._settings.optim if optim is None else optim
+        optim = optim or self._settings.optim or (self.good_state.optim if self.good_state else Adam())
         optim.claim(self.flow.params)
         self.good_state = GoodState(self.flow.params.copy(), optim, optim.state())
 
@@ -277,40 +302,68 @@ class BasicStatefulTrainer(BasicTrainer):
     def reset(self) -> None:
         """Reset flow, optimiser and record to their state when the trainer was made."""
         self.flow.params[:] = self._initial_params
-        self._settings.optim.reset()
+        if self._settings.optim is not None:
+            self._settings.optim.reset()
         self.record = TrainingRecord()
         self.good_state = None
 
     def _train(
         self,
         data: Dataset,
-        optim: Adam,
-        n_epochs: int,
+        optim: Adam | None,
+        n_epochs: int | None,
         minibatch_size: int | float | None,
         schedule: Schedule | None = None,
     ) -> None:
         settings = self._settings.replaced(optim=optim, n_epochs=n_epochs, minibatch_size=minibatch_size)
-        self._train_by(settings, data, schedule or Schedule(0, n_epochs), None, turn=optim.t)
+        turn = 0 if settings.optim is None else settings.optim.t
+        self._train_by(settings, data, schedule, None, turn)
 
     def _train_by(
         self,
         settings: TrainingSettings,
         data: Dataset,
-        schedule: Schedule,
+        schedule: Schedule | None,
         callback: Callback | None,
         turn: int = 0,
+        held_out: npt.ArrayLike | None = None,
     ) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        rows, checked = _divide(data.n, settings.holdout, settings.seed)
-        minibatch = minibatch_rows(settings.minibatch_size, len(rows))
-        task = _Task(settings, self.objective(data), rows, checked, minibatch, schedule, turn, callback)
-        settings.optim.claim(self.flow.params)
-        checkpoint = self._open_checkpoint(task, data)
+        check_same_box(self.flow, data)
+        check_enough(data)
+        if held_out is not None:
+            held_out = _checked_rows(held_out, data.n)
+            settings = settings.replaced(holdout=len(held_out) / data.n)
+        chosen = settings.chosen_for(data.n, self.flow.architecture)
+        rows, checked = _divide(data.n, chosen.holdout, chosen.seed, held_out)
+        schedule = schedule or Schedule(0, chosen.n_epochs)
+        objective = self._trusted_objective(data, chosen)
+        target = Target(objective.log_ratios, rows)
+        task = _Task(chosen, objective, target, rows, checked, schedule, turn, callback)
+        chosen.optim.claim(self.flow.params)
+        checkpoint = self._open_checkpoint(settings, task, data)
         with checkpoint.running():
             place = self._watched(task, checkpoint)
             self.flow.params[:] = place.best_params  # before the last write, which may be interrupted
+            self._warn(flow_warnings(objective, checked, task.target.n_eff))
             checkpoint.try_to_write(lambda: self._saved(task, place))
+
+    def _trusted_objective(self, data: Dataset, settings: ChosenSettings) -> Objective:
+        """Make the objective, without a control variate where p is not normalised."""
+        self._warn(data_warnings(data))
+        objective = self.objective(data)
+        if objective.has_control_variate and settings.p_normalized:
+            warnings = normalization_warnings(data)
+            self._warn(warnings)
+            if not warnings:
+                return objective
+        return objective.without_control_variate()
+
+    def _warn(self, warnings: list[str]) -> None:
+        for warning in warnings:
+            self.record.warnings.append(warning)
+            logger.warning("%s", warning)
 
     def _watched(self, task: _Task, checkpoint: Checkpoint) -> _Place:
         """Run the epochs, repeating one where a loss is not finite."""
@@ -319,7 +372,7 @@ class BasicStatefulTrainer(BasicTrainer):
         while place.n_epochs < task.settings.n_epochs and not record.stopped_early:
             try:
                 self._go_through_epoch(task, place, checkpoint)
-                loss, params = self._loss_after_epoch(task.objective, task.checked, task.settings.optim)
+                loss, params = self._loss_after_epoch(task, place)
             except InvalidLossError as error:
                 place.n_reloads += 1
                 self._go_back(error, place.n_reloads, task.settings.max_reloads)
@@ -338,19 +391,22 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _begun(self, task: _Task) -> _Place:
         place = _Place(self.flow.params.copy())
-        self.record.begin(task.objective.value(task.checked))
+        self.record.begin(self._checked_loss(task, place))
         self.set_checkpoint(task.settings.optim)
         return place
 
     def _go_through_epoch(self, task: _Task, place: _Place, checkpoint: Checkpoint) -> None:
         """Take the steps that are left of an epoch."""
         order = shuffled(task.rows, task.settings.seed, place.n_epochs, task.turn)
+        objective, unit = self._learnt(task, place), 1.0
+        if task.objective.has_control_variate:
+            unit = math.exp(task.objective.loss.power * place.log_unit)
         if place.n_rows == 0:
             self.record.new_epoch()
         for losses in self._epoch(
-            task.objective,
+            objective,
             order,
-            task.minibatch,
+            task.settings.minibatch,
             task.settings.optim,
             place.n_epochs,
             task.schedule,
@@ -358,16 +414,23 @@ class BasicStatefulTrainer(BasicTrainer):
             first=place.n_rows,
         ):
             for loss in losses:
-                self.record.log_loss(loss)
-                place.n_rows += task.minibatch
+                self.record.log_loss(loss * unit)
+                place.n_rows += task.settings.minibatch
             checkpoint.step(lambda: self._saved(task, place))
             if task.callback is not None:
                 task.callback(self.record)
 
-    def _open_checkpoint(self, task: _Task, data: Dataset) -> Checkpoint:
+    def _learnt(self, task: _Task, place: _Place) -> Objective:
+        """Give the objective of the next epoch."""
+        if not task.objective.has_control_variate:
+            return task.objective
+        progress = task.schedule.progress(place.n_epochs)
+        return task.objective.learning(task.target.log_ratios(progress, place.log_unit))
+
+    def _open_checkpoint(self, settings: TrainingSettings, task: _Task, data: Dataset) -> Checkpoint:
         """Open the file that the settings name, if any."""
-        if task.settings.checkpoint is None:
-            return Checkpoint(task.settings, FILE, {})
+        if settings.checkpoint is None:
+            return Checkpoint(settings, FILE, {})
         identity = {
             "flow": self.flow.fingerprint(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
@@ -376,10 +439,11 @@ class BasicStatefulTrainer(BasicTrainer):
             "initial parameters": digest(self.flow.params),
             "initial state of optim": digest(*task.settings.optim.state().arrays("").values()),
             **task.settings.identity(),
-            "minibatch": task.minibatch,
+            "control_variate": self.control_variate,
             "data": data.digest(),
+            "held out": digest(task.checked),
         }
-        return Checkpoint(task.settings, FILE, identity)
+        return Checkpoint(settings, FILE, identity)
 
     def _definition(self) -> str | None:
         """What a loss and a prior of the user's are known by; None where there are none."""
@@ -391,7 +455,8 @@ class BasicStatefulTrainer(BasicTrainer):
         """State of a training, for a file."""
         good = self.good_state
         assert good is not None  # set before the first step
-        header = {"place": [place.n_epochs, place.n_rows, place.n_reloads], "record": self.record.scalars()}
+        numbers = [place.n_epochs, place.n_rows, place.n_reloads, place.log_unit]
+        header = {"place": numbers, "record": self.record.scalars()}
         arrays = {"params": self.flow.params, "best_params": place.best_params, "good_params": good.params}
         arrays |= self.record.arrays() | task.settings.optim.state().arrays("optim")
         return header, arrays | good.optim_state.arrays("good_optim")
@@ -413,20 +478,28 @@ class BasicStatefulTrainer(BasicTrainer):
         self.good_state = GoodState(arrays["good_params"], task.settings.optim, good_state)
         return place
 
-    def _loss_after_epoch(
-        self, objective: Objective, rows: np.ndarray, optim: Adam
-    ) -> tuple[float, np.ndarray]:
+    def _loss_after_epoch(self, task: _Task, place: _Place) -> tuple[float, np.ndarray]:
         """Loss with the parameters that training would leave if it ended now, and those parameters."""
-        params = self.flow.params.copy()
+        optim, params = task.settings.optim, self.flow.params.copy()
         final = params if optim.averaged is None else optim.averaged.copy()
         self.flow.params[:] = final
         try:
-            loss = objective.value(rows)
+            loss = self._checked_loss(task, place)
         finally:
             self.flow.params[:] = params
         if not (math.isfinite(loss) and np.isfinite(params).all() and np.isfinite(final).all()):
             raise InvalidLossError(f"the loss after the epoch is {loss}, or a parameter is not finite")
         return loss, final
+
+    def _checked_loss(self, task: _Task, place: _Place) -> float:
+        """Loss of the flow as it is on the checked rows; held-out ones give a unit of f, too."""
+        objective, rows = task.objective, task.checked
+        if not objective.has_control_variate:
+            return objective.value(rows)
+        log_ratios, log_q_over_p = objective.log_ratios[rows], objective.log_q_over_p(rows)
+        if task.settings.holdout > 0:
+            place.log_unit = log_unit(log_ratios, log_q_over_p, task.target.spread)
+        return held_out_loss(log_ratios - place.log_unit, log_q_over_p, objective.logpx[rows], objective.loss.power)
 
     def _go_back(self, error: InvalidLossError, n_reloads: int, max_reloads: int) -> None:
         """Restore the last good state; past the number of times that is allowed, end the training."""
@@ -491,7 +564,7 @@ class StatefulTrainer(BasicStatefulTrainer):
         self,
         d: int,
         loss: LossLike = "variance",
-        flow: str | Flow = "pwlinear",
+        flow: str | Flow = "pwquad",
         flow_prior: LatentPrior | None = None,
         flow_options: dict[str, Any] | None = None,
         backend: str | None = None,
@@ -501,8 +574,23 @@ class StatefulTrainer(BasicStatefulTrainer):
         super().__init__(flow, flow_prior, loss=loss, **config)
 
 
-def _divide(n: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _checked_rows(rows: npt.ArrayLike, n: int) -> np.ndarray:
+    """Check the rows of n that are to be held out."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise TypeError(f"held_out must be a list of row numbers, got {rows.dtype} of shape {rows.shape}")
+    unique = np.unique(rows)
+    if not 0 < len(unique) == len(rows) < n or unique[0] < 0 or unique[-1] >= n:
+        raise ValueError(f"held_out must be some of the {n} rows, each once, and leave others to train on")
+    return rows.astype(np.int64)
+
+
+def _divide(
+    n: int, holdout: float, seed: int, held_out: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose the rows to train on, and those on which the loss is computed after an epoch."""
+    if held_out is not None:
+        return np.setdiff1d(np.arange(n), held_out), held_out
     n_held_out = round(holdout * n)
     if holdout > 0 and not 0 < n_held_out < n:
         raise ValueError(f"holdout {holdout} of {n} rows leaves one part without rows")

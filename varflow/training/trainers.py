@@ -7,16 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from varflow.data.dataset import Dataset, minibatch_rows
+from varflow.data.dataset import Dataset
 from varflow.errors import InvalidLossError
 from varflow.flow.flow import Flow
 from varflow.training.adam import Adam
 from varflow.training.losses import Loss, as_loss
 from varflow.training.make_steps import make_steps
 from varflow.training.objective import LatentPrior, Objective
-from varflow.training.settings import check_optim
+from varflow.training.recipe import n_epochs_for, optimiser_for
+from varflow.training.settings import check_optim, chosen_rows
 from varflow.training.steps import Steps
-from varflow.validation import positive_int
+from varflow.validation import check_flag, positive_int
 
 __all__ = [
     "BasicDKLTrainer",
@@ -56,6 +57,9 @@ class BasicTrainer:
         the trainer: what `sample_forward` draws has it, ``flow.sample`` does not.
     loss : str, Loss or pair of callables
         "variance", "dkl", or (value, derivative in log q), two NumPy functions of (fx, px, logqx).
+    control_variate : bool
+        Whether gradients of the variance and the DKL loss have a control variate, by which a finite set of
+        points teaches far more; see `varflow.training.objective`. It needs p to be normalised.
 
     Raises
     ------
@@ -63,7 +67,14 @@ class BasicTrainer:
         If the flow is none, the prior lacks a method, or the loss is unknown.
     """
 
-    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None, *, loss: LossLike) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        latent_prior: LatentPrior | None = None,
+        *,
+        loss: LossLike,
+        control_variate: bool = True,
+    ) -> None:
         if not isinstance(flow, Flow):
             raise TypeError(f"flow must be a Flow, got {type(flow).__name__}")
         for method in ("log_prob", "grad_log_prob", "sample"):
@@ -74,6 +85,8 @@ class BasicTrainer:
         self.flow = flow
         self.latent_prior = latent_prior
         self.loss = as_loss(loss)
+        check_flag("control_variate", control_variate)
+        self.control_variate = control_variate
         self._steps: Steps | None = None
 
     def sample_forward(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -177,8 +190,8 @@ class BasicTrainer:
         x: npt.ArrayLike,
         px: npt.ArrayLike,
         fx: npt.ArrayLike,
-        optim: Adam,
-        n_epochs: int,
+        optim: Adam | None = None,
+        n_epochs: int | None = None,
         minibatch_size: int | float | None = None,
     ) -> None:
         """Train for several epochs, in minibatches.
@@ -195,12 +208,13 @@ class BasicTrainer:
             Density they were drawn from.
         fx : array_like, (n,)
             Function values. Where they have both signs, |f| is learnt.
-        optim : Adam
+        optim : Adam, optional
             Settings and state of the optimiser.
-        n_epochs : int
+        n_epochs : int, optional
             How many times.
-        minibatch_size : int, float or None
-            Rows a step; a float in (0, 1] is a fraction of all, None is all of them.
+        minibatch_size : int or float, optional
+            Rows a step; a float in (0, 1] is a fraction of all. What is not given follows from the numbers of
+            points and dimensions; see `varflow.training.recipe`.
 
         Raises
         ------
@@ -286,21 +300,24 @@ class BasicTrainer:
 
     def objective(self, data: Dataset) -> Objective:
         """Make the objective: the loss as a function of the flow's parameters."""
-        return Objective(self.flow, data, self.loss, self.latent_prior)
+        return Objective(
+            self.flow, data, self.loss, self.latent_prior, control_variate=self.control_variate
+        )
 
     def _train(
         self,
         data: Dataset,
-        optim: Adam,
-        n_epochs: int,
+        optim: Adam | None,
+        n_epochs: int | None,
         minibatch_size: int | float | None,
         schedule: Schedule | None = None,
     ) -> None:
         """Train for some epochs, which the schedule of the learning rate spans unless one is given."""
+        optim = optimiser_for(data.n, self.flow.architecture) if optim is None else optim
         check_optim(optim)
-        n_epochs = positive_int("n_epochs", n_epochs)
+        n_epochs = n_epochs_for(data.n) if n_epochs is None else positive_int("n_epochs", n_epochs)
         schedule = schedule or Schedule(0, n_epochs)
-        minibatch = minibatch_rows(minibatch_size, data.n)
+        minibatch = chosen_rows(minibatch_size, data.n)
         objective, turn = self.objective(data), optim.t
         for epoch in range(n_epochs):
             order = shuffled(np.arange(data.n), 0, epoch, turn)
@@ -386,15 +403,19 @@ class BasicTrainer:
 class BasicVarTrainer(BasicTrainer):
     """`BasicTrainer` with the variance loss."""
 
-    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None) -> None:
-        super().__init__(flow, latent_prior, loss="variance")
+    def __init__(
+        self, flow: Flow, latent_prior: LatentPrior | None = None, *, control_variate: bool = True
+    ) -> None:
+        super().__init__(flow, latent_prior, loss="variance", control_variate=control_variate)
 
 
 class BasicDKLTrainer(BasicTrainer):
     """`BasicTrainer` with the DKL loss."""
 
-    def __init__(self, flow: Flow, latent_prior: LatentPrior | None = None) -> None:
-        super().__init__(flow, latent_prior, loss="dkl")
+    def __init__(
+        self, flow: Flow, latent_prior: LatentPrior | None = None, *, control_variate: bool = True
+    ) -> None:
+        super().__init__(flow, latent_prior, loss="dkl", control_variate=control_variate)
 
 
 def shuffled(rows: np.ndarray, seed: int, epoch: int, turn: int = 0) -> np.ndarray:

@@ -1,0 +1,36 @@
+"""Sizes of a flow that are not given: they follow from the numbers of dimensions and of points."""
+
+from typing import Any
+
+__all__ = ["MANY_POINTS", "default_sizes"]
+
+MANY_POINTS = 10_000  # from which on deeper networks pay
+
+
+def default_sizes(d: int, cell: str, n_points: int | None = None) -> dict[str, Any]:
+    """Choose the sizes of a flow that learns from a set of points.
+
+    Few dimensions need more cells for what coordinates have in common, and narrower bins are cheap there. More
+    layers help where there are many points, and harm where there are few.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions.
+    cell : str
+        Kind of cell.
+    n_points : int, optional
+        Number of points to learn from; few if not given.
+
+    Returns
+    -------
+    dict
+        Arguments n_bins, d_hidden, n_hidden and repetitions of `Flow`.
+    """
+    is_fine, is_deep = d <= 2 or cell == "pwlinear", (n_points or 0) >= MANY_POINTS and d >= 3
+    return {
+        "n_bins": 16 if is_fine else 8,
+        "d_hidden": 64,
+        "n_hidden": 3 if is_deep else 2,
+        "repetitions": 3 if is_fine else 2 if d == 3 else 1,
+    }

@@ -1,0 +1,82 @@
+"""What in the data, or in a flow on held-out points, makes the outcome of a training doubtful, in words."""
+
+import numpy as np
+
+from varflow.data.dataset import Dataset
+from varflow.training.held_out import held_out_loss
+from varflow.training.normalization import estimate_normalization
+from varflow.training.objective import Objective
+
+__all__ = ["check_enough", "data_warnings", "flow_warnings", "normalization_warnings"]
+
+MIN_POINTS = 50  # that anything is trained on
+MIN_NONZERO = 10  # of them, where f is not zero
+FEW_POINTS = 20.0  # effective ones, below which neither the points nor the held-out ones say much about f
+
+
+def check_enough(data: Dataset) -> None:
+    """Raise ValueError where the points are too few to train on."""
+    n_nonzero = int(np.count_nonzero(data.logfx > -np.inf))
+    if data.n < MIN_POINTS or n_nonzero < MIN_NONZERO:
+        raise ValueError(
+            f"training needs at least {MIN_POINTS} points, {MIN_NONZERO} of them where f is not zero; got "
+            f"{data.n} points, {n_nonzero} of them where f is not zero"
+        )
+
+
+def data_warnings(data: Dataset) -> list[str]:
+    """Tell what is wrong with points whatever is trained on them."""
+    if data.n_duplicates == 0:
+        return []
+    return [
+        f"{data.n_duplicates} of {data.n} points are copies of others, so that held-out points are among those "
+        "that were trained on, and their figures are too good: was a file given twice?"
+    ]
+
+
+def normalization_warnings(data: Dataset) -> list[str]:
+    """Tell whether the points contradict that p is normalised over the box."""
+    found = estimate_normalization(data.x, data.logpx, data.bounds)
+    if not found.is_wrong:
+        return []
+    return [
+        f"p is not normalised: the points say that its integral is {found.factor:.3g} ± {found.error:.1g}, "
+        "usually since a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away; "
+        "trained without a control variate, which leaves a larger variance. Set p_normalized=False if p cannot "
+        "be normalised"
+    ]
+
+
+def flow_warnings(objective: Objective, rows: np.ndarray, n_eff: float) -> list[str]:
+    """Tell whether a flow may be worse than p.
+
+    Parameters
+    ----------
+    objective : Objective
+        The objective, with the flow as the training has left it.
+    rows : ndarray of int64, (m,)
+        Rows that the flow was not trained on, where there are such.
+    n_eff : float
+        Effective sample size of the weights f/p over all points.
+
+    Returns
+    -------
+    list of str
+        Nothing, or what is to be feared and done.
+    """
+    n = len(objective.log_ratios)
+    before = n / n_eff - 1
+    logpx = objective.logpx[rows]
+    after = held_out_loss(objective.log_ratios[rows], objective.log_q_over_p(rows), logpx, 2) - 1
+    if not after < before:
+        return [
+            f"the flow is no better than p on held-out points: relative variance {after:.3g} of f/q, {before:.3g} "
+            "of f/p: keep sampling from p, or train on more points"
+        ]
+    if n_eff < FEW_POINTS:
+        return [
+            f"f is so narrow that {n} points are worth {n_eff:.1f} of equal weight f/p: neither they nor the "
+            "held-out ones among them say much about f. Add points where f is large, or sample from p as well "
+            "as from the flow"
+        ]
+    return []
