@@ -227,8 +227,6 @@ class Dataset:
         with np.errstate(divide="ignore"):
             return np.log(np.abs(self._values["fx"]))
 
-    n_duplicates = 0
-
     def __len__(self) -> int:
         return self.n
 
