@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from varflow.data.dataset import Dataset, minibatch_rows
 from varflow.errors import FileFormatError
+from varflow.flow.flow import Flow
+from varflow.testing import normal_params
 
 N, D = 200, 3
 
@@ -343,6 +345,17 @@ class TestParts:
         with pytest.raises(ValueError, match=r"the same bounds, found \[\[0.0, 1.0\]"):
             Dataset.concatenate(data, Dataset(*arrays(), bounds=[[0, 2]] * 3))
 
+    def test_concatenate_without_densities_is_what_it_was(self):
+        """To the bit, also if one of the densities is not known."""
+        x, px, fx = arrays()
+        sets = [Dataset(x, px, fx), Dataset(x[:5], logpx=px[:5], fx=fx[:5])]
+        expected = {"logpx": np.append(np.log(px), px[:5]), "fx": np.append(fx, fx[:5])}
+        for densities in (None, [None, None], [refuse_to_work, None]):
+            joined = Dataset.concatenate(*sets, densities=densities)
+            assert joined._values.keys() == expected.keys()
+            for name, values in expected.items():
+                assert joined._values[name].tobytes() == values.tobytes()
+
     @pytest.mark.parametrize(("size", "expected"), [(64, [64, 64, 64, 8]), (0.5, [100, 100]), (None, [200])])
     def test_minibatches(self, data, size, expected):
         batches = list(data.minibatches(size, seed=5))
@@ -366,6 +379,228 @@ class TestParts:
             integrals.append(batch.log_integral)
             assert math.isfinite(batch.log_weight(2)[0]) == math.isfinite(batch.logfx[0])
         assert min(integrals) == -math.inf
+
+
+def refuse_to_work(x):
+    raise AssertionError("a density that is not needed was evaluated")
+
+
+class LogDensity:
+    """A density by its logarithm, as a flow is."""
+
+    def __init__(self, log_prob):
+        self.log_prob = log_prob
+
+
+def power_law(a):
+    """Density a x^(a - 1) of the first coordinate, in the unit cube."""
+    return lambda x: a * x[:, 0] ** (a - 1)
+
+
+def drawn(a, n, seed, d=1, **f):
+    """Points drawn from a power law; f = 1 unless given."""
+    x = np.random.default_rng(seed).random((n, d))
+    x[:, 0] = x[:, 0] ** (1 / a)
+    return Dataset(x, power_law(a)(x), **(f or {"fx": np.ones(n)}))
+
+
+def constant(value):
+    return lambda x: np.full(len(x), value)
+
+
+class TestMixture:
+    @given(
+        sets=st.lists(
+            st.tuples(st.floats(0.5, 4), st.integers(1, 30), st.booleans()), min_size=1, max_size=5
+        ),
+        seed=st.integers(0, 99),
+    )
+    def test_definition(self, sets, seed):
+        """Row by row, the sum of n_k p_k / N, whether a density is given by its values or logarithms."""
+        parts = [drawn(a, n, seed + i, d=2) for i, (a, n, _) in enumerate(sets)]
+        densities = [
+            LogDensity(lambda x, a=a: np.log(power_law(a)(x))) if is_log else power_law(a)
+            for a, _, is_log in sets
+        ]
+        joined = Dataset.concatenate(*parts, densities=densities)
+        expected = [
+            sum(n * a * x ** (a - 1) for a, n, _ in sets) / sum(n for _, n, _ in sets)
+            for x in joined.x[:, 0].tolist()
+        ]
+        np.testing.assert_allclose(joined.px, expected, rtol=1e-12)
+        np.testing.assert_array_equal(joined.x, np.concatenate([part.x for part in parts]))
+
+    @given(
+        ns=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+        base=st.integers(-3000, 3000),
+        offsets=st.lists(st.integers(-3, 3) | st.integers(-1000, 1000), min_size=4, max_size=4),
+    )
+    def test_the_whole_range_of_numbers(self, ns, base, offsets):
+        """Densities whose values would under- or overflow: those near the largest are what counts."""
+        log_p = [base + offset for offset in offsets[: len(ns)]]
+        parts = [
+            Dataset(np.full((n, 1), 0.5), logpx=np.full(n, float(log)), fx=np.ones(n))
+            for n, log in zip(ns, log_p, strict=True)
+        ]
+        with np.errstate(all="raise"):
+            joined = Dataset.concatenate(*parts, densities=[LogDensity(constant(log)) for log in log_p])
+        ratios = sum(n * math.exp(log - max(log_p)) for n, log in zip(ns, log_p, strict=True))
+        expected = max(log_p) + math.log(ratios / sum(ns))
+        np.testing.assert_allclose(joined.logpx, expected, rtol=1e-14, atol=1e-14)
+
+    def test_a_density_may_be_zero_elsewhere(self):
+        lower = Dataset([[0.1], [0.2], [0.3]], [2, 2, 2], [1, 1, 1])
+        upper = Dataset([[0.9]], logpx=[math.log(2)], fx=[1])
+
+        def log_upper(x):
+            return np.where(x[:, 0] > 0.5, math.log(2), -math.inf)
+
+        with np.errstate(all="raise"):
+            joined = Dataset.concatenate(
+                lower, upper, densities=[lambda x: 2.0 * (x[:, 0] <= 0.5), LogDensity(log_upper)]
+            )
+        np.testing.assert_allclose(joined.px, [1.5, 1.5, 1.5, 0.5], rtol=1e-15)
+
+    def test_equal_points_get_equal_densities(self):
+        """From whichever set they are; and parts of a set count as the set."""
+        one, two = drawn(2, 50, seed=1), drawn(0.5, 30, seed=2)
+        same = Dataset(one.x, power_law(0.5)(one.x), one.fx)
+        joined = Dataset.concatenate(one, same, two, densities=[power_law(a) for a in (2, 0.5, 0.5)])
+        np.testing.assert_array_equal(joined.logpx[:50], joined.logpx[50:100])
+        parts = one.split(0.3)
+        whole = Dataset.concatenate(*parts, two, densities=[power_law(a) for a in (2, 2, 0.5)])
+        expected = Dataset.concatenate(
+            Dataset.concatenate(*parts), two, densities=[power_law(2), power_law(0.5)]
+        )
+        np.testing.assert_allclose(whole.logpx, expected.logpx, rtol=0, atol=1e-14)
+
+    def test_the_sign_of_f_is_kept(self):
+        one, two = drawn(2, 5, 1, fx=-np.arange(5.0)), drawn(3, 5, 2, fx=np.ones(5))
+        joined = Dataset.concatenate(one, two, densities=[power_law(2), power_law(3)])
+        assert joined.fx.tolist() == [0, -1, -2, -3, -4, 1, 1, 1, 1, 1]
+        logs = drawn(3, 5, 2, logfx=np.ones(5))
+        assert "logfx" in Dataset.concatenate(one, logs, densities=[power_law(2), power_law(3)])._values
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("cell", ["pwlinear", "pwquad", "rqs"])
+    def test_flows(self, cell, dtype):
+        """More points than a block; points and densities of a flow agree, uniform ones are no flow's."""
+        n, bounds = 70_000, [[-1, 3], [0, 5]]
+        flow = Flow(2, cell, dtype=dtype, d_hidden=8, seed=1, bounds=bounds)
+        flow.params = normal_params(flow.architecture, 1.0, np.random.default_rng(2)).astype(dtype)
+        x, logqx = flow.sample(n, seed=3)
+        others = np.random.default_rng(4).uniform([-1, 0], [3, 5], (n // 2, 2))
+        joined = Dataset.concatenate(
+            Dataset(x, logpx=logqx, fx=np.ones(n), bounds=bounds),
+            Dataset(others, np.full(n // 2, 1 / 20), np.ones(n // 2), bounds=bounds),
+            densities=[flow, constant(1 / 20)],
+        )
+        expected = 2 / 3 * np.exp(flow.log_prob(joined.x)) + 1 / 60
+        np.testing.assert_allclose(joined.px, expected, rtol=1e-12)
+
+    def test_variance_of_the_integral(self):
+        """As the docstring has it, for f = 6 x (1 - x) and densities 1.5 x^0.5 and 4 x^3.
+
+        Under the latter, f/p goes as x^-2: it has no variance, and with their own densities neither has the
+        estimate, which the mixture repairs.
+        """
+        u = (np.arange(200_000) + 0.5) / 200_000  # midpoints for the integrals over x
+        powers, ns, n_repeats = (1.5, 4), (12, 24), 2000
+        p = [power_law(a)(u[:, None]) for a in powers]
+        mixture = (p[0] + 2 * p[1]) / 3
+        ratio = 6 * u * (1 - u) / mixture
+        variances = [np.mean(ratio**2 * pk) - np.mean(ratio * pk) ** 2 for pk in p]
+        expected = sum(n * variance for n, variance in zip(ns, variances, strict=True)) / 36**2
+        assert expected < (np.mean(ratio**2 * mixture) - 1) / 36
+
+        # All repeats at once: the shares of the sets, and so the mixture, are the same.
+        sets = [drawn(a, n * n_repeats, seed=5 + n) for a, n in zip(powers, ns, strict=True)]
+        sets = [Dataset(data.x, data.px, 6 * data.x[:, 0] * (1 - data.x[:, 0])) for data in sets]
+        joined = Dataset.concatenate(*sets, densities=[power_law(a) for a in powers])
+        weights = np.split(joined.fx / joined.px, [ns[0] * n_repeats])
+        estimates = sum(part.reshape(n_repeats, -1).sum(axis=1) for part in weights) / 36
+        assert np.mean(estimates) == pytest.approx(1, abs=5 * math.sqrt(expected / n_repeats))
+        assert np.var(estimates) == pytest.approx(expected, rel=0.2)  # its deviation is a thirtieth
+        own_weights = [data.fx / data.px for data in sets]
+        own = sum(part.reshape(n_repeats, -1).sum(axis=1) for part in own_weights) / 36
+        assert np.var(own) > 3 * expected
+
+    @pytest.mark.parametrize("n_densities", [0, 1, 3])
+    def test_one_density_for_each_dataset(self, data, n_densities):
+        match = f"^densities must have one entry for each of the 2 datasets, found {n_densities}$"
+        with pytest.raises(ValueError, match=match):
+            Dataset.concatenate(data, data, densities=[None] * n_densities)
+
+    def test_what_is_no_density(self, data):
+        with pytest.raises(TypeError, match=r"^densities\[1\] must be .*, or None, found 1.5$"):
+            Dataset.concatenate(data, data, densities=[None, 1.5])
+
+    @pytest.mark.parametrize("wrap", [lambda density: density, LogDensity], ids=["values", "logs"])
+    @pytest.mark.parametrize("result", [1.0, [[1.0]] * 5, [1.0] * 4])
+    def test_shape_of_densities(self, wrap, result):
+        data = drawn(1, 5, seed=1)
+        match = r"^densities\[0\] at the points of datasets\[0\] must have shape \(5,\)"
+        with pytest.raises(ValueError, match=match):
+            Dataset.concatenate(data, densities=[wrap(lambda x: result)])
+
+    @pytest.mark.parametrize(
+        ("wrap", "value", "rule"),
+        [
+            (constant, math.nan, "be finite and >= 0, found nan"),
+            (constant, math.inf, "be finite and >= 0, found inf"),
+            (constant, -1e-9, "be finite and >= 0, found -1e-09"),
+            (lambda value: LogDensity(constant(value)), math.nan, "have a log_prob .* or -inf, found nan"),
+            (lambda value: LogDensity(constant(value)), math.inf, "have a log_prob .* or -inf, found inf"),
+        ],
+    )
+    def test_values_of_densities(self, wrap, value, rule):
+        one, two = drawn(1, 5, seed=1), drawn(2, 5, seed=2)
+        match = rf"^densities\[1\] at the points of datasets\[0\] must {rule} in row 0 \(and 4 more\)$"
+        with pytest.raises(ValueError, match=match):
+            Dataset.concatenate(one, two, densities=[power_law(1), wrap(value)])
+
+    def test_densities_must_be_real_numbers(self, data):
+        with pytest.raises(
+            TypeError, match=r"^densities\[0\] .* must hold real numbers, found dtype complex"
+        ):
+            Dataset.concatenate(data, densities=[lambda x: 1j * x[:, 0]])
+
+    @pytest.mark.parametrize("wrap", [lambda density: density, LogDensity], ids=["values", "logs"])
+    @pytest.mark.parametrize(
+        ("error", "agrees"), [(0.9e-4, True), (-0.9e-4, True), (1.1e-4, False), (-1.1e-4, False)]
+    )
+    def test_densities_must_agree_with_what_is_stored(self, wrap, error, agrees):
+        """Only at a set's own points, and in the last of its rows too."""
+        n = 70_000
+        one = drawn(1, n, seed=1)
+        two = Dataset(np.linspace(0, 1, n)[:, None], np.full(n, 2.0), np.ones(n))
+
+        def density(x):
+            log = math.log(2) + np.where(x[:, 0] == 1, error, 0.0)
+            return log if wrap is LogDensity else np.exp(log)
+
+        if agrees:
+            Dataset.concatenate(one, two, densities=[constant(1), wrap(density)])
+            return
+        match = (
+            rf"^densities\[1\] must agree .* datasets\[1\] .* 0.693147.* is stored, in row {n - 1}: usually"
+        )
+        with pytest.raises(ValueError, match=match):
+            Dataset.concatenate(one, two, densities=[constant(1), wrap(density)])
+
+    def test_a_wrong_density_is_found_at_once(self):
+        one, two = drawn(1, 5, seed=1), drawn(2, 5, seed=2)
+        match = r"^densities\[0\] must agree .* log p = -inf where 0.0 is stored, in row 0 \(and 4 more\)"
+        with pytest.raises(ValueError, match=match):
+            Dataset.concatenate(one, two, densities=[constant(0), refuse_to_work])
+
+    def test_densities_cannot_modify_points(self, data):
+        def density(x):
+            x[0] = 0
+            return np.ones(len(x))
+
+        with pytest.raises(ValueError, match="read-only"):
+            Dataset.concatenate(data, densities=[density])
 
 
 class TestMinibatchRows:

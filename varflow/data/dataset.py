@@ -2,10 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from varflow.data.arrays import (
     finite_points,
     log_sum_exp,
     points_within,
+    read_only,
     row_blocks,
 )
 from varflow.data.points import read_points, write_points
@@ -28,6 +29,20 @@ from varflow.runtime.fingerprint import digest
 __all__ = ["Dataset", "minibatch_rows"]
 
 _LOG_2 = math.log(2.0)
+# Largest difference in log p between a density and what a dataset stores for its own points: it leaves room
+# for the rounding of float32 networks. A wrong density, or one not normalised, is much further off.
+_AGREEMENT = 1e-4
+
+
+@runtime_checkable
+class _HasLogProb(Protocol):
+    """A density that knows its logarithm, as a flow does."""
+
+    def log_prob(self, x: FloatArray, /) -> npt.ArrayLike:
+        """Compute the logarithm of the density, (n,), at points x (n, d)."""
+
+
+Density: TypeAlias = _HasLogProb | Callable[[FloatArray], npt.ArrayLike]
 
 
 class Dataset:
@@ -153,24 +168,63 @@ class Dataset:
         write_points(path, {"x": self.x, **self._values, "bounds": self.bounds})
 
     @staticmethod
-    def concatenate(*datasets: "Dataset") -> "Dataset":
+    def concatenate(*datasets: "Dataset", densities: Sequence[Density | None] | None = None) -> "Dataset":
         """Concatenate datasets, in the order given.
+
+        The mean of f/p over the result estimates the integral of f, whichever of two densities p its points
+        get. Let dataset k hold n_k of the N points, drawn from p_k.
+
+        **Their own.** Without `densities`, or if one of them is None, each point keeps the p that is stored
+        with it. Each p_k must be positive wherever f is not zero. The variance of the estimate is
+
+            sum_k n_k sigma_k^2 / N^2,    where sigma_k^2 is the variance of f/p_k under p_k.
+
+        The worst set dominates this sum: if p_k is far too small somewhere, a few points with large f/p_k
+        outweigh all others, however good the other sets are.
+
+        **That of the mixture.** If all densities are given, each point gets
+
+            p(x) = sum_k n_k p_k(x) / N,
+
+        whichever set it is from: the balance heuristic (Veach and Guibas, SIGGRAPH 1995, 419), or
+        deterministic mixture (Owen and Zhou, J. Am. Stat. Assoc. 95 (2000) 135). It is enough that one of
+        the p_k is positive wherever f is not zero, and a point is harmless if any set has a large density
+        there. The variance of the estimate is
+
+            sum_k n_k Var_{p_k}(f/p) / N^2,
+
+        which never exceeds that of N independent draws from the mixture, Var_p(f/p) / N. The estimate is
+        unbiased if no p_k depends on the points of the sets. A flow that was trained on another of the sets
+        does, and brings the small bias of adaptive multiple importance sampling (Cornuet et al., Scand. J.
+        Stat. 39 (2012) 798).
 
         Parameters
         ----------
         *datasets : Dataset
             One or more datasets with the same d and bounds.
+        densities : sequence, optional
+            For each dataset, the density p_k from which its points were drawn, normalised, in 1 / (units of
+            x)^d: an object with a method ``log_prob(x)``, such as a flow, that returns log p_k, (n,), -inf
+            where p_k is zero; or a function ``density(x)`` that returns p_k itself, (n,); or None if it is
+            not known. Each is evaluated at the points of all datasets, in blocks of rows, which are
+            read-only; none is if one of them is None.
 
         Returns
         -------
         Dataset
-            All rows. If any of the datasets holds p (or f) as its logarithm, so does the result; the sign of
-            f is then lost.
+            All rows. If any of the datasets holds f as its logarithm, so does the result, and the sign of f
+            is lost. Likewise for p; the density of the mixture is always held as its logarithm.
 
         Raises
         ------
+        TypeError
+            If a density is none of these, or does not return real numbers.
         ValueError
-            If no datasets are given, or if their dimensions or bounds differ.
+            If no datasets are given, or if their dimensions or bounds differ; if there is not one density
+            for each dataset, if one returns the wrong shape, NaN, infinite or negative densities, or if its
+            logarithm differs by more than 1e-4 from what its dataset stores for its own points. The
+            tolerance is the same for all. It allows for the rounding of float32 networks, but not for points
+            that were rounded to float32 once drawn: at the edge of a bin, the density of a flow may jump.
         """
         if not datasets:
             raise ValueError("concatenate needs one dataset or more")
@@ -181,11 +235,11 @@ class Dataset:
             if not np.array_equal(data.bounds, first.bounds):
                 found = f"{first.bounds.tolist()} and {data.bounds.tolist()}"
                 raise ValueError(f"datasets must have the same bounds, found {found}")
-        names = [
-            log if any(log in data._values for data in datasets) else plain
-            for plain, log in (("px", "logpx"), ("fx", "logfx"))
-        ]
-        values = {name: np.concatenate([getattr(data, name) for data in datasets]) for name in names}
+        if known := _known_densities(datasets, densities):
+            values = {"logpx": _log_mixture(datasets, known)}
+        else:
+            values = _joined(datasets, "px", "logpx")
+        values |= _joined(datasets, "fx", "logfx")
         return Dataset._checked(np.concatenate([data.x for data in datasets]), values, first.bounds)
 
     @property
@@ -412,8 +466,7 @@ def _kept_on_device(x: object) -> Any:
 
 def _check_values(name: str, values: FloatArray, n: int) -> None:
     """Validate px, logpx, fx or logfx."""
-    if values.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one value for each row of x, found {values.shape}")
+    _check_shape(name, values, n)
     if name == "logfx":
         check_rows(name, values, "be finite or -inf", lambda block: block < math.inf)
         if values.max() == -math.inf:
@@ -426,8 +479,95 @@ def _check_values(name: str, values: FloatArray, n: int) -> None:
         raise ValueError("fx is zero everywhere: there is nothing to learn")
 
 
+def _check_shape(name: str, values: FloatArray, n: int) -> None:
+    if values.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one value for each row of x, found {values.shape}")
+
+
 def _value_or_exp(values: dict[str, FloatArray], name: str) -> FloatArray:
     if name in values:
         return values[name]
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(values[f"log{name}"])
+
+
+def _joined(datasets: Sequence[Dataset], plain: str, log: str) -> dict[str, FloatArray]:
+    """Concatenate p or f, by name: as its logarithm if any of the datasets holds that."""
+    name = log if any(log in data._values for data in datasets) else plain
+    return {name: np.concatenate([getattr(data, name) for data in datasets])}
+
+
+def _known_densities(
+    datasets: Sequence[Dataset], densities: Sequence[Density | None] | None
+) -> Sequence[Density]:
+    """Check that there is an entry for each dataset. Returns the densities, or none if not all are known."""
+    if densities is None:
+        return ()
+    if len(densities) != len(datasets):
+        raise ValueError(
+            f"densities must have one entry for each of the {len(datasets)} datasets, found {len(densities)}"
+        )
+    for k, density in enumerate(densities):
+        if not (density is None or isinstance(density, _HasLogProb) or callable(density)):
+            raise TypeError(
+                f"densities[{k}] must be an object with a method log_prob, a function, or None, "
+                f"found {density!r}"
+            )
+    known = [density for density in densities if density is not None]
+    return known if len(known) == len(datasets) else ()
+
+
+def _log_mixture(datasets: Sequence[Dataset], densities: Sequence[Density]) -> FloatArray:
+    """Compute log(sum_k n_k p_k / N) at all points, (N,).
+
+    It is finite: each point is one of a set k, whose p_k agrees there with a p that is positive.
+    """
+    n_points = sum(data.n for data in datasets)
+    mixtures = []
+    for j, data in enumerate(datasets):
+        mixture = np.full(data.n, -math.inf)
+        for k, density in enumerate(densities):
+            log_p = _log_density(f"densities[{k}] at the points of datasets[{j}]", density, data.x)
+            if k == j:
+                _check_agreement(k, log_p, data.logpx)
+            with np.errstate(under="ignore"):
+                np.logaddexp(mixture, log_p + math.log(datasets[k].n / n_points), out=mixture)
+        mixtures.append(mixture)
+    return np.concatenate(mixtures)
+
+
+def _log_density(name: str, density: Density, x: FloatArray) -> FloatArray:
+    """Compute the logarithm of a density, (n,), at points x (n, d)."""
+    if isinstance(density, _HasLogProb):
+        values = _evaluated(name, density.log_prob, x)
+        rule = "have a log_prob that is finite or -inf"
+        check_rows(name, values, rule, lambda block: block < math.inf)
+        return values
+    values = _evaluated(name, density, x)
+    check_rows(name, values, "be finite and >= 0", lambda block: (block >= 0) & (block < math.inf))
+    with np.errstate(divide="ignore"):
+        return np.log(values, out=values)
+
+
+def _evaluated(name: str, function: Callable[[FloatArray], npt.ArrayLike], x: FloatArray) -> FloatArray:
+    """Evaluate a function, in blocks of rows, at points x (n, d); return its values, (n,)."""
+    values = np.empty(len(x))
+    for rows in row_blocks(len(x)):
+        block = as_floats(name, function(read_only(x[rows])))
+        _check_shape(name, block, rows.stop - rows.start)
+        values[rows] = block
+    return values
+
+
+def _check_agreement(k: int, log_p: FloatArray, stored: FloatArray) -> None:
+    """Check that densities[k] is the density that datasets[k] stores for its points."""
+    bad = np.flatnonzero(np.abs(log_p - stored) > _AGREEMENT)
+    if len(bad) == 0:
+        return
+    row = bad[0]
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    raise ValueError(
+        f"densities[{k}] must agree with the density that datasets[{k}] stores for its points, found log p = "
+        f"{log_p[row]} where {stored[row]} is stored, in row {row}{more}: usually it is not the density from "
+        "which they were drawn, it is not normalised, or they were rounded afterwards"
+    )
