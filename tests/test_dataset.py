@@ -603,6 +603,58 @@ class TestMixture:
             Dataset.concatenate(data, densities=[density])
 
 
+class TestDuplicates:
+    @given(
+        hnp.arrays(
+            np.float64,
+            st.tuples(st.integers(1, 40), st.integers(1, 4)),
+            elements=st.sampled_from([0.0, -0.0, 5e-324, 0.5, 0.75, 1.0]) | st.floats(0, 1),
+        )
+    )
+    def test_counts_rows_that_are_not_the_first(self, x):
+        """Tuples of Python's are equal, and have equal hashes, where the points are."""
+        data = Dataset(x, np.ones(len(x)), np.ones(len(x)))
+        expected = len(x) - len(set(map(tuple, x.tolist())))
+        before = x.tobytes()
+        assert data.n_duplicates == expected
+        assert x.tobytes() == before
+
+    def test_zeros_of_either_sign(self):
+        x = [[0.0, 0.5], [0.0, 0.75], [-0.0, 0.5], [0.5, 0.0], [0.5, -0.0], [0.5, 0.5]]
+        assert Dataset(x, np.ones(6), np.ones(6)).n_duplicates == 2
+
+    @pytest.mark.parametrize("column", [0, 2])
+    def test_coordinates_that_take_few_values(self, column):
+        """Points are compared as wholes, whichever of the coordinates tie."""
+        x, px, fx = arrays(n=5000)
+        x[:, column] = np.round(x[:, column], 1)
+        assert Dataset(x, px, fx).n_duplicates == 0
+        x[[17, 4000]] = x[3000]
+        assert Dataset(x, px, fx).n_duplicates == 2
+
+    def test_a_file_given_twice(self, tmp_path):
+        Dataset(*arrays()).save(tmp_path / "data.csv")
+        first, second = Dataset.read(tmp_path / "data.csv"), Dataset.read(tmp_path / "data.csv")
+        assert first.n_duplicates == 0
+        assert Dataset.concatenate(first, second).n_duplicates == N
+        assert Dataset.concatenate(first, Dataset(*arrays(seed=2)), second).n_duplicates == N
+
+    def test_rows_that_share_no_coordinate_are_not_copied(self):
+        x, px, fx = arrays(n=200_000, d=16)
+        x[-1] = x[0]
+        data = Dataset(x, px, fx)
+        tracemalloc.start()
+        assert data.n_duplicates == 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < x.nbytes / 4
+
+    def test_is_computed_once(self, data, monkeypatch):
+        assert data.n_duplicates == 0
+        monkeypatch.setattr(data, "x", None)
+        assert data.n_duplicates == 0
+
+
 class TestMinibatchRows:
     @pytest.mark.parametrize(
         ("size", "expected"),

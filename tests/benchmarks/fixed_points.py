@@ -1,9 +1,7 @@
 """Training on a fixed set of weighted points, beside ZüNIS: a line of JSON a case, also kept in `results`.
 
-    python tests/benchmarks/fixed_points.py accuracy [-n N ...] [--seeds K] [--cells CELL ...] [--cases NAME ...]
-    python tests/benchmarks/fixed_points.py peers --zunis-python PYTHON [-n N ...] [--cells ...] [--cases ...]
-    python tests/benchmarks/fixed_points.py flows [-n N ...] [--seeds K] [--cases NAME ...]
-    python tests/benchmarks/fixed_points.py pulls [-n N ...] [--seeds K] [--cases NAME ...]
+    python tests/benchmarks/fixed_points.py accuracy|peers|flows|pulls
+        [-n N ...] [--seeds K] [--cells CELL ...] [--cases NAME ...] [--zunis-python PYTHON]
 
 PYTHON is the interpreter of an environment that has ZüNIS 0.3 and PyTorch. Flows are judged by the relative
 variance of f/q, as the mean of (f - q)^2 / (p q) over 200 000 other points of p, f in units of its integral.
@@ -52,7 +50,8 @@ batch = min(500, n // 8)
 trainer = StatefulTrainer(d=d, loss="variance", flow=cell, n_epochs=1, checkpoint=False, minibatch_size=batch,
     flow_options=dict(masking="iflow", cell_params=dict(d_hidden=64, n_hidden=2, n_bins=16)))
 optim, flow = torch.optim.Adam(trainer.flow.parameters(), lr=1e-3), trainer.flow
-X, P, F = (torch.as_tensor(v, dtype=torch.float32) for v in (a["x"], a["p"], a["f"] / np.mean(a["f"] / a["p"])))
+arrays = a["x"], a["p"], a["f"] / np.mean(a["f"] / a["p"])
+X, P, F = (torch.as_tensor(array, dtype=torch.float32) for array in arrays)
 def relative_variance():
     if not flow.inverse:
         flow.invert()

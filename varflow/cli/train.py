@@ -25,7 +25,7 @@ from varflow.flow.architecture import Architecture
 from varflow.flow.defaults import default_sizes
 from varflow.runtime.archive import check_writable
 from varflow.training.adam import SCHEDULES, Adam
-from varflow.training.learning_curve import PARTS, learning_curve
+from varflow.training.learning_curve import learning_curve
 from varflow.training.losses import LOSSES
 from varflow.training.recipe import n_epochs_for, optimiser_for
 from varflow.training.record import TrainingRecord
@@ -152,7 +152,11 @@ def _learning_curve(data: Dataset, settings: dict[str, Any]) -> Training:
     """Print the curve, and give the training on all points."""
     if settings["checkpoint"] is not None:
         raise ValueError("--learning-curve has no checkpoint: leave --checkpoint out")
-    own = {name: value for name, value in settings.items() if name not in ("checkpoint", "resume", "checkpoint_seconds") and value is not None}
+    own = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("checkpoint", "resume", "checkpoint_seconds") and value is not None
+    }
     curve = learning_curve(data, progress=lambda n: print(f"training on {n:,} points", flush=True), **own)
     print(curve)
     return curve.training

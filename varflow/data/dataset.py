@@ -321,6 +321,20 @@ class Dataset:
             weight[rows] = power * (self._log_scaled_f(rows) - mean) - self._log_p(rows)
         return weight
 
+    @cached_property
+    def n_duplicates(self) -> int:
+        """Number of rows whose point occurs in an earlier row; -0.0 equals 0.0."""
+        # Rows that are equal agree in the first coordinate, where continuous points hardly ever do.
+        first = np.ascontiguousarray(self.x[:, 0])
+        ordered = np.sort(first)
+        shared = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(shared) == 0:
+            return 0
+        tied = self.x[np.isin(first, shared)]
+        tied += 0.0  # turns -0.0 into 0.0, as rows are sorted by their bytes
+        tied.view(f"V{tied[0].nbytes}")[:, 0].sort()
+        return int(np.count_nonzero((tied[1:] == tied[:-1]).all(axis=1)))
+
     def digest(self) -> str:
         """Compute a SHA-256 sum of all points, p and f, by which they are known again."""
         return digest(self.x, self.logpx, self.logfx)

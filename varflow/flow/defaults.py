@@ -10,8 +10,8 @@ MANY_POINTS = 10_000  # from which on deeper networks pay
 def default_sizes(d: int, cell: str, n_points: int | None = None) -> dict[str, Any]:
     """Choose the sizes of a flow that learns from a set of points.
 
-    Few dimensions need more cells for what coordinates have in common, and narrower bins are cheap there. More
-    layers help where there are many points, and harm where there are few.
+    Few dimensions need more cells for what coordinates have in common, and narrower bins are cheap there.
+    More layers help where there are many points, and harm where there are few.
 
     Parameters
     ----------

@@ -103,7 +103,12 @@ class Flow:
         backend: str = "cpu",
         precision: str | None = None,
     ) -> None:
-        given = dict(n_bins=n_bins, d_hidden=d_hidden, n_hidden=n_hidden, repetitions=repetitions)
+        given = {
+            "n_bins": n_bins,
+            "d_hidden": d_hidden,
+            "n_hidden": n_hidden,
+            "repetitions": repetitions,
+        }
         sizes = {name: size for name, size in given.items() if size is not None}
         if len(sizes) < len(given):
             sizes = default_sizes(positive_int("d", d), cell) | sizes

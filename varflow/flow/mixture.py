@@ -1,6 +1,7 @@
 """Mixture of flows on the same box: their mean density, with a share of the uniform density if wanted."""
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -154,7 +155,7 @@ class Mixture:
             Points in the box, and the logarithm of their density.
         """
         n = positive_int("n", n)
-        seed = int(np.random.SeedSequence().entropy) if seed is None else seed
+        seed = secrets.randbits(128) if seed is None else seed  # components and latent points share it
         key = latent_key(seed)
         return (self._sample_block(z, key, block) for block, z in enumerate(latent_blocks(n, self.d, seed)))
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.data.dataset import Dataset
+from varflow.flow.defaults import default_sizes
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
 from varflow.integration.averages import average
@@ -35,6 +36,7 @@ from varflow.runtime.archive import Kind
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings
 from varflow.runtime.fingerprint import digest
 from varflow.runtime.progress import Progress
+from varflow.training.adam import Adam
 from varflow.training.settings import TrainingSettings
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 from varflow.validation import positive_int
@@ -85,7 +87,8 @@ class Integrator:
     flow_options : dict, optional
         Arguments of `Flow` besides d and cell.
     trainer_options : dict, optional
-        Settings of `BasicStatefulTrainer`, for strategies other than "replay".
+        Settings of `BasicStatefulTrainer`, for strategies other than "replay". For a fixed sample, those
+        that are not given follow from it.
     sample : Dataset, path or (x, px, fx), optional
         Weighted points of "fixed_sample", in the coordinates of f.
     use_survey : bool
@@ -167,7 +170,9 @@ class Integrator:
             n_iter if n_iter_refine is None else n_iter_refine,
             n_points if n_points_refine is None else n_points_refine,
         )
-        training = TrainingSettings(minibatch_size=1000).replaced(**(trainer_options or {}))
+        is_fixed = survey_strategy == "fixed_sample"
+        usual = TrainingSettings() if is_fixed else _settings_a_batch()
+        training = usual.replaced(**(trainer_options or {}))
         kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
         self.survey_strategy, self.progress = survey_strategy, progress
         self.domain = Domain(bounds)
@@ -176,7 +181,8 @@ class Integrator:
         )
         self._sample = None if sample is None else _on_cube(sample, self.domain)
         generator = np.random.Generator(np.random.Philox(seed))
-        self.flow = _flow_on_cube(self.domain.d, flow, flow_options, generator, threads, backend)
+        n_fixed = None if self._sample is None else self._sample.n
+        self.flow = _flow_on_cube(self.domain.d, flow, flow_options, n_fixed, generator, threads, backend)
         self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
         is_start_known = seed is not None or not self._is_flow_new or "seed" in (flow_options or {})
         identity = {
@@ -185,7 +191,7 @@ class Integrator:
             "flow": self.flow.fingerprint(),
             "initial parameters": digest(self.flow.params) if is_start_known else None,
             "sample": None if self._sample is None else self._sample.digest(),
-            "trainer": {**training.identity(), "minibatch_size": training.minibatch_size},
+            "trainer": training.identity(),
             "vectorized": vectorized,
             "on_invalid": on_invalid,
             **asdict(self.sizes),
@@ -642,15 +648,18 @@ def _flow_on_cube(
     d: int,
     flow: str | Flow,
     flow_options: dict[str, Any] | None,
+    n_fixed: int | None,
     generator: np.random.Generator,
     threads: int | None,
     backend: str | None,
 ) -> Flow:
-    """Make the flow of an integral, or copy one that is given."""
+    """Make the flow of an integral, or copy one that is given; n_fixed: number of points of a fixed sample."""
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
         # Two cells are too few for what two coordinates can have in common.
         sizes = {"n_bins": 16, "d_hidden": 64, "n_hidden": 2, "repetitions": 2 if d == 2 else 1}
+        if n_fixed is not None:
+            sizes = default_sizes(d, flow, n_fixed)
         return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
     copied = make_flow(d, flow, flow_options, backend).copy()
     if not np.array_equal(copied.bounds, np.tile([0.0, 1.0], (d, 1))):
@@ -658,6 +667,11 @@ def _flow_on_cube(
     if threads is not None:
         copied.threads = positive_int("threads", threads)
     return copied
+
+
+def _settings_a_batch() -> TrainingSettings:
+    """Settings of a training on one batch of points, of which there are several: a step of a longer one."""
+    return TrainingSettings(n_epochs=10, minibatch_size=1000, optim=Adam(), holdout=0.0)
 
 
 def _on_cube(sample: Any, domain: Domain) -> Dataset:

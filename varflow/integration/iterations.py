@@ -21,12 +21,13 @@ from varflow.integration.proposal import draw
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, wander
 from varflow.integration.survey import MIN_ROUNDS, Memory, Replay, choose_points, stage_optimiser
 from varflow.integration.tables import format_estimate
-from varflow.training.tempering import tempered_power
 from varflow.runtime.archive import refused_as
 from varflow.runtime.checkpoint import Checkpoint, Saved
 from varflow.runtime.progress import Progress
 from varflow.training.adam import Adam, AdamState
+from varflow.training.data_checks import has_enough
 from varflow.training.stateful_trainers import BasicStatefulTrainer
+from varflow.training.tempering import tempered_power
 
 __all__ = ["DEFENSIVE_SHARE", "LOOK", "MANY_BATCHES", "MIN_POINTS", "SCOUT_SHARE", "Iterations"]
 
@@ -285,7 +286,7 @@ class Iterations:
         values = self._evaluate(points.u)
         size = magnitudes(values)
         self.memory.add(points.u, size, points.log_q)
-        if size.any():
+        if has_enough(n_points, int(np.count_nonzero(size))):
             self._trainer.train_on_dataset(Dataset(points.u, logpx=points.log_q, fx=size))
         batches = Batches(self._expected)
         batches.add(points, values, FEW_BATCHES)
@@ -408,7 +409,9 @@ class Iterations:
         arrays |= self.memory.arrays(n_memory) | pack_history(self._history, len(self._expected))
         arrays |= {"params": self.flow.params, "kept": self._kept, "expected": self._expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
-        arrays |= {"log_lost": self.log_lost} | self._trainer.get_config()["optim"].state().arrays("trainer")
+        arrays |= {"log_lost": self.log_lost}
+        if self._optim is not None:
+            arrays |= self._optim.state().arrays("trainer")
         if self._stage is not None:
             arrays |= self._stage.optim.state().arrays("stage") | self._stage.batches.arrays("batches")
         return header, arrays
@@ -428,13 +431,20 @@ class Iterations:
             self.memory.restore(arrays)
             np.copyto(self.flow.params, arrays["params"])
             np.copyto(self._kept, arrays["kept"])
-            self._trainer.get_config()["optim"].restore(AdamState.of("trainer", arrays))
-            self._trainer.get_config()["optim"].claim(self.flow.params)
+            if self._optim is not None:
+                self._optim.restore(AdamState.of("trainer", arrays))
+                self._optim.claim(self.flow.params)
             if header["n_rounds"] is not None:
                 optim = stage_optimiser()
                 optim.restore(AdamState.of("stage", arrays))
                 self._stage = _Stage(header["n_rounds"], optim, Batches.of("batches", arrays))
         self._compare_integrand()
+
+    @property
+    def _optim(self) -> Adam | None:
+        """Optimiser of the trainer, where it goes on from one training to the next."""
+        optim: Adam | None = self._trainer.get_config()["optim"]
+        return optim
 
     def _compare_integrand(self) -> None:
         """Find out whether the integrand gives what it gave the earlier run; the call does not count."""

@@ -57,11 +57,11 @@ from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
 from varflow.integration.estimates import magnitudes
 from varflow.integration.proposal import Draw, draw
-from varflow.training.tempering import tempered_power
 from varflow.training.adam import Adam
 from varflow.training.losses import LOSSES
 from varflow.training.make_steps import make_steps
 from varflow.training.objective import Objective
+from varflow.training.tempering import tempered_power
 
 __all__ = ["MIN_ROUNDS", "STRATEGIES", "Memory", "Replay", "Round", "choose_points", "stage_optimiser"]
 

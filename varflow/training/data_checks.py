@@ -7,17 +7,22 @@ from varflow.training.held_out import held_out_loss
 from varflow.training.normalization import estimate_normalization
 from varflow.training.objective import Objective
 
-__all__ = ["check_enough", "data_warnings", "flow_warnings", "normalization_warnings"]
+__all__ = ["check_enough", "data_warnings", "flow_warnings", "has_enough", "normalization_warnings"]
 
 MIN_POINTS = 50  # that anything is trained on
 MIN_NONZERO = 10  # of them, where f is not zero
 FEW_POINTS = 20.0  # effective ones, below which neither the points nor the held-out ones say much about f
 
 
+def has_enough(n: int, n_nonzero: int) -> bool:
+    """Tell whether n points, with f != 0 at n_nonzero of them, are enough to be trained on."""
+    return n >= MIN_POINTS and n_nonzero >= MIN_NONZERO
+
+
 def check_enough(data: Dataset) -> None:
     """Raise ValueError where the points are too few to train on."""
     n_nonzero = int(np.count_nonzero(data.logfx > -np.inf))
-    if data.n < MIN_POINTS or n_nonzero < MIN_NONZERO:
+    if not has_enough(data.n, n_nonzero):
         raise ValueError(
             f"training needs at least {MIN_POINTS} points, {MIN_NONZERO} of them where f is not zero; got "
             f"{data.n} points, {n_nonzero} of them where f is not zero"
@@ -29,8 +34,8 @@ def data_warnings(data: Dataset) -> list[str]:
     if data.n_duplicates == 0:
         return []
     return [
-        f"{data.n_duplicates} of {data.n} points are copies of others, so that held-out points are among those "
-        "that were trained on, and their figures are too good: was a file given twice?"
+        f"{data.n_duplicates} of {data.n} points are copies of others, so that held-out points are among "
+        "those that were trained on, and their figures are too good: was a file given twice?"
     ]
 
 
@@ -40,10 +45,10 @@ def normalization_warnings(data: Dataset) -> list[str]:
     if not found.is_wrong:
         return []
     return [
-        f"p is not normalised: the points say that its integral is {found.factor:.3g} ± {found.error:.1g}, "
-        "usually since a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away; "
-        "trained without a control variate, which leaves a larger variance. Set p_normalized=False if p cannot "
-        "be normalised"
+        f"p is not normalised: the points say that its integral is {found.factor:.3g} ± {found.error:.1g}. "
+        "Usually a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away. "
+        "Trained without the control variate, which leaves a larger variance; correct p, or if it cannot be "
+        "normalised, say p_normalized=False"
     ]
 
 
@@ -70,13 +75,13 @@ def flow_warnings(objective: Objective, rows: np.ndarray, n_eff: float) -> list[
     after = held_out_loss(objective.log_ratios[rows], objective.log_q_over_p(rows), logpx, 2) - 1
     if not after < before:
         return [
-            f"the flow is no better than p on held-out points: relative variance {after:.3g} of f/q, {before:.3g} "
-            "of f/p: keep sampling from p, or train on more points"
+            f"the flow is no better than p on held-out points (relative variance {after:.3g} of f/q, "
+            f"{before:.3g} of f/p): keep sampling from p, or train on more points"
         ]
     if n_eff < FEW_POINTS:
         return [
             f"f is so narrow that {n} points are worth {n_eff:.1f} of equal weight f/p: neither they nor the "
-            "held-out ones among them say much about f. Add points where f is large, or sample from p as well "
-            "as from the flow"
+            "held-out ones among them say much about f. Add points where f is large, or keep sampling from p "
+            "beside the flow"
         ]
     return []

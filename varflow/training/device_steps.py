@@ -113,12 +113,18 @@ class DeviceSteps:
 
     def _points(self, objective: Objective) -> _Points:
         """Points of an objective on the device, where they stay until there is another objective."""
-        if self._uploaded is None or self._uploaded[0] is not objective:
+        before, points = self._uploaded or (None, None)
+        if before is objective and points is not None:
+            return points
+        weights = cuda.to_device(objective.weights)
+        if before is not None and points is not None and _have_same_points(before, objective):
+            points = points._replace(weights=weights)
+        else:
             x = cuda.to_device(objective.x) if objective.device_x is None else objective.device_x
             no_dz = cuda.device_array((0, self.flow.d), np.float64)
-            weights, log_p = cuda.to_device(objective.weights), cuda.to_device(objective.log_p)
-            self._uploaded = objective, _Points(x, weights, log_p, no_dz)
-        return self._uploaded[1]
+            points = _Points(x, weights, cuda.to_device(objective.log_p), no_dz)
+        self._uploaded = objective, points
+        return points
 
     def _take(
         self,
@@ -232,6 +238,11 @@ class DeviceSteps:
             math.inf if clip_norm is None else float(clip_norm),
             float(np.finfo(self.flow.architecture.dtype).max),
         )
+
+
+def _have_same_points(one: Objective, other: Objective) -> bool:
+    """Tell whether two objectives differ in what is learnt alone."""
+    return one.x is other.x and one.log_p is other.log_p and one.device_x is other.device_x
 
 
 def _failure(loss: float, dtype: Any) -> str:

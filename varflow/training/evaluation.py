@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from varflow.data.arrays import log_mean_exp
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
@@ -14,6 +15,7 @@ from varflow.training.pareto import pareto_shape
 __all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density"]
 
 TAIL = 0.001  # share of the points whose weights exceed the reference weight of unweighting
+LARGE = 40.0  # log of a ratio to which one more or less makes no difference
 HEAVY_TAIL = 0.7  # Pareto shape above which neither the estimate nor its error can be relied on
 
 
@@ -100,7 +102,10 @@ class Evaluation:
         lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in rows]
         lines += [f"{'variance ratio':<24}{_pm(self.ratio, self.ratio_error):>40}"]
         if self.floor > 0:
-            lines += [f"figures of |f|; f has both signs: relative variance of f/q at least {self.floor:.4g}"]
+            signs = (
+                f"these are figures of |f|; as f has both signs, its variance is {self.floor:.4g} or more"
+            )
+            lines += [signs]
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
 
 
@@ -156,8 +161,8 @@ def evaluate_density(logqx: np.ndarray, data: Dataset) -> Evaluation:
         weights = np.exp(log_f_over_p)  # their mean is 1
         q_over_p = np.exp(log_q_over_p - log_q_over_p.max())
         after_weights = np.exp(log_f_over_q - log_f_over_q.max())
-        before = _relative_variance(weights, np.ones(data.n))
-        after = _relative_variance(after_weights, q_over_p)
+        before = _relative_variance(log_f_over_p, np.zeros(data.n))
+        after = _relative_variance(log_f_over_q, log_q_over_p)
         ratio, ratio_error = _ratio(before, after)
     return Evaluation(
         n=data.n,
@@ -177,14 +182,16 @@ def evaluate_density(logqx: np.ndarray, data: Dataset) -> Evaluation:
     )
 
 
-def _relative_variance(values: np.ndarray, counts: np.ndarray) -> tuple[float, np.ndarray]:
+def _relative_variance(log_values: np.ndarray, log_counts: np.ndarray) -> tuple[float, np.ndarray]:
     """Estimate the relative variance of values with counts, and the influence of each point on it, (n,)."""
-    total = counts.mean()
-    mean = np.mean(counts * values) / total
-    deviations = values / mean - 1
-    variance = np.mean(counts * deviations**2) / total
+    log_shares = log_counts - log_mean_exp(log_counts)
+    log_ratios = log_values - log_mean_exp(log_shares + log_values)  # to their mean
+    deviations = np.expm1(log_ratios)
+    # A deviation beyond the range of numbers is as good as the ratio.
+    log_deviations = np.where(log_ratios > LARGE, log_ratios, np.log(np.abs(deviations)))
+    variance = float(np.mean(np.exp(log_shares + 2 * log_deviations)))
     # What the mean does to the variance is of second order.
-    return float(variance), counts / total * (deviations**2 - variance * (1 + 2 * deviations))
+    return variance, np.exp(log_shares) * (deviations**2 - variance * (1 + 2 * deviations))
 
 
 def _floor(data: Dataset, weights: np.ndarray) -> float:

@@ -10,9 +10,7 @@ LARGEST_EXCESS = 3.0  # of the unit, in standard deviations of the mean of f/p
 SMALLEST_UNIT = 0.5  # in terms of the mean of f/p
 
 
-def held_out_loss(
-    log_ratios: np.ndarray, log_q_over_p: np.ndarray, log_p: np.ndarray, power: int
-) -> float:
+def held_out_loss(log_ratios: np.ndarray, log_q_over_p: np.ndarray, log_p: np.ndarray, power: int) -> float:
     """Estimate the variance or the DKL loss, with the control variate of `varflow.training.objective`.
 
     Parameters

@@ -83,11 +83,20 @@ class LearningCurve:
         half = self.variance[-1] / 2
         if self.exponent <= self.exponent_error:
             return "\n".join([*lines, "more points of this kind bring nothing that can be seen here"])
-        return "\n".join([*lines, f"half of the last variance, {half:.2g}, needs some {_about(self.points_for(half))} points"])
+        return "\n".join(
+            [
+                *lines,
+                f"half of the last variance, {half:.2g}, needs some {_about(self.points_for(half))} points",
+            ]
+        )
 
 
 def learning_curve(
-    data: Dataset, *, test: float = TEST_SHARE, progress: Callable[[int], object] | None = None, **options: Any
+    data: Dataset,
+    *,
+    test: float = TEST_SHARE,
+    progress: Callable[[int], object] | None = None,
+    **options: Any,
 ) -> LearningCurve:
     """Train on an eighth, a quarter, a half and all of the points, and measure each flow on the same others.
 

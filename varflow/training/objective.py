@@ -139,6 +139,8 @@ class Objective:
     ----------
     log_ratios : ndarray, (n,)
         log(f̂/p), which is -inf where f is zero; see `learning`.
+    power : int
+        Power of f in the loss; 0 where it has none.
     logpx : ndarray, (n,)
         Log of the density p, in 1 / (units of x)^d.
 
@@ -155,12 +157,13 @@ class Objective:
         loss: Loss,
         prior: LatentPrior | None = None,
         *,
-        control_variate: bool = True,
+        control_variate: bool = False,
     ) -> None:
         check_same_box(flow, data)
         self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
         self.device_x = data.device_x
         self.is_known_to_kernels = loss.power is not None and prior is None
+        self.power = loss.power or 0
         self.has_control_variate = control_variate and loss.power is not None
         self.log_ratios = data.log_weight(1)
         self.logpx = data.logpx
@@ -235,6 +238,7 @@ class Objective:
         objective = cls.__new__(cls)
         objective.flow, objective.x, objective.loss, objective.prior = flow, read_only(x), loss, None
         objective.is_known_to_kernels = objective.has_control_variate = True
+        objective.power = loss.power or 0
         objective.device_x = None
         objective.weights, objective.log_p = weights, log_p
         return objective

@@ -1,7 +1,7 @@
 """Settings of a training that are not given: they follow from the numbers of points and of dimensions.
 
-With those of the architecture (`varflow.flow.defaults`), the rules are fitted to the cases of `tests/benchmarks/fixed_points.py` with 500 to 200 000 points; the table of
-what each setting brings and costs is in `tests/benchmarks/README.md`.
+With the sizes of the flow (`varflow.flow.defaults`), the rules are fitted to the cases of
+`tests/benchmarks/fixed_points.py` with 500 to 200 000 points; `tests/benchmarks/README.md` has the figures.
 """
 
 from varflow.flow.architecture import Architecture
@@ -29,9 +29,9 @@ def patience_for(n_epochs: int) -> int:
 
 
 def rows_a_step(n: int) -> int:
-    """Choose the rows of a minibatch of n points, such that all minibatches have nearly equally many."""
-    n_steps = max(1, round(n / (128 * (n / REFERENCE) ** 0.3)))
-    return -(-n // n_steps)
+    """Choose the rows of a minibatch of n points, such that the last one of an epoch has hardly fewer."""
+    least = min(n, round(128 * (n / REFERENCE) ** 0.3))
+    return min(range(least, min(n, least + least // 4) + 1), key=lambda rows: (-n % rows) / rows)
 
 
 def held_out_share(n: int) -> float:
@@ -41,10 +41,7 @@ def held_out_share(n: int) -> float:
 
 def optimiser_for(n: int, architecture: Architecture) -> Adam:
     """Choose the optimiser for n points and a flow."""
-    if architecture.cell == "pwlinear":
-        decay = 0.3
-    else:
-        decay = 0.1 if architecture.d <= 2 else 0.7
+    decay = 0.3 if architecture.cell == "pwlinear" else 0.1 if architecture.d <= 2 else 0.7
     return Adam(
         lr=5e-3,
         betas=(0.9, 0.99),

@@ -28,7 +28,8 @@ class TrainingRecord:
         Number of steps before each epoch, restarted epochs included.
     epoch_losses : list of float
         Loss after each epoch, on the held-out rows or, if there are none, on some of the training rows. With
-        a control variate, it has one as well, which leaves it far less noise; see `varflow.training.objective`.
+        a control variate, it has one as well, which leaves it far less noise; see
+        `varflow.training.objective`.
     initial_loss : float or None
         Loss on the same rows before the training.
     loss : float or None

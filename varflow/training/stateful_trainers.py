@@ -400,7 +400,7 @@ class BasicStatefulTrainer(BasicTrainer):
         order = shuffled(task.rows, task.settings.seed, place.n_epochs, task.turn)
         objective, unit = self._learnt(task, place), 1.0
         if task.objective.has_control_variate:
-            unit = math.exp(task.objective.loss.power * place.log_unit)
+            unit = math.exp(task.objective.power * place.log_unit)
         if place.n_rows == 0:
             self.record.new_epoch()
         for losses in self._epoch(
@@ -499,7 +499,9 @@ class BasicStatefulTrainer(BasicTrainer):
         log_ratios, log_q_over_p = objective.log_ratios[rows], objective.log_q_over_p(rows)
         if task.settings.holdout > 0:
             place.log_unit = log_unit(log_ratios, log_q_over_p, task.target.spread)
-        return held_out_loss(log_ratios - place.log_unit, log_q_over_p, objective.logpx[rows], objective.loss.power)
+        return held_out_loss(
+            log_ratios - place.log_unit, log_q_over_p, objective.logpx[rows], objective.power
+        )
 
     def _go_back(self, error: InvalidLossError, n_reloads: int, max_reloads: int) -> None:
         """Restore the last good state; past the number of times that is allowed, end the training."""
@@ -585,9 +587,7 @@ def _checked_rows(rows: npt.ArrayLike, n: int) -> np.ndarray:
     return rows.astype(np.int64)
 
 
-def _divide(
-    n: int, holdout: float, seed: int, held_out: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _divide(n: int, holdout: float, seed: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Choose the rows to train on, and those on which the loss is computed after an epoch."""
     if held_out is not None:
         return np.setdiff1d(np.arange(n), held_out), held_out

@@ -1,14 +1,14 @@
 """What a flow learns on its way to f, where the points say little about f.
 
-Where f is narrow, few of the points x ~ p carry its integral, and a flow that piles its density onto them has a
-huge variance elsewhere. What is learnt is therefore, instead of f in units of its integral,
+Where f is narrow, few of the points x ~ p carry its integral, and a flow that piles its density onto them has
+a huge variance elsewhere. What is learnt is therefore, instead of f in units of its integral,
 
     g = p w^b / mean(w^b),    w = (1 - s) f/p + s.
 
 **Share of p.** The share s of p bounds the variance: if the flow learns g, no weight f/q exceeds f/(s p).
-It follows from the effective sample size of the weights f/p over the points, n_eff = (sum f/p)^2 / sum (f/p)^2:
+It follows from the effective sample size of the weights f/p over the points,
 
-    s = min(LARGEST_SHARE, (SCARCE_POINTS / n_eff)^2),
+    n_eff = (sum f/p)^2 / sum (f/p)^2,    s = min(LARGEST_SHARE, (SCARCE_POINTS / n_eff)^2),
 
 and is negligible, and zero, where n_eff is above ``MANY_POINTS``.
 
@@ -62,7 +62,9 @@ class Target:
         self._log_ratios, self._rows = log_ratios, rows
         self.n_eff = effective_size(log_ratios)
         self.spread = 1 / self.n_eff - 1 / len(log_ratios)
-        self.share = min(LARGEST_SHARE, (SCARCE_POINTS / self.n_eff) ** 2) if self.n_eff < MANY_POINTS else 0.0
+        self.share = (
+            min(LARGEST_SHARE, (SCARCE_POINTS / self.n_eff) ** 2) if self.n_eff < MANY_POINTS else 0.0
+        )
         self._first_power = tempered_power(log_ratios[rows])
 
     def power(self, progress: float) -> float:

@@ -133,7 +133,9 @@ def train(
     parts = np.array_split(np.random.default_rng(settings.seed).permutation(learnt.n), n_flows)
     flows, records, logqx = [], [], np.empty(learnt.n)
     for k, part in enumerate(parts):
-        flow = Flow(data.d, cell, **options | (flow_options or {}) | ({"seed": settings.seed + k} if k else {}))
+        flow = Flow(
+            data.d, cell, **options | (flow_options or {}) | ({"seed": settings.seed + k} if k else {})
+        )
         own = _settings_of(k, n_flows, settings)
         trainer = BasicStatefulTrainer(flow, loss=loss, control_variate=control_variate, **own)
         watch = None if callback is None else partial(callback, k)

@@ -300,9 +300,7 @@ class BasicTrainer:
 
     def objective(self, data: Dataset) -> Objective:
         """Make the objective: the loss as a function of the flow's parameters."""
-        return Objective(
-            self.flow, data, self.loss, self.latent_prior, control_variate=self.control_variate
-        )
+        return Objective(self.flow, data, self.loss, self.latent_prior, control_variate=self.control_variate)
 
     def _train(
         self,
