@@ -23,7 +23,8 @@ from varflow.runtime.archive import Kind, check_writable, read_archive, seal, wr
 
 DATA = Path(__file__).parent / "data"
 KIND = Kind("varflow test", version=4, oldest=2, sealed=3)
-TINY = {"n_bins": 2, "d_hidden": 2, "n_hidden": 1, "threads": 1}
+SIZES = {"n_bins": 2, "d_hidden": 2, "n_hidden": 1, "threads": 1}
+TINY = {"cell": "pwlinear", "repetitions": 1, **SIZES}
 
 
 def only_files(folder):
@@ -47,7 +48,7 @@ def tiny_flow():
 
 
 def tiny_result():
-    return vf.integrate(lambda x: x[:, 0], 1, n_calls=20_000, seed=1, flow_options=TINY)
+    return vf.integrate(lambda x: x[:, 0], 1, n_calls=20_000, seed=1, flow_options=SIZES)
 
 
 def assert_refused_in_a_line(load, path, contents):

@@ -19,7 +19,8 @@ from varflow.cli.command import main
 from varflow.training.benchmark import benchmark
 
 VARFLOW = [sys.executable, "-m", "varflow"]
-QUICK = ["--d-hidden", "8", "--n-hidden", "1", "--n-bins", "4", "--epochs", "3", "--batch", "200"]
+QUICK = ["--d-hidden", "8", "--n-hidden", "1", "--n-bins", "4", "--epochs", "3", "--batch", "200",
+         "--repetitions", "1"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_training_is_reproducible_and_uses_its_options(data, tmp_path):
     assert np.array_equal(flows["one"].params, flows["two"].params)
     assert not np.array_equal(flows["one"].params, flows["other"].params)
     assert flows["dkl"].architecture.as_dict() == {
-        "d": 3, "cell": "pwlinear", "masking": "checkerboard", "n_bins": 4, "d_hidden": 8, "n_hidden": 1,
+        "d": 3, "cell": "pwquad", "masking": "checkerboard", "n_bins": 4, "d_hidden": 8, "n_hidden": 1,
         "repetitions": 1, "dtype": "float64",
     }  # fmt: skip
 
@@ -121,24 +122,19 @@ def unmeasurable(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [
-        ("few.csv", "needs at least 2 points, got 1"),
-        ("zeros.csv", "f is zero at all points of the evaluation"),
-    ],
+    [("few.csv", "training needs at least 50 points"), ("zeros.csv", "f is zero at all 20 points of the eval")],
 )
-def test_a_flow_that_cannot_be_measured_is_written(unmeasurable, name, reason, capsys):
+def test_what_could_not_be_trained_on_or_measured_is_refused_first(unmeasurable, name, reason, capsys):
     path = unmeasurable / "flow.npz"
-    error = error_of(capsys, "train", unmeasurable / name, "-o", path, *QUICK, "--batch", "5")
-    assert f"{path} was written, but the flow could not be measured: " in error
-    assert reason in error
-    assert vf.Flow.load(path).d == 1
+    assert reason in error_of(capsys, "train", unmeasurable / name, "-o", path, *QUICK, "--batch", "5")
+    assert not path.exists()
 
 
 def test_an_interrupt_tells_what_was_written(data, tmp_path, monkeypatch, capsys):
-    def interrupted(flow, test):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("varflow.cli.train.evaluate", interrupted)
+    monkeypatch.setattr("varflow.training.evaluation.Evaluation.__str__", interrupted)
     path = tmp_path / "flow.npz"
     assert main(["train", str(data), "-o", str(path), *QUICK]) == 130
     assert capsys.readouterr().err == f"varflow: interrupted, after these were written: {path}\n"
@@ -212,7 +208,7 @@ sys.exit(status)
 def test_bench_has_the_keys_of_the_comparison(monkeypatch, capsys):
     monkeypatch.setattr("varflow.cli.bench.benchmark", partial(benchmark, seconds=0.1))
     arguments = ["--d", "4", "--batch", "1000", "--d-hidden", "64", "--n-hidden", "3", "--n-bins", "10",
-                 "--masking", "checkerboard", "--threads", "1"]  # fmt: skip
+                 "--cell", "pwlinear", "--repetitions", "1", "--masking", "checkerboard", "--threads", "1"]  # fmt: skip
     assert main(["bench", *arguments, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["n_params"] == 19_624
@@ -334,3 +330,37 @@ def test_a_terminal_gets_a_bar(data, tmp_path):
     assert "training:" in shown
     assert "epoch" in shown
     assert "epoch 3/3" not in process.stdout
+
+
+def test_several_flows_are_written_as_a_mixture(data, tmp_path, capsys):
+    path, points = tmp_path / "mixture.npz", tmp_path / "points.csv"
+    assert main(["train", str(data), "-o", str(path), *QUICK, "--flows", "3", "--defensive", "0.02"]) == 0
+    out = capsys.readouterr().out
+    assert "epoch 9/9" in out
+    assert "on 2,000 points" in out  # each is judged by the flow that has not seen it
+    mixture = vf.load_flow(path)
+    assert (len(mixture.flows), mixture.defensive) == (3, 0.02)
+    assert main(["evaluate", str(path), str(data)]) == 0
+    assert main(["sample", str(path), "-n", "100", "-o", str(points), "--seed", "1"]) == 0
+    np.testing.assert_allclose(np.loadtxt(points, delimiter=",", skiprows=1)[:, :3], mixture.sample(100, 1)[0])
+
+
+def test_learning_curve(data, tmp_path, capsys):
+    path = tmp_path / "flow.npz"
+    assert main(["train", str(data), "-o", str(path), *QUICK, "--learning-curve"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if "±" in line][:4] == ["225", "450", "900", "1,800"]
+    assert "relative variance ~ n^(-" in out
+    assert vf.Flow.load(path).d == 3
+    error = error_of(capsys, "train", data, "-o", path, "--learning-curve", "--checkpoint", tmp_path / "c")
+    assert "--learning-curve has no checkpoint" in error
+
+
+def test_what_is_doubtful_is_told(data, tmp_path, capsys):
+    points = vf.Dataset.read(data)
+    twice = tmp_path / "twice.csv"
+    vf.Dataset.concatenate(points, points).save(twice)
+    assert main(["train", str(twice), "-o", str(tmp_path / "flow.npz"), *QUICK]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("varflow: 1")
+    assert "points are copies of others" in captured.err

@@ -29,7 +29,7 @@ single, double = st.just("float32"), st.just("float64")
 
 
 def random_flow(d=3, spread=0.5, **options):
-    flow = Flow(d, seed=0, **options)
+    flow = Flow(d, seed=0, **{"cell": "pwlinear", "n_bins": 16, "repetitions": 1} | options)
     flow.params = normal_params(flow.architecture, spread, np.random.default_rng(d))
     return flow
 
@@ -171,7 +171,7 @@ class TestMap:
     @given(seeds, st.floats(0, 80))
     def test_exponentials_of_float32(self, seed, depth):
         """In one dimension logits are biases, so that all rounding is that of the exponentials."""
-        flow = Flow(1, n_bins=100, dtype="float32", seed=0)
+        flow = Flow(1, "pwlinear", n_bins=100, repetitions=1, dtype="float32", seed=0)
         logits = -depth * np.random.default_rng(seed).random(flow.n_params)
         logits[0] = 0.0  # so that subtracting the largest changes nothing
         flow.params = logits
@@ -183,7 +183,7 @@ class TestMap:
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_many_small_slopes(self, dtype):
         """The smallest slopes of 20 coordinates: their product would underflow."""
-        flow = Flow(20, masking="checkerboard", n_bins=2, d_hidden=4, dtype=dtype, seed=0)
+        flow = Flow(20, "pwlinear", "checkerboard", n_bins=2, d_hidden=4, repetitions=1, dtype=dtype, seed=0)
         params = flow.params.copy()
         for n_in, n_out, _, biases in flow.architecture.layers[:, -1]:
             assert n_in == 4

@@ -41,6 +41,7 @@ every_loss = pytest.mark.parametrize("name", sorted(LOSSES))
 def random_flow(d, masking="iflow", cell="pwlinear", *, n_bins=4, d_hidden=5, dtype="float64", **options):
     """Flow on a box other than the unit cube, with logits that are some one apart."""
     bounds = [(-1.0 - k, 0.5 + 2 * k) for k in range(d)]
+    options = {"repetitions": 1} | options
     flow = Flow(d, cell, masking, n_bins, d_hidden, dtype=dtype, seed=0, bounds=bounds, **options)
     flow.params = normal_params(flow.architecture, 1.0, np.random.default_rng(d))
     return flow

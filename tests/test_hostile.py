@@ -123,7 +123,7 @@ class TestTraining:
         if isinstance(outcome, TrainingInterruption):
             assert_same(state_of(flow, optim), [trainer.good_state.params, *trainer.good_state.optim_state])
         elif isinstance(outcome, ValueError):
-            assert re.search("fx is zero everywhere|leaves one part without rows", str(outcome))
+            assert re.search("fx is zero everywhere|training needs at least 50 points", str(outcome))
             assert_same([flow.params], [before])
         else:
             assert outcome.epoch == 3
@@ -202,10 +202,8 @@ class TestLayout:
         found = []
         for x, px, fx in (plain, stored):
             trained = flow.copy()
-            record = vf.BasicStatefulVarTrainer(trained, n_epochs=2, minibatch_size=50).train_on_batch(
-                x, px, fx
-            )
-            bits = [trained.params.tobytes(), record.losses]
+            vf.BasicVarTrainer(trained).train_on_target_batch(x, px, fx, n_epochs=2, minibatch_size=50)
+            bits = [trained.params.tobytes()]
             bits += [array.tobytes() for array in (*trained.to_latent(x), *trained.from_latent(x))]
             bits.append(trained.log_prob(x).tobytes())
             if n > 1:
@@ -297,9 +295,9 @@ class TestRefusals:
 
 def test_losses_of_ones_own_take_densities_beyond_the_range_of_numbers():
     """p and f of a Dataset of logs are then infinite, as its attributes are."""
-    data = Dataset(np.full((3, D), 0.5), logpx=np.full(3, 800.0), logfx=np.zeros(3))
+    data = Dataset(np.full((60, D), 0.5), logpx=np.full(60, 800.0), logfx=np.zeros(60))
     seen = []
-    loss = (lambda fx, px, logqx: seen.append(px) or 1.0, lambda fx, px, logqx: np.zeros(3))
+    loss = (lambda fx, px, logqx: seen.append(px) or 1.0, lambda fx, px, logqx: np.zeros(len(fx)))
     vf.BasicStatefulTrainer(Flow(D, seed=1), loss=loss, n_epochs=1).train_on_dataset(data)
     assert np.isinf(seen).all()
 

@@ -71,9 +71,11 @@ def run(n):
 
 
 def test_a_million_rows():
-    assert 1_000_000 * 8 < growth(1_000_000) < 40e6  # it cannot do without one number a row
+    # It cannot do without one number a row. With a control variate it keeps three: log p, log(f/p), and what
+    # is learnt.
+    assert 1_000_000 * 8 < growth(1_000_000) < 60e6
 
 
 @pytest.mark.slow
 def test_five_million_rows():
-    assert 5_000_000 * 8 < growth(5_000_000) < 200e6
+    assert 5_000_000 * 8 < growth(5_000_000) < 300e6

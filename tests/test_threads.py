@@ -49,7 +49,7 @@ def points(d=2):
 
 def make_trainer(d=2, **flow_options):
     options = {"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "seed": 1, "threads": 2} | flow_options
-    config = {"n_epochs": EPOCHS, "minibatch_size": MINIBATCH, "optim": Adam(lr=1e-2)}
+    config = {"n_epochs": EPOCHS, "minibatch_size": MINIBATCH, "optim": Adam(lr=1e-2), "holdout": 0}
     return vf.BasicStatefulVarTrainer(Flow(d, **options), **config)
 
 

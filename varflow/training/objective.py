@@ -168,7 +168,9 @@ class Objective:
         self.log_ratios = data.log_weight(1)
         self.logpx = data.logpx
         is_control_in_kernels = self.has_control_variate and self.is_known_to_kernels
-        self.log_p = self.logpx + flow.log_volume if is_control_in_kernels else np.empty(0)
+        self.log_p = np.empty(0)
+        if is_control_in_kernels:
+            self.log_p = self.logpx if flow.log_volume == 0 else self.logpx + flow.log_volume
         if not self.is_known_to_kernels:
             self.px = data.px
         self._weigh(self.log_ratios)
@@ -180,7 +182,9 @@ class Objective:
                 self.fx = np.exp(log_ratios + self.logpx)
         elif self.loss.power == 2:
             # log(f^2 / p), p being the density in the unit cube
-            self.weights = 2 * log_ratios + (self.logpx + self.flow.log_volume)
+            self.weights = 2 * log_ratios
+            self.weights += self.logpx
+            self.weights += self.flow.log_volume
         else:
             with np.errstate(under="ignore"):
                 self.weights = np.exp(log_ratios)  # f / p

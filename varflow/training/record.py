@@ -56,7 +56,7 @@ class TrainingRecord:
     best_epoch: int | None = None
     n_reloads: int = 0
     stopped_early: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list, repr=False)
 
     @property
     def step(self) -> int:

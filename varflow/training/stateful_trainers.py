@@ -33,7 +33,7 @@ __all__ = ["BasicStatefulDKLTrainer", "BasicStatefulTrainer", "BasicStatefulVarT
 
 logger = logging.getLogger(__name__)
 
-FILE = Kind("varflow training checkpoint", version=2, oldest=1, sealed=1)  # 1 knew fewer runs apart
+FILE = Kind("varflow training checkpoint", version=3, oldest=3, sealed=3)  # until 2, gradients were plain
 MAX_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
 
 Callback = Callable[[TrainingRecord], object]

@@ -35,7 +35,7 @@ def effective_size(log_weights: np.ndarray) -> float:
     """Compute the effective sample size (sum w)^2 / sum w^2 of weights given by their logs, not all -inf."""
     with np.errstate(under="ignore"):
         weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / np.square(weights).sum())
+        return float(weights.sum() ** 2 / (weights @ weights))
 
 
 class Target:
@@ -75,9 +75,11 @@ class Target:
         """Compute log(g/p), (n,), after a share of the training, for f in a unit of exp(log_unit)."""
         ratios: np.ndarray = self._log_ratios - log_unit
         if self.share > 0:
-            ratios = np.logaddexp(math.log1p(-self.share) + ratios, math.log(self.share))
+            ratios += math.log1p(-self.share)
+            with np.errstate(under="ignore"):
+                np.logaddexp(ratios, math.log(self.share), out=ratios)
         power = self.power(progress)
         if power < 1:
-            ratios = power * ratios
+            ratios *= power
             ratios -= log_mean_exp(ratios[self._rows])
         return ratios

@@ -36,7 +36,7 @@ def tempered_power(log_weights: np.ndarray) -> float:
     def excess(power: float) -> float:
         with np.errstate(under="ignore"):
             weights = np.exp(power * log_weights)
-        return float(weights.sum() ** 2 / np.square(weights).sum() / len(weights)) - ESS
+            return float(weights.sum() ** 2 / np.square(weights).sum() / len(weights)) - ESS
 
     if excess(1.0) >= 0:
         return 1.0
