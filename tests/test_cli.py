@@ -122,7 +122,10 @@ def unmeasurable(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("few.csv", "training needs at least 50 points"), ("zeros.csv", "f is zero at all 20 points of the eval")],
+    [
+        ("few.csv", "training needs at least 50 points"),
+        ("zeros.csv", "f is zero at all 20 points of the eval"),
+    ],
 )
 def test_what_could_not_be_trained_on_or_measured_is_refused_first(unmeasurable, name, reason, capsys):
     path = unmeasurable / "flow.npz"
@@ -208,7 +211,8 @@ sys.exit(status)
 def test_bench_has_the_keys_of_the_comparison(monkeypatch, capsys):
     monkeypatch.setattr("varflow.cli.bench.benchmark", partial(benchmark, seconds=0.1))
     arguments = ["--d", "4", "--batch", "1000", "--d-hidden", "64", "--n-hidden", "3", "--n-bins", "10",
-                 "--cell", "pwlinear", "--repetitions", "1", "--masking", "checkerboard", "--threads", "1"]  # fmt: skip
+                 "--cell", "pwlinear", "--repetitions", "1", "--masking", "checkerboard",
+                 "--threads", "1"]  # fmt: skip
     assert main(["bench", *arguments, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["n_params"] == 19_624
@@ -342,7 +346,9 @@ def test_several_flows_are_written_as_a_mixture(data, tmp_path, capsys):
     assert (len(mixture.flows), mixture.defensive) == (3, 0.02)
     assert main(["evaluate", str(path), str(data)]) == 0
     assert main(["sample", str(path), "-n", "100", "-o", str(points), "--seed", "1"]) == 0
-    np.testing.assert_allclose(np.loadtxt(points, delimiter=",", skiprows=1)[:, :3], mixture.sample(100, 1)[0])
+    np.testing.assert_allclose(
+        np.loadtxt(points, delimiter=",", skiprows=1)[:, :3], mixture.sample(100, 1)[0]
+    )
 
 
 def test_learning_curve(data, tmp_path, capsys):

@@ -41,7 +41,7 @@ FLOWS = [
     {"d": 3, "cell": "pwquad", "masking": "maximal"},
     {"d": 4, "cell": "pwlinear", "masking": "iflow"},
 ]
-N, MINIBATCH = 21, 13
+N, MINIBATCH = 51, 33
 TRAININGS = {
     "variance": {},
     "dkl": {"clip_norm": 0.1, "weight_decay": 0.01},
@@ -81,7 +81,7 @@ def sound_simulator():
 
 def make_flow(d, cell, masking, backend="cuda", dtype="float64", **options):
     bounds = [(-1.0 - k, 0.5 + 2 * k) for k in range(d)]
-    options = {"n_bins": 3, "d_hidden": 5, "n_hidden": 2, "seed": 1} | options
+    options = {"n_bins": 3, "d_hidden": 5, "n_hidden": 2, "repetitions": 1, "seed": 1} | options
     flow = Flow(d, cell, masking, dtype=dtype, bounds=bounds, backend=backend, **options)
     flow.params = normal_params(flow.architecture, 1.0, np.random.default_rng(d))
     return flow
@@ -378,8 +378,9 @@ def train(backend, loss):
         lambda fx, px, logqx: -fx / px / len(fx),
     )
     trainer = vf.BasicStatefulTrainer(
-        flow, loss=custom if loss == "custom" else loss, n_epochs=2, minibatch_size=MINIBATCH, optim=optim
-    )
+        flow, loss=custom if loss == "custom" else loss, n_epochs=2, minibatch_size=MINIBATCH, optim=optim,
+        holdout=0.2,
+    )  # fmt: skip
     record = trainer.train_on_batch(*make_data(flow))
     found = {"params": flow.params, "losses": np.array(record.losses), "m": optim.m, "v": optim.v}
     return found | ({} if optim.averaged is None else {"averaged": optim.averaged})

@@ -97,7 +97,9 @@ class TestUnit:
     def test_is_found_from_a_density_that_is_near_f(self):
         log_f, _, log_p = TestHeldOutLoss.points(400)
         unit = 0.3
-        ratios = log_f - log_p + unit  # f is too large by exp(unit), and the mean of all points has not said so
+        ratios = (
+            log_f - log_p + unit
+        )  # f is too large by exp(unit), and the mean of all points has not said so
         found = log_unit(ratios, log_f - log_p, spread=0.05)
         assert found == pytest.approx(unit, abs=0.03)
 

@@ -249,7 +249,9 @@ class TestGradientFails:
     def test_by_the_derivative_of_a_loss(self, cell, name):
         value, derivative, _ = LOSSES[name]
         wrong = Loss(value, lambda fx, px, log_q: derivative(fx, px, log_q) * (1 + 1e-4))
-        with pytest.raises(AssertionError, match=r"^gradient along the (weights|biases) of layer 0 of cell 0: "):
+        with pytest.raises(
+            AssertionError, match=r"^gradient along the (weights|biases) of layer 0 of cell 0: "
+        ):
             check_gradient(random_flow(cell=cell), wrong)
 
     def test_by_a_map_that_the_gradient_does_not_know(self, cell, name):

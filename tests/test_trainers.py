@@ -222,6 +222,96 @@ class TestLearning:
         assert_close(seen, [epoch / 2 + row / N / 2 for epoch in (0, 1) for row in (0, 300, 600)])
 
 
+class FlatPrior:
+    """The uniform density in latent space, given as a prior of the user's."""
+
+    def log_prob(self, z):
+        return np.zeros(len(z))
+
+    def grad_log_prob(self, z):
+        return np.zeros_like(z)
+
+    def sample(self, n, generator):
+        return generator.random((n, 2))
+
+
+class TestControlVariate:
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("bounds", [None, [[-1, 3], [0, 0.5]]])
+    def test_is_the_same_in_the_kernels_and_by_the_derivative(self, loss, bounds):
+        x, px, fx = points()
+        x = (
+            np.array(make_flow(bounds=bounds).bounds)[:, 0]
+            + x * np.diff(make_flow(bounds=bounds).bounds)[:, 0]
+        )
+        flows = [
+            trained((x, px, fx), loss, prior, dtype="float64", bounds=bounds) for prior in (None, FlatPrior())
+        ]
+        assert_close(flows[0].params, flows[1].params)
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_leaves_the_expectation_of_the_gradient_as_it_is(self, loss):
+        flow = make_flow(dtype="float64")
+        flow.params = 0.5 * np.random.default_rng(1).normal(size=flow.n_params)
+        data, rows = Dataset(*uniform_points(200_000)), np.arange(200_000)
+        steps = []
+        for control_variate in (True, False):
+            trainer = vf.BasicTrainer(flow.copy(), loss=loss, control_variate=control_variate)
+            optim = Adam(lr=1e-12)
+            trainer.step(trainer.objective(data), rows, optim)
+            steps.append(optim.m / 0.1)
+        noise = 5 / math.sqrt(200_000)  # of means of numbers of order one
+        np.testing.assert_allclose(steps[0], steps[1], rtol=0, atol=noise)
+        assert np.abs(steps[1]).max() > 10 * noise
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_leaves_no_gradient_where_q_is_f(self, loss):
+        flow = make_flow(dtype="float64")
+        flow.params = 0.5 * np.random.default_rng(1).normal(size=flow.n_params)
+        x, px, _ = uniform_points(100)
+        q = np.exp(flow.log_prob(x))
+        data = Dataset(x, px / np.mean(q), q)  # of which mean(f/p) is one
+        sizes = {}
+        for control_variate in (True, False):
+            trainer, optim = vf.BasicTrainer(flow, loss=loss, control_variate=control_variate), Adam(lr=1e-12)
+            objective = trainer.objective(data)
+            ratios = np.log(q) - data.logpx  # in units of the integral of q, which is one
+            trainer.step(objective.learning(ratios), np.arange(100), optim)
+            sizes[control_variate] = np.abs(optim.m).max()
+        assert sizes[True] < 0.2 * sizes[False]
+
+    def test_teaches_far_more_with_few_points(self):
+        x, px, fx = uniform_points(500)
+        variances = []
+        for control_variate in (True, False):
+            flow = Flow(2, seed=1, threads=1)
+            vf.BasicStatefulVarTrainer(flow, control_variate=control_variate).train_on_batch(x, px, fx)
+            variances.append(vf.evaluate(flow, Dataset(*uniform_points(20_000, seed=2))).variance_after)
+        assert variances[0] < 0.2 * variances[1]
+
+    def test_narrow_f_does_not_mislead(self):
+        # Of 2000 points, some three carry f: what is learnt must stay wide.
+        def f(x):
+            return np.exp(-2000 * ((x - 0.4) ** 2).sum(axis=1))
+
+        x = uniform_points(2000, d=3)[0]
+        flow = Flow(3, seed=1, threads=1)
+        record = vf.BasicStatefulVarTrainer(flow).train_on_batch(x, np.ones(2000), f(x))
+        assert "f is so narrow" in record.warnings[0]
+        x = uniform_points(200_000, d=3, seed=2)[0]
+        evaluation = vf.evaluate(flow, Dataset(x, np.ones(200_000), f(x)))
+        assert evaluation.variance_after < 0.3 * evaluation.variance_before
+
+    def test_reported_losses_are_those_of_f(self):
+        flow = make_flow(dtype="float64")
+        x, px, fx = uniform_points(700)
+        record = make_trainer(flow=flow, n_epochs=1, minibatch_size=1.0).train_on_batch(x, px, fx)
+        rows = np.setdiff1d(np.arange(700), held_out_rows(0.1))
+        plain = make_flow(dtype="float64")
+        expected = np.mean((fx / fx.mean())[rows] ** 2 / np.exp(plain.log_prob(x[rows])))
+        assert record.losses[0] == pytest.approx(expected, rel=1e-9)
+
+
 class TestStateOfTheOptimiser:
     """It belongs to the flow that it was made for."""
 

@@ -1,6 +1,6 @@
 """Training on a fixed set of weighted points, beside ZüNIS: a line of JSON a case, also kept in `results`.
 
-    python tests/benchmarks/fixed_points.py accuracy|peers|flows|pulls
+    python tests/benchmarks/fixed_points.py accuracy|settings|peers|flows|pulls
         [-n N ...] [--seeds K] [--cells CELL ...] [--cases NAME ...] [--zunis-python PYTHON]
 
 PYTHON is the interpreter of an environment that has ZüNIS 0.3 and PyTorch. Flows are judged by the relative
@@ -8,6 +8,7 @@ variance of f/q, as the mean of (f - q)^2 / (p q) over 200 000 other points of p
 Points are uniform, or of the density prod 6 x (1 - x). "dalitz" compiles `examples/dalitz.c`.
 
 accuracy  `vf.train` as it comes
+settings  the same, but for one setting
 peers     the same, and 60 epochs of ZüNIS, of which the judging points choose the best, in turn in one run
 flows     one flow, four flows mixed, and one flow of about four times as many parameters
 pulls     (figure of `vf.evaluate` on a tenth of the points - judged) / error
@@ -29,6 +30,9 @@ from integrands import annulus, box, camel, circles, gauss
 from results import ROOT, peer_versions, record
 
 import varflow as vf
+from varflow.flow.architecture import Architecture
+from varflow.flow.defaults import default_sizes
+from varflow.training.recipe import n_epochs_for, optimiser_for, rows_a_step
 
 N_JUDGING = 200_000
 JUDGING_SEED = 2
@@ -208,6 +212,73 @@ def accuracy(options: argparse.Namespace) -> None:
                 record("fixed_points", f"{name}, {cell}, n={n}", summary(name, n, options.seeds, cell=cell))
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no control variate": {"control_variate": False},
+    "DKL loss": {"loss": "dkl"},
+    "half the epochs": {"epochs": 0.5},
+    "twice the epochs": {"epochs": 2.0},
+    "minibatches of half the size": {"rows": 0.5},
+    "minibatches of twice the size": {"rows": 2.0},
+    "learning rate 0.002": {"lr": 0.002},
+    "learning rate 0.01": {"lr": 0.01},
+    "no weight decay": {"weight_decay": 0.0},
+    "no average of the parameters": {"average": 0.0},
+    "no warm-up": {"warm_up": 0},
+    "nothing held out for the best epoch": {"holdout": 0.0},
+    "a fifth held out": {"holdout": 0.2},
+    "4 bins": {"n_bins": 4},
+    "twice the bins": {"n_bins": 16},
+    "width 32": {"d_hidden": 32},
+    "width 128": {"d_hidden": 128},
+    "one more hidden layer": {"n_hidden": 1},
+    "one more repetition of the masks": {"repetitions": 1},
+    "rqs": {"cell": "rqs"},
+    "checkerboard": {"masking": "checkerboard"},
+}
+ADDED = "n_hidden", "repetitions"
+SIZES = "n_bins", "d_hidden", "masking", *ADDED
+
+
+def changed(n: int, d: int, change: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `train` that differ from the recipe in one setting."""
+    cell = change.get("cell", "pwquad")
+    sizes = default_sizes(d, cell, n)
+    flow_options = {
+        name: sizes[name] + value if name in ADDED else value
+        for name, value in change.items()
+        if name in SIZES
+    }
+    architecture = Architecture(d, cell, **sizes | flow_options)
+    optim = optimiser_for(n, architecture).settings()
+    options = {
+        name: change[name] for name in ("cell", "loss", "control_variate", "holdout") if name in change
+    }
+    options["optim"] = vf.Adam(**{name: change.get(name, value) for name, value in optim.items()})
+    if "epochs" in change:
+        options["n_epochs"] = round(change["epochs"] * n_epochs_for(n))
+    if "rows" in change:
+        options["minibatch_size"] = round(change["rows"] * rows_a_step(n))
+    return {**options, "flow_options": flow_options}
+
+
+def settings(options: argparse.Namespace) -> None:
+    """Measure what each setting brings."""
+    for n in options.n:
+        base: dict[str, dict[str, Any]] = {}
+        for change, values in SETTINGS.items():
+            found = {
+                name: summary(name, n, options.seeds, **changed(n, CASES[name].d, values))
+                for name in options.cases or BESIDE_PEERS
+            }
+            base = base or found
+            figures = {name: one["variance"] for name, one in found.items()}
+            ratios = [one["variance"] / base[name]["variance"] for name, one in found.items()]
+            figures["ratio"] = geometric_mean(ratios)
+            figures["seconds"] = sum(one["seconds"] for one in found.values())
+            record("fixed_points_settings", f"{change}, n={n}", figures)
+
+
 def peers(options: argparse.Namespace) -> None:
     """Measure ZüNIS and varflow in turn."""
     versions = peer_versions(options.zunis_python, ("zunis", "torch"))
@@ -262,14 +333,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["accuracy", "peers", "flows", "pulls"])
+    parser.add_argument("what", choices=["accuracy", "settings", "peers", "flows", "pulls"])
     parser.add_argument("-n", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cells", nargs="+", default=["pwquad", "pwlinear"])
     parser.add_argument("--cases", nargs="+", choices=CASES)
     parser.add_argument("--zunis-python", default="python", metavar="PYTHON")
     options = parser.parse_args()
-    {"accuracy": accuracy, "peers": peers, "flows": flows, "pulls": pulls}[options.what](options)
+    benchmarks = {"accuracy": accuracy, "settings": settings, "peers": peers, "flows": flows, "pulls": pulls}
+    benchmarks[options.what](options)
 
 
 if __name__ == "__main__":

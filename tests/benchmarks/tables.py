@@ -350,6 +350,75 @@ def pays_from(vegas: dict[str, Any], varflow: dict[str, Any]) -> str:
     return f"from {number(1e6 * lost / saved, 2)} µs a call" if saved > 0 else "never"
 
 
+def fixed_points() -> str:
+    """Relative variance that trainings on fixed points leave, as they come."""
+    found = figures("fixed_points")
+    keys = [case.rsplit(", ", 2) for case in found]
+    columns = list(dict.fromkeys((cell, n.removeprefix("n=")) for _, cell, n in keys))
+    rows = []
+    for name in dict.fromkeys(name for name, _, _ in keys):
+        ones = [found.get(f"{name}, {cell}, n={n}") for cell, n in columns]
+        rows.append([name, *(number(one["variance"]) if one else "" for one in ones)])
+    titles = ["case", *(f"{cell}, {int(n):,}" for cell, n in columns)]
+    return f"{table(titles, rows)}\n\n{provenance('fixed_points')}"
+
+
+def fixed_points_peers() -> str:
+    """Relative variance and seconds beside ZüNIS."""
+    titles = ["case", "cell", "points", "ZüNIS, best epoch", "varflow", "ratio", "seconds, ZüNIS",
+              "seconds, varflow"]  # fmt: skip
+    rows, ratios = [], {}
+    for case, one in figures("fixed_points_peers").items():
+        name, cell, n = case.rsplit(", ", 2)
+        ours, theirs = one["varflow"], one["zunis"]
+        ratio = ours["variance"] / theirs["variance"]
+        ratios.setdefault(cell, []).append(ratio)
+        rows.append(
+            [name, cell, f"{int(n.removeprefix('n=')):,}", number(theirs["variance"]),
+             number(ours["variance"]), number(ratio), number(theirs["seconds"]), number(ours["seconds"])]
+        )  # fmt: skip
+    rows += [
+        ["geometric mean", cell, "", "", "", number(geometric_mean(found)), "", ""]
+        for cell, found in ratios.items()
+    ]
+    return f"{table(titles, rows)}\n\n{provenance('fixed_points_peers')}"
+
+
+def fixed_points_flows() -> str:
+    """One flow, several, and a larger one."""
+    found = figures("fixed_points_flows")
+    names = [key for key in next(iter(found.values())) if key != "seconds"]
+    rows = [
+        [case, *(number(one[name]) for name in names), number(geometric_mean(one[name] for name in names)),
+         f"{one['seconds']:.0f}"]
+        for case, one in found.items()
+    ]  # fmt: skip
+    titles = ["learnt", *names, "geometric mean", "seconds"]
+    return f"{table(titles, rows)}\n\n{provenance('fixed_points_flows')}"
+
+
+def fixed_points_settings() -> str:
+    """Trainings that differ from the recipe in one setting."""
+    found = figures("fixed_points_settings")
+    names = [key for key in next(iter(found.values())) if key not in ("ratio", "seconds")]
+    rows = [
+        [case, *(number(one[name]) for name in names), number(one["ratio"], 2), number(one["seconds"], 2)]
+        for case, one in found.items()
+    ]
+    titles = ["changed", *names, "mean ratio", "seconds"]
+    return f"{table(titles, rows)}\n\n{provenance('fixed_points_settings')}"
+
+
+def fixed_points_pulls() -> str:
+    """How honest the error of the held-out figure is."""
+    rows = [
+        [case, str(one["n"]), f"{one['mean']:+.2f}", f"{one['deviation']:.2f}"]
+        for case, one in figures("fixed_points_pulls").items()
+    ]
+    text = table(["case", "trainings", "mean of the pull", "its deviation"], rows)
+    return f"{text}\n\n{provenance('fixed_points_pulls')}"
+
+
 # Blocks of other pages
 
 
@@ -416,7 +485,9 @@ BLOCKS = {
         ("cells_speed", cells_speed), ("gpu", gpu), ("load", load), ("published", published),
         ("accuracy", accuracy), ("training", training), ("pulls", pulls), ("narrow", narrow),
         ("overhead", overhead), ("defaults", defaults), ("settings", settings), ("seconds", seconds),
-        ("performance", performance),
+        ("performance", performance), ("fixed_points", fixed_points),
+        ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
+        ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
     )
 }  # fmt: skip
 

@@ -653,7 +653,10 @@ def _flow_on_cube(
     threads: int | None,
     backend: str | None,
 ) -> Flow:
-    """Make the flow of an integral, or copy one that is given; n_fixed: number of points of a fixed sample."""
+    """Make the flow of an integral, or copy one that is given.
+
+    n_fixed: number of points of a fixed sample.
+    """
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
         # Two cells are too few for what two coordinates can have in common.

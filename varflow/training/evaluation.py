@@ -80,9 +80,9 @@ class Evaluation:
             )
         if self.pareto_after > HEAVY_TAIL:
             told.append(
-                f"the weights f/q have a heavy tail, of Pareto shape {self.pareto_after:.2f} > {HEAVY_TAIL}: "
-                "their variance, and errors computed from it, cannot be relied on; add a share of the uniform "
-                "density (defensive), or train on more points"
+                f"the weights f/q have a heavy tail, of Pareto shape {self.pareto_after:.2f} > "
+                f"{HEAVY_TAIL}: their variance, and errors computed from it, cannot be relied on; add a "
+                "share of the uniform density (defensive), or train on more points"
             )
         return told
 
@@ -102,9 +102,7 @@ class Evaluation:
         lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in rows]
         lines += [f"{'variance ratio':<24}{_pm(self.ratio, self.ratio_error):>40}"]
         if self.floor > 0:
-            signs = (
-                f"these are figures of |f|; as f has both signs, its variance is {self.floor:.4g} or more"
-            )
+            signs = f"these are figures of |f|; as f has both signs, its variance is {self.floor:.4g} or more"
             lines += [signs]
         return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
 

@@ -29,7 +29,7 @@ def held_out_loss(log_ratios: np.ndarray, log_q_over_p: np.ndarray, log_p: np.nd
     float
         1 + mean((f - q)^2 / (p q)), or mean((q - f log q) / p) - 1.
     """
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # NaN is refused as infinity is
         q_over_p = np.exp(log_q_over_p)
         if power == 2:
             return 1 + float(np.mean(q_over_p * np.square(np.expm1(log_ratios - log_q_over_p))))
