@@ -36,7 +36,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluation = evaluate(flow, _read_for(flow, options.data))
     seconds = time.perf_counter() - begin
     if options.json:
-        print_json({**asdict(evaluation), "seconds": seconds})
+        print_json({**asdict(evaluation), "warnings": evaluation.warnings, "seconds": seconds})
     else:
         print(evaluation)
         print(f"{'seconds':<24}{seconds:>40.1f}")

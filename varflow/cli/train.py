@@ -33,7 +33,7 @@ from varflow.training.train import Training, train
 
 __all__ = ["add_train"]
 
-CHOSEN = " (default: follows from the numbers of points and dimensions)"
+CHOSEN = " (default: follows from the data)"
 
 
 def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:

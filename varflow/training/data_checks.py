@@ -73,7 +73,7 @@ def flow_warnings(objective: Objective, rows: np.ndarray, n_eff: float) -> list[
     before = n / n_eff - 1
     logpx = objective.logpx[rows]
     after = held_out_loss(objective.log_ratios[rows], objective.log_q_over_p(rows), logpx, 2) - 1
-    if not after < before:
+    if not (after < before or after == 0):
         return [
             f"the flow is no better than p on held-out points (relative variance {after:.3g} of f/q, "
             f"{before:.3g} of f/p): keep sampling from p, or train on more points"

@@ -74,7 +74,7 @@ class Evaluation:
     def warnings(self) -> list[str]:
         """What speaks against sampling from q, and what to do, in words."""
         told = []
-        if not self.variance_after < self.variance_before:
+        if not (self.variance_after < self.variance_before or self.variance_after == 0):
             told.append(
                 "on these points q is no better than p: keep sampling from p, or train on more points"
             )
