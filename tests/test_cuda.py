@@ -218,7 +218,8 @@ class TestMaps:
     def test_of_edges_of_the_bins(self, precision):
         """At an edge and next to it, x is in one bin: the slope is that of the left or of the right one."""
         real, n_bins = np.float32 if precision == "float32" else np.float64, 7
-        flow = Flow(1, n_bins=n_bins, seed=1, backend="cuda", precision=precision)
+        sizes = {"n_bins": n_bins, "repetitions": 1}
+        flow = Flow(1, "pwlinear", **sizes, seed=1, backend="cuda", precision=precision)
         contents = np.random.default_rng(1).uniform(0.5, 2, n_bins)
         flow.params = np.append(np.zeros(flow.n_params - n_bins), np.log(contents))
         edges = (np.arange(1, n_bins) / n_bins).astype(real)
@@ -264,7 +265,8 @@ class TestMaps:
 def test_flow_beyond_the_range_of_indices_is_refused():
     from varflow.kernels.cuda import make_workspace
 
-    architecture = Flow(2, n_bins=1 << 17, d_hidden=1, n_hidden=1, seed=1).architecture
+    sizes = {"n_bins": 1 << 17, "d_hidden": 1, "n_hidden": 1, "repetitions": 1}
+    architecture = Flow(2, "pwlinear", **sizes, seed=1).architecture
     with pytest.raises(ValueError, match=r"are 4299161600, and may be 4294967296 at most; take smaller"):
         make_workspace(architecture.sizes, (1 << 15) + 32, True, np.float64)
 

@@ -27,10 +27,10 @@ def default_sizes(d: int, cell: str, n_points: int | None = None) -> dict[str, A
     dict
         Arguments n_bins, d_hidden, n_hidden and repetitions of `Flow`.
     """
-    is_fine, is_deep = d <= 2 or cell == "pwlinear", (n_points or 0) >= MANY_POINTS and d >= 3
+    is_linear = cell == "pwlinear"  # whose bins are steps: it needs more of them, and of cells
     return {
-        "n_bins": 16 if is_fine else 8,
+        "n_bins": 16 if d <= 2 else 12 if is_linear else 8,
         "d_hidden": 64,
-        "n_hidden": 3 if is_deep else 2,
-        "repetitions": 3 if is_fine else 2 if d == 3 else 1,
+        "n_hidden": 3 if (n_points or 0) >= MANY_POINTS and d >= 3 else 2,
+        "repetitions": 3 if d <= 2 or is_linear else 2 if d == 3 else 1,
     }

@@ -41,7 +41,10 @@ def held_out_share(n: int) -> float:
 
 def optimiser_for(n: int, architecture: Architecture) -> Adam:
     """Choose the optimiser for n points and a flow."""
-    decay = 0.3 if architecture.cell == "pwlinear" else 0.1 if architecture.d <= 2 else 0.7
+    if architecture.cell == "pwlinear":
+        decay = 0.3 if architecture.d <= 2 else 1.0
+    else:
+        decay = 0.1 if architecture.d <= 2 else 0.7
     return Adam(
         lr=5e-3,
         betas=(0.9, 0.99),
