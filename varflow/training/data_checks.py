@@ -45,8 +45,8 @@ def normalization_warnings(data: Dataset) -> list[str]:
     if not found.is_wrong:
         return []
     return [
-        f"p is not normalised: the points say that its integral is {found.factor:.3g} ± {found.factor * found.error:.1g}. "
-        "Usually a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away. "
+        f"p is not normalised: the points say that its integral is {found.factor:.3g} ± "
+        f"{found.factor * found.error:.1g}. Usually a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away. "
         "Trained without the control variate, which leaves a larger variance; correct p, or if it cannot be "
         "normalised, say p_normalized=False"
     ]
