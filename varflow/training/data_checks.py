@@ -44,10 +44,11 @@ def normalization_warnings(data: Dataset) -> list[str]:
     found = estimate_normalization(data.x, data.logpx, data.bounds)
     if not found.is_wrong:
         return []
+    integral, error = found.factor, found.factor * found.error
     return [
-        f"p is not normalised: the points say that its integral is {found.factor:.3g} ± "
-        f"{found.factor * found.error:.1g}. Usually a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away. "
-        "Trained without the control variate, which leaves a larger variance; correct p, or if it cannot be "
+        f"p is not normalised: the points say that its integral is {integral:.3g} ± {error:.1g}. Usually "
+        "a constant or a Jacobian was forgotten, the bounds are wrong, or points were cut away. Trained "
+        "without the control variate, which leaves a larger variance; correct p, or if it cannot be "
         "normalised, say p_normalized=False"
     ]
 

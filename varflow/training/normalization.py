@@ -53,8 +53,8 @@ FEWEST = 6.0  # effective sample size of 1 / p in R that an estimate needs at al
 
 # What makes A > 1 credible. Views and halves show so much of log A, ...
 HALF_OF_IT = 0.5
-# ... the core and small balls, where holes are seen first, nearly all of it: they may lack MIN_LACK in any case,
-# and MAX_LACK in none.
+# ... the core and small balls, where holes are seen first, nearly all of it: they may lack MIN_LACK in any
+# case, and MAX_LACK in none.
 MOST_OF_IT, MIN_LACK, MAX_LACK = 0.75, 0.1, 0.5
 MIN_ESS = 1.5  # times d^2 / log A: the more dimensions, the better do holes hide among few points
 # 1 / p varies little in R, as its mean otherwise hangs on points that are not there; or else log A is several
