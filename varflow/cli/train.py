@@ -142,7 +142,7 @@ def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
         "minibatch_size": options.batch,
         "optim": Adam(**{**chosen, "lr": lr, "schedule": options.schedule}),
         "patience": options.patience,
-        "p_normalized": not options.unnormalized_p,
+        "p_normalized": False if options.unnormalized_p else None,
         "seed": options.seed,
         **checkpoint_settings(options),
     }

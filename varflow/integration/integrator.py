@@ -674,7 +674,7 @@ def _flow_on_cube(
 
 def _settings_a_batch() -> TrainingSettings:
     """Settings of a training on one batch of points, of which there are several: a step of a longer one."""
-    return TrainingSettings(n_epochs=10, minibatch_size=1000, optim=Adam(), holdout=0.0)
+    return TrainingSettings(n_epochs=10, minibatch_size=1000, optim=Adam(), holdout=0.0, p_normalized=True)
 
 
 def _on_cube(sample: Any, domain: Domain) -> Dataset:

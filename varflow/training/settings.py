@@ -24,7 +24,7 @@ class TrainingConfig(TypedDict, total=False):
     optim: Adam | None
     holdout: float | None
     patience: int | None
-    p_normalized: bool
+    p_normalized: bool | None
     max_reloads: int
     seed: int
     checkpoint: FilePath | None
@@ -49,7 +49,7 @@ class TrainingSettings(CheckpointSettings):
     optim: Adam | None = None
     holdout: float | None = None
     patience: int | None = None
-    p_normalized: bool = True
+    p_normalized: bool | None = None
     max_reloads: int = 3
     seed: int = 0
 
@@ -63,7 +63,8 @@ class TrainingSettings(CheckpointSettings):
             check_optim(self.optim)
         if self.holdout is not None:
             check_number("holdout", self.holdout, lambda share: 0 <= share < 1, "in [0, 1)")
-        check_flag("p_normalized", self.p_normalized)
+        if self.p_normalized is not None:
+            check_flag("p_normalized", self.p_normalized)
         self._set(
             max_reloads=checked_int("max_reloads", self.max_reloads), seed=checked_int("seed", self.seed)
         )
@@ -115,7 +116,7 @@ class ChosenSettings:
     optim: Adam
     holdout: float
     patience: int
-    p_normalized: bool
+    p_normalized: bool | None
     max_reloads: int
     seed: int
 

@@ -106,9 +106,9 @@ class BasicStatefulTrainer(BasicTrainer):
         Fraction of the rows that is held out, in [0, 1).
     patience : int, optional
         Epochs without improvement after which training ends.
-    p_normalized : bool
-        Whether p is normalised over the box. If not, there is no control variate; nor is there one where the
-        points say that p is not normalised, which is warned of.
+    p_normalized : bool, optional
+        Whether p is normalised over the box. If it is not, there is no control variate. If it is not said,
+        that is looked for in the points, and warned of.
     max_reloads : int
         How often a training may go back to the last good state.
     seed : int
@@ -146,7 +146,7 @@ class BasicStatefulTrainer(BasicTrainer):
         optim: Adam | None = None,
         holdout: float | None = None,
         patience: int | None = None,
-        p_normalized: bool = True,
+        p_normalized: bool | None = None,
         max_reloads: int = TrainingSettings.max_reloads,
         seed: int = TrainingSettings.seed,
         checkpoint: FilePath | None = None,
@@ -315,7 +315,9 @@ class BasicStatefulTrainer(BasicTrainer):
         minibatch_size: int | float | None,
         schedule: Schedule | None = None,
     ) -> None:
-        settings = self._settings.replaced(optim=optim, n_epochs=n_epochs, minibatch_size=minibatch_size)
+        given = {"optim": optim, "n_epochs": n_epochs, "minibatch_size": minibatch_size}
+        known = {name: value for name, value in given.items() if value is not None}
+        settings = self._settings.replaced(**known)
         turn = 0 if settings.optim is None else settings.optim.t
         self._train_by(settings, data, schedule, None, turn)
 
@@ -346,19 +348,20 @@ class BasicStatefulTrainer(BasicTrainer):
         with checkpoint.running():
             place = self._watched(task, checkpoint)
             self.flow.params[:] = place.best_params  # before the last write, which may be interrupted
-            self._warn(flow_warnings(objective, checked, task.target.n_eff))
+            if chosen.holdout > 0:  # points that were trained on cannot tell
+                self._warn(flow_warnings(objective, checked, target.n_eff))
             checkpoint.try_to_write(lambda: self._saved(task, place))
 
     def _trusted_objective(self, data: Dataset, settings: ChosenSettings) -> Objective:
         """Make the objective, without a control variate where p is not normalised."""
         self._warn(data_warnings(data))
         objective = self.objective(data)
-        if objective.has_control_variate and settings.p_normalized:
-            warnings = normalization_warnings(data)
-            self._warn(warnings)
-            if not warnings:
-                return objective
-        return objective.without_control_variate()
+        if not objective.has_control_variate or settings.p_normalized:
+            return objective
+        warnings = normalization_warnings(data) if settings.p_normalized is None else []
+        self._warn(warnings)
+        is_trusted = settings.p_normalized is None and not warnings
+        return objective if is_trusted else objective.without_control_variate()
 
     def _warn(self, warnings: list[str]) -> None:
         for warning in warnings:
