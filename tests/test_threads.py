@@ -49,7 +49,13 @@ def points(d=2):
 
 def make_trainer(d=2, **flow_options):
     options = {"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "seed": 1, "threads": 2} | flow_options
-    config = {"n_epochs": EPOCHS, "minibatch_size": MINIBATCH, "optim": Adam(lr=1e-2), "holdout": 0}
+    config = {
+        "n_epochs": EPOCHS,
+        "minibatch_size": MINIBATCH,
+        "optim": Adam(lr=1e-2),
+        "holdout": 0,
+        "p_normalized": True,
+    }
     return vf.BasicStatefulVarTrainer(Flow(d, **options), **config)
 
 
@@ -335,7 +341,7 @@ def test_ctrl_c_in_a_process_leaves_the_parameters_of_a_whole_step():
         for _ in range(30):
             process.stdin.write("\n")
             assert process.stdout.readline() == "training\n"
-            time.sleep(random.uniform(0, 0.03))
+            time.sleep(random.uniform(0, 0.1))
             process.send_signal(signal.SIGINT)
             steps, is_whole = process.stdout.readline().split()
             assert is_whole == "True"

@@ -55,8 +55,11 @@ FEWEST = 6.0  # effective sample size of 1 / p in R that an estimate needs at al
 HALF_OF_IT = 0.5
 # ... the core and small balls, where holes are seen first, nearly all of it: they may lack MIN_LACK in any
 # case, and MAX_LACK in none.
-MOST_OF_IT, MIN_LACK, MAX_LACK = 0.75, 0.1, 0.5
-MIN_ESS = 1.5  # times d^2 / log A: the more dimensions, the better do holes hide among few points
+MOST_OF_IT, MIN_LACK, MAX_LACK = 0.85, 0.1, 0.4
+# The more dimensions, the better do holes hide among few points: the effective sample size is at least
+# MIN_ESS + MIN_ESS_D2 d^2 over log A, of which no more than MAX_SIZE counts. Or else R would be E_FOLDS too
+# wide in every dimension.
+MIN_ESS, MIN_ESS_D2, MAX_SIZE, E_FOLDS = 10.0, 1.5, 1.5, 10.0
 # 1 / p varies little in R, as its mean otherwise hangs on points that are not there; or else log A is several
 # times the variance of log p, half of which the log of the mean lacks where few points have log-normal 1 / p.
 MIN_EVENNESS = 0.3  # effective sample size over the number of points
@@ -105,7 +108,8 @@ def estimate_normalization(x: FloatArray, logpx: FloatArray, bounds: FloatArray)
     Returns
     -------
     Normalization
-        The integral, its error, and whether it is conclusive.
+        The integral, its error, and whether it is conclusive. It never is for a few dozen points, or fewer
+        than 20 d + 40.
     """
     x, log_p = _Sample(x, logpx).thinned(MAX_POINTS)
     lower, upper = bounds.T
@@ -180,11 +184,12 @@ class _View(NamedTuple):
             return -self.log_factor >= min(HALF_OF_IT * size, size + math.log(TOO_SMALL)) - slack
         least = min(HALF_OF_IT * size, size - math.log(TOO_LARGE)) - slack
         least_within = min(max(MOST_OF_IT * size, size - MAX_LACK), size - MIN_LACK) - slack
+        counted = min(max(size, math.log(TOO_LARGE)), MAX_SIZE)
         return (
             all(log >= least for log in (self.log_factor, *self.halves))
             and all(log >= least_within for log in self.within)
             and (self.evenness >= MIN_EVENNESS or size > SPREADS * self.spread)
-            and self.ess * max(size, math.log(TOO_LARGE)) >= MIN_ESS * self.d**2
+            and (self.ess * counted >= MIN_ESS + MIN_ESS_D2 * self.d**2 or size > E_FOLDS * self.d)
         )
 
 
