@@ -364,9 +364,11 @@ class BasicStatefulTrainer(BasicTrainer):
         return objective if is_trusted else objective.without_control_variate()
 
     def _warn(self, warnings: list[str]) -> None:
+        """Tell what is new, to the record and to the log."""
         for warning in warnings:
-            self.record.warnings.append(warning)
-            logger.warning("%s", warning)
+            if warning not in self.record.warnings:
+                self.record.warnings.append(warning)
+                logger.warning("%s", warning)
 
     def _watched(self, task: _Task, checkpoint: Checkpoint) -> _Place:
         """Run the epochs, repeating one where a loss is not finite."""
