@@ -440,6 +440,7 @@ def performance() -> str:
         ("error a point after 300 000 calls of training",
          f"{percent(geometric_mean(ratios.values()))} of that of the best of ZüNIS, MadNIS and vegas "
          f"(geometric mean of {len(ratios)} integrands)", "integrate.py accuracy"),
+        *_fixed_points_summary(),
         *_seconds_summary(),
         ("training step on a CPU",
          f"{span(narrow_steps, lambda value: number(value, 2))} times as fast as ZüNIS's on PyTorch where "
@@ -457,6 +458,22 @@ def performance() -> str:
     ]  # fmt: skip
     return table(["what", "measured", "by `python tests/benchmarks/...`"],
                  [[what, found, f"`{by}`"] for what, found, by in items])  # fmt: skip
+
+
+def _fixed_points_summary() -> list[tuple[str, str, str]]:
+    """Items on fixed sets of points beside ZüNIS, one for each cell."""
+    found = figures("fixed_points_peers")
+    items = []
+    for cell in dict.fromkeys(case.rsplit(", ", 2)[1] for case in found):
+        ones = [one for case, one in found.items() if case.rsplit(", ", 2)[1] == cell]
+        ratio = geometric_mean(one["varflow"]["variance"] / one["zunis"]["variance"] for one in ones)
+        seconds = median(one["varflow"]["seconds"] / one["zunis"]["seconds"] for one in ones)
+        items.append(
+            (f"variance that a fixed set of points leaves, `{cell}`, as it comes",
+             f"{percent(ratio)} of that of ZüNIS's best epoch (geometric mean of {len(ones)}), in "
+             f"{number(seconds, 2)} times its seconds (median)", "fixed_points.py peers")
+        )  # fmt: skip
+    return items
 
 
 def _seconds_summary() -> list[tuple[str, str, str]]:
