@@ -104,3 +104,17 @@ def test_varflow_pays_from_the_cost_of_a_call_that_makes_seconds_equal():
     assert tables.pays_from(varflow, vegas) == "below 5.0 µs a call"
     assert tables.pays_from({**vegas, "seconds": 6.0}, varflow) == "whatever f costs"
     assert tables.pays_from({**vegas, "calls": 1}, varflow) == "never"
+
+
+def test_each_setting_of_a_training_on_fixed_points_can_be_changed():
+    import fixed_points
+
+    for change, values in fixed_points.SETTINGS.items():
+        options = fixed_points.changed(2000, 3, values)
+        flow_options = options.pop("flow_options")
+        vf.Flow(3, options.pop("cell", "pwquad"), **flow_options)
+        assert set(values) <= {*options, *flow_options, "epochs", "rows", "cell", "lr", "weight_decay",
+                               "average", "warm_up"}, change  # fmt: skip
+    one = fixed_points.trained("box, d=3", 200, 1, n_epochs=2)
+    assert one["variance"] > 0
+    assert one["error"] > 0
