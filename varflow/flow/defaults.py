@@ -28,9 +28,10 @@ def default_sizes(d: int, cell: str, n_points: int | None = None) -> dict[str, A
         Arguments n_bins, d_hidden, n_hidden and repetitions of `Flow`.
     """
     is_linear = cell == "pwlinear"  # whose bins are steps: it needs more of them, and of cells
+    are_many = (n_points or 0) >= MANY_POINTS
     return {
         "n_bins": 16 if d <= 2 else 12 if is_linear else 8,
-        "d_hidden": 64,
-        "n_hidden": 3 if (n_points or 0) >= MANY_POINTS and d >= 3 else 2,
+        "d_hidden": 32 if is_linear and not are_many else 64,
+        "n_hidden": 3 if is_linear or (are_many and d >= 3) else 2,
         "repetitions": 3 if d <= 2 or is_linear else 2 if d == 3 else 1,
     }
