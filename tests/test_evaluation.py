@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from varflow import Dataset, Evaluation, Flow, evaluate
+from varflow.training.evaluation import _unseen
 from varflow.training.pareto import pareto_shape
 
 
@@ -229,3 +230,13 @@ class TestTable:
         assert [line.split(":")[0] for line in str(bad).splitlines()[-2:]] == ["warning", "warning"]
         assert "keep sampling from p" in bad.warnings[0]
         assert "Pareto shape 0.83 > 0.7" in bad.warnings[1]
+
+
+@pytest.mark.parametrize(("shape", "is_told"), [(0.2, False), (0.8, True)])
+def test_error_has_what_a_heavy_tail_hides(shape, is_told):
+    from scipy.stats import genpareto
+
+    # Means of 300 terms are mostly too small where the variance of the terms is infinite.
+    found = [_unseen(genpareto.rvs(shape, size=300, random_state=seed)) for seed in range(40)]
+    assert (np.median(found) > 0.1) == is_told
+    assert _unseen(np.zeros(100)) == _unseen(np.arange(20.0)) == 0

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ __all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density"]
 
 TAIL = 0.001  # share of the points whose weights exceed the reference weight of unweighting
 LARGE = 40.0  # log of a ratio to which one more or less makes no difference
+MIN_TERMS, LARGEST_SHAPE = 50, 0.9  # of a tail that is extrapolated
 HEAVY_TAIL = 0.7  # Pareto shape above which neither the estimate nor its error can be relied on
 
 
@@ -24,8 +26,8 @@ class Evaluation:
     """Figures of merit of importance sampling before (points from p) and after (points from q).
 
     All are estimated from the same points x ~ p. Errors are standard deviations, to first order in the
-    fluctuations of the means. For n -> infinity points, the relative error of the estimated integral is
-    sqrt(relative variance / n).
+    fluctuations of the means; that of the variance after has what a heavy tail hides from few points, too.
+    For n -> infinity points, the relative error of the estimated integral is sqrt(relative variance / n).
 
     Where f has both signs, the figures are those of |f|. The relative variance of f/q is then
 
@@ -162,16 +164,17 @@ def evaluate_density(logqx: np.ndarray, data: Dataset) -> Evaluation:
         before = _relative_variance(log_f_over_p, np.zeros(data.n))
         after = _relative_variance(log_f_over_q, log_q_over_p)
         ratio, ratio_error = _ratio(before, after)
+        unseen = _unseen(after.terms)
     return Evaluation(
         n=data.n,
-        variance_before=before[0],
-        variance_before_error=_error(before[1]),
-        variance_after=after[0],
-        variance_after_error=_error(after[1]),
+        variance_before=before.value,
+        variance_before_error=_error(before.influence),
+        variance_after=after.value,
+        variance_after_error=math.hypot(_error(after.influence), unseen),
         ratio=ratio,
-        ratio_error=ratio_error,
-        ess_before=_inverse(1 + before[0]),
-        ess_after=_inverse(1 + after[0]),
+        ratio_error=math.hypot(ratio_error, ratio * unseen / after.value) if after.value > 0 else ratio_error,
+        ess_before=_inverse(1 + before.value),
+        ess_after=_inverse(1 + after.value),
         efficiency_before=_inverse(_tail_quantile(weights, np.ones(data.n))),
         efficiency_after=_efficiency(after_weights, q_over_p),
         pareto_before=pareto_shape(log_f_over_p),
@@ -180,16 +183,44 @@ def evaluate_density(logqx: np.ndarray, data: Dataset) -> Evaluation:
     )
 
 
-def _relative_variance(log_values: np.ndarray, log_counts: np.ndarray) -> tuple[float, np.ndarray]:
-    """Estimate the relative variance of values with counts, and the influence of each point on it, (n,)."""
+class _Variance(NamedTuple):
+    """Relative variance, the influence of each point on it, (n,), and the terms (n,) whose mean it is."""
+
+    value: float
+    influence: np.ndarray
+    terms: np.ndarray
+
+
+def _relative_variance(log_values: np.ndarray, log_counts: np.ndarray) -> _Variance:
+    """Estimate the relative variance of values with counts."""
     log_shares = log_counts - log_mean_exp(log_counts)
     log_ratios = log_values - log_mean_exp(log_shares + log_values)  # to their mean
     deviations = np.expm1(log_ratios)
     # A deviation beyond the range of numbers is as good as the ratio.
     log_deviations = np.where(log_ratios > LARGE, log_ratios, np.log(np.abs(deviations)))
-    variance = float(np.mean(np.exp(log_shares + 2 * log_deviations)))
+    terms = np.exp(log_shares + 2 * log_deviations)
+    variance = float(np.mean(terms))
     # What the mean does to the variance is of second order.
-    return variance, np.exp(log_shares) * (deviations**2 - variance * (1 + 2 * deviations))
+    return _Variance(variance, terms - variance * np.exp(log_shares) * (1 + 2 * deviations), terms)
+
+
+def _unseen(terms: np.ndarray) -> float:
+    """Estimate how much the mean of terms (n,) lacks for the large ones among which there is no point yet.
+
+    Where the tail of the terms is so heavy that their variance is infinite (shape k > 1/2), a sample's own
+    mean is mostly too small, and its error with it. A generalised Pareto distribution that has the median of
+    the largest terms says what their mean would be; its shape is limited, so that it has one.
+    """
+    terms = np.sort(terms[np.isfinite(terms) & (terms > 0)])
+    if len(terms) < MIN_TERMS:
+        return 0.0
+    k = min(pareto_shape(np.log(terms)), LARGEST_SHAPE)
+    if not k > 0.5:
+        return 0.0
+    n_tail = math.ceil(min(len(terms) / 5, 3 * math.sqrt(len(terms))))
+    excesses = terms[-n_tail:] - terms[-n_tail - 1]
+    mean = float(np.median(excesses)) * k / ((2**k - 1) * (1 - k))
+    return max(0.0, mean - float(excesses.mean())) * n_tail / len(terms)
 
 
 def _floor(data: Dataset, weights: np.ndarray) -> float:
@@ -200,12 +231,12 @@ def _floor(data: Dataset, weights: np.ndarray) -> float:
         return float(1 / np.mean(weights * np.sign(data.fx)) ** 2) - 1
 
 
-def _ratio(before: tuple[float, np.ndarray], after: tuple[float, np.ndarray]) -> tuple[float, float]:
+def _ratio(before: _Variance, after: _Variance) -> tuple[float, float]:
     """Compute the ratio of two relative variances from the same points, and its error."""
-    if after[0] <= 0:
+    if after.value <= 0:
         return float("nan"), float("nan")
-    ratio = before[0] / after[0]
-    return ratio, _error((before[1] - ratio * after[1]) / after[0])
+    ratio = before.value / after.value
+    return ratio, _error((before.influence - ratio * after.influence) / after.value)
 
 
 def _error(influence: np.ndarray) -> float:
