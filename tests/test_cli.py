@@ -351,6 +351,15 @@ def test_several_flows_are_written_as_a_mixture(data, tmp_path, capsys):
     )
 
 
+def test_flows_of_which_one_ends_early(data, tmp_path, capsys):
+    path = tmp_path / "mixture.npz"
+    options = ["--epochs", "40", "--patience", "1", "--lr", "1", "--flows", "2", "--batch", "900"]
+    assert main(["train", str(data), "-o", str(path), *QUICK, *options]) == 0
+    out = capsys.readouterr().out
+    assert "epoch 80/80" not in out
+    assert "on 2,000 points" in out
+
+
 def test_learning_curve(data, tmp_path, capsys):
     path = tmp_path / "flow.npz"
     assert main(["train", str(data), "-o", str(path), *QUICK, "--learning-curve"]) == 0

@@ -175,6 +175,8 @@ class _Lines:
         pass
 
     def __call__(self, flow: int, record: TrainingRecord) -> None:
+        if not record.epoch_losses:
+            return  # the first epoch of a flow, where the one before may have ended early
         done = flow * self.n_epochs_a_flow + record.epoch
         if done > self.printed and done * 10 // self.n_epochs > self.printed * 10 // self.n_epochs:
             self.printed = done
