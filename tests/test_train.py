@@ -132,6 +132,10 @@ class TestTrain:
         with pytest.raises((TypeError, ValueError), match=match):
             vf.train(points(), **options)
 
+    def test_data_that_are_no_dataset(self):
+        with pytest.raises(TypeError, match="data must be a Dataset, got tuple"):
+            vf.train((np.zeros((60, 2)), np.ones(60), np.ones(60)))
+
 
 class TestWhatIsTold:
     @pytest.mark.parametrize(("n", "n_nonzero"), [(49, 49), (200, 9)])

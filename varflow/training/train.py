@@ -121,6 +121,8 @@ def train(
     >>> print(training.evaluation)
     >>> x, logq = training.flow.sample(1000)
     """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a Dataset, got {type(data).__name__}: make one by Dataset(x, px, fx)")
     check_name("loss", loss, LOSSES)
     check_number("defensive", defensive, lambda share: 0 <= share < 1, "in [0, 1)")
     n_flows = positive_int("n_flows", n_flows)
