@@ -263,7 +263,9 @@ def _efficiency(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _shape(k: float) -> str:
-    return "none" if k == -math.inf else "unknown" if math.isnan(k) else f"{k:.2f}"
+    return (
+        "none" if k == -math.inf else "unknown" if math.isnan(k) else f"{round(k, 2) + 0.0:.2f}"
+    )  # not -0.00
 
 
 def _pm(value: float, error: float) -> str:
