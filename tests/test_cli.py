@@ -351,6 +351,16 @@ def test_several_flows_are_written_as_a_mixture(data, tmp_path, capsys):
     )
 
 
+def test_points_are_not_overwritten(data, tmp_path, capsys):
+    copy = tmp_path / "points.csv"
+    copy.write_bytes(data.read_bytes())
+    assert "cannot be two files" in error_of(capsys, "train", copy, "-o", copy)
+    assert "cannot be two files" in error_of(
+        capsys, "train", copy, "-o", tmp_path / "f", "--checkpoint", copy
+    )
+    assert copy.read_bytes() == data.read_bytes()
+
+
 def test_flows_of_which_one_ends_early(data, tmp_path, capsys):
     path = tmp_path / "mixture.npz"
     options = ["--epochs", "40", "--patience", "1", "--lr", "1", "--flows", "2", "--batch", "900"]

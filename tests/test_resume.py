@@ -614,7 +614,7 @@ class TestPreemption:
         run = command("train", events, "-o", "flow.npz", "--checkpoint", "./flow.npz")
         found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
         assert (found.returncode, found.stdout) == (2, "")
-        assert "./flow.npz cannot take two outputs: name a file for each" in found.stderr
+        assert "./flow.npz cannot be two files of one command: name another for each" in found.stderr
 
     def test_without_a_checkpoint_signals_do_what_they_always_do(self, tmp_path, events):
         run = command("train", events, "-o", "flow.npz", "--epochs", 100_000, "--batch", 100)

@@ -176,6 +176,12 @@ class TestWhatIsTold:
         right = vf.train(points(2000), **QUICK)
         assert right.evaluation.variance_after < training.evaluation.variance_after
 
+    @pytest.mark.parametrize("constant", [0.3, 100.0])
+    def test_p_without_its_constant_is_no_reason_to_keep_it(self, constant):
+        training = vf.train(points(2000, scale=constant), p_normalized=False, threads=1)
+        assert training.warnings == []
+        assert training.evaluation.ratio > 5
+
     def test_a_flow_that_is_no_better_than_p(self, caplog):
         x, logp = vf.Mixture([vf.train(points(2000), **QUICK).flow]).sample(300, seed=1)
         data = vf.Dataset(x, logpx=logp, logfx=logp)  # sampled from f itself: there is nothing to gain

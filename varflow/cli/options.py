@@ -149,11 +149,11 @@ def checkpoint_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_different(*paths: str | None) -> None:
-    """Refuse to write two things to the same file."""
+    """Refuse to write two things to the same file, or over what is read."""
     given = [path for path in paths if path is not None]
     for k, path in enumerate(given):
         if Path(path).resolve() in [Path(other).resolve() for other in given[:k]]:
-            raise ValueError(f"{path} cannot take two outputs: name a file for each")
+            raise ValueError(f"{path} cannot be two files of one command: name another for each")
 
 
 def stopped_by_signals(options: argparse.Namespace) -> AbstractContextManager[None]:

@@ -105,7 +105,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     data = Dataset.read(options.data, bounds=options.bounds)
-    check_different(options.output, options.checkpoint)
+    check_different(options.data, options.output, options.checkpoint)
     check_writable(options.output)  # first: training for hours and then no place to write
     settings = _settings(options, data)
     print(f"{options.data}: {data.n:,} points, d = {data.d}", flush=True)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from varflow.data.dataset import Dataset
+from varflow.training.evaluation import relative_variance
 from varflow.training.held_out import held_out_loss
 from varflow.training.normalization import estimate_normalization
 from varflow.training.objective import Objective
@@ -72,8 +73,12 @@ def flow_warnings(objective: Objective, rows: np.ndarray, n_eff: float) -> list[
     """
     n = len(objective.log_ratios)
     before = n / n_eff - 1
-    logpx = objective.logpx[rows]
-    after = held_out_loss(objective.log_ratios[rows], objective.log_q_over_p(rows), logpx, 2) - 1
+    log_ratios, log_q_over_p = objective.log_ratios[rows], objective.log_q_over_p(rows)
+    if objective.has_control_variate:  # p is normalised, and what q has where p is zero counts
+        after = held_out_loss(log_ratios, log_q_over_p, objective.logpx[rows], 2) - 1
+    else:
+        with np.errstate(all="ignore"):
+            after = relative_variance(log_ratios - log_q_over_p, log_q_over_p).value
     if not (after < before or after == 0):
         return [
             f"the flow is no better than p on held-out points (relative variance {after:.3g} of f/q, "

@@ -13,7 +13,7 @@ from varflow.flow.mixture import Mixture
 from varflow.training.objective import check_same_box
 from varflow.training.pareto import pareto_shape
 
-__all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density"]
+__all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density", "relative_variance"]
 
 TAIL = 0.001  # share of the points whose weights exceed the reference weight of unweighting
 LARGE = 40.0  # log of a ratio to which one more or less makes no difference
@@ -161,8 +161,8 @@ def evaluate_density(logqx: np.ndarray, data: Dataset) -> Evaluation:
         weights = np.exp(log_f_over_p)  # their mean is 1
         q_over_p = np.exp(log_q_over_p - log_q_over_p.max())
         after_weights = np.exp(log_f_over_q - log_f_over_q.max())
-        before = _relative_variance(log_f_over_p, np.zeros(data.n))
-        after = _relative_variance(log_f_over_q, log_q_over_p)
+        before = relative_variance(log_f_over_p, np.zeros(data.n))
+        after = relative_variance(log_f_over_q, log_q_over_p)
         ratio, ratio_error = _ratio(before, after)
         unseen = _unseen(after.terms)
     return Evaluation(
@@ -191,7 +191,7 @@ class _Variance(NamedTuple):
     terms: np.ndarray
 
 
-def _relative_variance(log_values: np.ndarray, log_counts: np.ndarray) -> _Variance:
+def relative_variance(log_values: np.ndarray, log_counts: np.ndarray) -> _Variance:
     """Estimate the relative variance of values with counts."""
     log_shares = log_counts - log_mean_exp(log_counts)
     log_ratios = log_values - log_mean_exp(log_shares + log_values)  # to their mean
