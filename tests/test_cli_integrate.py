@@ -343,7 +343,7 @@ class TestRefused:
             (["functions:f", "--dim", "2", "--cell", "pwquadr"], "did you mean 'pwquad'?"),
             (["functions:f", "--dim", "2", "--on-invalid", "zeros"], "did you mean 'zero'?"),
             (["functions:f", "--dim", "2", "-o", "no/folder/r"], "cannot write to the folder of no/folder/r"),
-            (["functions:f", "--dim", "2", "-o", "r", "--flow-out", "./r"], "./r cannot be two files of one command"),
+            (["functions:f", "--dim", "2", "-o", "r", "--flow-out", "./r"], "./r cannot be two files"),
             (["functions.py", "--dim", "2"], "must be module:function or path/to/file.py:function"),
             (["functions:", "--dim", "2"], "must be module:function or path/to/file.py:function"),
             (["missing:f", "--dim", "2"], "No module named 'missing'"),
