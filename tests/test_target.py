@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from varflow import weighted_dkl_loss, weighted_variance_loss
 from varflow.training.held_out import held_out_loss, log_unit
-from varflow.training.target import LARGEST_SHARE, MANY_POINTS, Target, effective_size
-from varflow.training.tempering import ESS
+from varflow.training.target import LARGEST_SHARE, MANY_POINTS, Target
+from varflow.training.tempering import ESS, effective_size
 
 
 def log_ratios(n=1000, width=1.0, seed=1):

@@ -57,7 +57,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument("--batch", type=int, metavar="N", help=f"points a step{CHOSEN}")
     parser.add_argument("--lr", type=float, metavar="RATE", help=f"learning rate of Adam{CHOSEN}")
-    add_name(parser, "--schedule", SCHEDULES, "cosine", "course of the learning rate")
+    add_name(parser, "--schedule", SCHEDULES, None, "course of the learning rate (default: cosine)")
     parser.add_argument(
         "--patience", type=int, metavar="N", help=f"epochs without improvement that end a training{CHOSEN}"
     )
@@ -125,14 +125,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
     """Collect the arguments of `train`."""
-    sizes = flow_options(options)
-    architecture = Architecture(data.d, options.cell, **default_sizes(data.d, options.cell, data.n) | sizes)
-    chosen = optimiser_for(data.n, architecture).settings()
-    lr = chosen["lr"] if options.lr is None else options.lr
     return {
         "loss": options.loss,
         "cell": options.cell,
-        "flow_options": sizes,
+        "flow_options": flow_options(options),
         "n_flows": options.flows,
         "defensive": options.defensive,
         "test": options.holdout,
@@ -140,12 +136,23 @@ def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
         "backend": options.backend,
         "n_epochs": options.epochs,
         "minibatch_size": options.batch,
-        "optim": Adam(**{**chosen, "lr": lr, "schedule": options.schedule}),
+        "optim": _optimiser(options, data),
         "patience": options.patience,
         "p_normalized": False if options.unnormalized_p else None,
         "seed": options.seed,
         **checkpoint_settings(options),
     }
+
+
+def _optimiser(options: argparse.Namespace, data: Dataset) -> Adam | None:
+    """Make the optimiser where something of it is given; otherwise it follows from what each flow learns."""
+    given = {name: getattr(options, name) for name in ("lr", "schedule")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    sizes = default_sizes(data.d, options.cell, data.n) | flow_options(options)
+    chosen = optimiser_for(data.n, Architecture(data.d, options.cell, **sizes)).settings()
+    return Adam(**chosen | given)
 
 
 def _learning_curve(data: Dataset, settings: dict[str, Any]) -> Training:

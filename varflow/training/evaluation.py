@@ -11,7 +11,7 @@ from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.training.objective import check_same_box
-from varflow.training.pareto import pareto_shape
+from varflow.training.pareto import pareto_shape, tail_size
 
 __all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density", "relative_variance"]
 
@@ -217,7 +217,7 @@ def _unseen(terms: np.ndarray) -> float:
     k = min(pareto_shape(np.log(terms)), LARGEST_SHAPE)
     if not k > 0.5:
         return 0.0
-    n_tail = math.ceil(min(len(terms) / 5, 3 * math.sqrt(len(terms))))
+    n_tail = math.ceil(tail_size(len(terms)))
     excesses = terms[-n_tail:] - terms[-n_tail - 1]
     mean = float(np.median(excesses)) * k / ((2**k - 1) * (1 - k))
     return max(0.0, mean - float(excesses.mean())) * n_tail / len(terms)
@@ -263,9 +263,9 @@ def _efficiency(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _shape(k: float) -> str:
-    return (
-        "none" if k == -math.inf else "unknown" if math.isnan(k) else f"{round(k, 2) + 0.0:.2f}"
-    )  # not -0.00
+    if math.isnan(k):
+        return "unknown"
+    return "none" if k == -math.inf else f"{round(k, 2) + 0.0:.2f}"  # not -0.00
 
 
 def _pm(value: float, error: float) -> str:

@@ -260,8 +260,7 @@ class Objective:
         float
             The loss.
         """
-        blocks = range(0, len(rows), VALUE_ROWS)
-        logqx = np.concatenate([self._log_q(rows[begin : begin + VALUE_ROWS])[1] for begin in blocks])
+        logqx = self._log_q_by_blocks(rows)
         with np.errstate(over="ignore", under="ignore"):
             if not self.is_known_to_kernels:
                 return float(self.loss.value(self.fx[rows], self.px[rows], logqx))
@@ -271,10 +270,7 @@ class Objective:
 
     def log_q_over_p(self, rows: np.ndarray) -> np.ndarray:
         """Compute log(q/p) (m,) on some of the rows (m,)."""
-        blocks = range(0, len(rows), VALUE_ROWS)
-        log_q = np.concatenate([self._log_q(rows[begin : begin + VALUE_ROWS])[1] for begin in blocks])
-        ratios: np.ndarray = log_q - self.logpx[rows]
-        return ratios
+        return self._log_q_by_blocks(rows) - self.logpx[rows]
 
     def gradient(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
         """Compute the loss on a minibatch and its gradient.
@@ -381,6 +377,11 @@ class Objective:
 
         run(work, n_threads)
         return float(losses.sum()), dparams
+
+    def _log_q_by_blocks(self, rows: np.ndarray) -> np.ndarray:
+        """Compute log q (m,) of any number of rows."""
+        blocks = range(0, len(rows), VALUE_ROWS)
+        return np.concatenate([self._log_q(rows[begin : begin + VALUE_ROWS])[1] for begin in blocks])
 
     def _log_q(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute the latent points (m, d) and log q (m,) of some of the rows."""

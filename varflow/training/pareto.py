@@ -7,12 +7,17 @@ import numpy.typing as npt
 
 from varflow.data.arrays import FloatArray, as_floats, check_rows
 
-__all__ = ["pareto_shape"]
+__all__ = ["pareto_shape", "tail_size"]
 
 MIN_TAIL = 5  # distinct ratios in a tail, at least, and its effective number of points
 ROUNDING = 1e-12  # relative difference of ratios or counts that is put down to the rounding of their logs
 TINY = 1e-100  # instead of theta = 0, where theta / k has a limit but no value
 PRIOR_POINTS, PRIOR_SHAPE = 10, 0.5  # prior of the shape: as if so many points had that shape
+
+
+def tail_size(n: float) -> float:
+    """Compute how many of n ratios make the tail: min(n/5, 3 sqrt(n)), as the paper of `pareto_shape`."""
+    return min(n / 5, 3 * math.sqrt(n))
 
 
 def pareto_shape(log_ratios: npt.ArrayLike, log_counts: npt.ArrayLike | None = None) -> float:
@@ -108,7 +113,7 @@ def _shape_of_sorted(log_ratios: FloatArray, counts: FloatArray) -> float:
         return -math.inf
     counts_of_all = _effective(counts)
     n = float(counts_of_all.sum())
-    n_tail = 1 + _rank(counts_of_all, min(n / 5, 3 * math.sqrt(n)))
+    n_tail = 1 + _rank(counts_of_all, tail_size(n))
     n_tail = min(n_tail, len(counts) - 1)  # if it takes the last point, that one has most of the count
     threshold = log_ratios[n_tail]
     if top - threshold <= ROUNDING and n_tail >= MIN_TAIL:

@@ -21,21 +21,14 @@ import math
 import numpy as np
 
 from varflow.data.arrays import log_mean_exp
-from varflow.training.tempering import tempered_power
+from varflow.training.tempering import effective_size, tempered_power
 
-__all__ = ["Target", "effective_size"]
+__all__ = ["Target"]
 
 SCARCE_POINTS = 2.0
 LARGEST_SHARE = 0.5
 MANY_POINTS = 100.0
 TEMPERED = 0.5
-
-
-def effective_size(log_weights: np.ndarray) -> float:
-    """Compute the effective sample size (sum w)^2 / sum w^2 of weights given by their logs, not all -inf."""
-    with np.errstate(under="ignore"):
-        weights = np.exp(log_weights - log_weights.max())
-        return float(weights.sum() ** 2 / (weights @ weights))
 
 
 class Target:

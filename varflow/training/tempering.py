@@ -2,9 +2,18 @@
 
 import numpy as np
 
-__all__ = ["tempered_power"]
+__all__ = ["effective_size", "tempered_power"]
 
 ESS = 0.2  # effective sample size of tempered weights, at least, as a fraction of the points with f != 0
+
+
+def effective_size(log_weights: np.ndarray) -> float:
+    """Compute the effective sample size (sum w)^2 / sum w^2 of weights given by their logs, not all -inf."""
+    with np.errstate(under="ignore"):
+        weights = np.exp(log_weights - log_weights.max())
+        total = weights.sum()
+        # Not by BLAS, whose bits depend on the number of threads.
+        return float(total**2 / np.square(weights, out=weights).sum())
 
 
 def tempered_power(log_weights: np.ndarray) -> float:
@@ -34,9 +43,7 @@ def tempered_power(log_weights: np.ndarray) -> float:
     log_weights = log_weights - log_weights.max()
 
     def excess(power: float) -> float:
-        with np.errstate(under="ignore"):
-            weights = np.exp(power * log_weights)
-            return float(weights.sum() ** 2 / np.square(weights).sum() / len(weights)) - ESS
+        return effective_size(power * log_weights) / len(log_weights) - ESS
 
     if excess(1.0) >= 0:
         return 1.0
