@@ -173,21 +173,22 @@ class Objective:
             self.log_p = self.logpx if flow.log_volume == 0 else self.logpx + flow.log_volume
         if not self.is_known_to_kernels:
             self.px = data.px
-        self._weigh(self.log_ratios)
+        self._weigh(self.log_ratios.copy())
 
     def _weigh(self, log_ratios: np.ndarray) -> None:
-        """Set what is learnt, by log(f̂/p)."""
+        """Set what is learnt, by log(f̂/p), whose array is taken over."""
         if not self.is_known_to_kernels:
             with np.errstate(over="ignore", under="ignore"):  # as in Dataset.px
                 self.fx = np.exp(log_ratios + self.logpx)
         elif self.loss.power == 2:
             # log(f^2 / p), p being the density in the unit cube
-            self.weights = 2 * log_ratios
+            self.weights = log_ratios
+            self.weights *= 2
             self.weights += self.logpx
             self.weights += self.flow.log_volume
         else:
             with np.errstate(under="ignore"):
-                self.weights = np.exp(log_ratios)  # f / p
+                self.weights = np.exp(log_ratios, out=log_ratios)  # f / p
 
     def learning(self, log_ratios: np.ndarray) -> "Objective":
         """Copy the objective, with another function to be learnt than f.
@@ -195,7 +196,8 @@ class Objective:
         Parameters
         ----------
         log_ratios : ndarray, (n,)
-            log(g/p) for the function g, in units of its integral; -inf where it is zero.
+            log(g/p) for the function g, in units of its integral; -inf where it is zero. The array is taken
+            over and overwritten.
 
         Returns
         -------

@@ -10,8 +10,8 @@ ESS = 0.2  # effective sample size of tempered weights, at least, as a fraction 
 def effective_size(log_weights: np.ndarray) -> float:
     """Compute the effective sample size (sum w)^2 / sum w^2 of weights given by their logs, not all -inf."""
     with np.errstate(under="ignore"):
-        weights = np.exp(log_weights - log_weights.max())
-        total = weights.sum()
+        weights = log_weights - log_weights.max()
+        total = np.exp(weights, out=weights).sum()
         # Not by BLAS, whose bits depend on the number of threads.
         return float(total**2 / np.square(weights, out=weights).sum())
 
