@@ -12,6 +12,7 @@ from varflow.data.arrays import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.flow.architecture import Architecture
 from varflow.flow.defaults import default_sizes
+from varflow.flow.density import Density
 from varflow.kernels import cpu
 from varflow.runtime.archive import Kind, read_archive, write_archive
 from varflow.runtime.backend import choose_backend, choose_precision, is_on_device, load_gpu
@@ -27,7 +28,7 @@ FILE = Kind("varflow flow", version=3, oldest=2, sealed=3)  # version 1 ordered 
 SAMPLE_BLOCK = 65_536  # points per block; the random numbers depend on it
 
 
-class Flow:
+class Flow(Density):
     """Coupling flow from a box to the unit cube, with density q(x) = |dz/dx|.
 
     A new flow is the identity, up to the scaling of the box: q is uniform.
@@ -238,53 +239,8 @@ class Flow:
         """
         return self.to_latent(x)[1]
 
-    def sample(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Draw points from q.
-
-        Parameters
-        ----------
-        n : int
-            Number of points.
-        seed : int, optional
-            Seed of the random numbers. If not given, entropy is taken from the operating system. A larger
-            sample with the same seed begins with the same points.
-
-        Returns
-        -------
-        x : ndarray, (n, d)
-            Points in the box.
-        logqx : ndarray, (n,)
-            Logarithm of their density.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If n is not a positive integer.
-        """
-        blocks = self.sample_blocks(n, seed)
-        x, logqx = np.empty((n, self.d)), np.empty(n)
-        begin = 0
-        for block, logq in blocks:
-            rows = slice(begin, begin + len(block))
-            x[rows], logqx[rows] = block, logq
-            begin = rows.stop
-        return x, logqx
-
     def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draw the points of `sample` in blocks, for samples too large for memory.
-
-        Parameters
-        ----------
-        n : int
-            Number of points.
-        seed : int, optional
-            Seed of the random numbers, as in `sample`.
-
-        Returns
-        -------
-        iterator of (ndarray (m, d), ndarray (m,))
-            Points in the box, and the logarithm of their density.
-        """
+        """Draw the points of `sample` in blocks, for samples too large for memory; see `Density`."""
         n = positive_int("n", n)
         if self.backend == "cpu":
             return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.data.arrays import checked_points
+from varflow.flow.density import Density
 from varflow.flow.flow import Flow, latent_blocks, latent_key
 from varflow.runtime.archive import Kind, format_of, read_archive, refused_as, write_archive
 from varflow.runtime.backend import choose_backend
@@ -19,7 +20,7 @@ FILE = Kind("varflow mixture", version=1, oldest=1, sealed=1)
 COMPONENTS = 1 << 32  # in the counter of the generators that choose components: latent points have 0 there
 
 
-class Mixture:
+class Mixture(Density):
     """Mixture of flows, with the density q(x) = (1 - a) mean(q_k(x)) + a / V, V being the volume of the box.
 
     It has what is needed to sample from a density and to evaluate it. It is no flow: there is no single map
@@ -113,47 +114,8 @@ class Mixture:
         with np.errstate(under="ignore"):
             return np.logaddexp.reduce(np.array(logs), axis=0)
 
-    def sample(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Draw points from q, each from a component chosen at random.
-
-        Parameters
-        ----------
-        n : int
-            Number of points.
-        seed : int, optional
-            Seed of the random numbers. If not given, entropy is taken from the operating system. A larger
-            sample with the same seed begins with the same points.
-
-        Returns
-        -------
-        x : ndarray, (n, d)
-            Points in the box.
-        logqx : ndarray, (n,)
-            Logarithm of their density.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If n is not a positive integer.
-        """
-        xs, logs = zip(*self.sample_blocks(n, seed), strict=True)
-        return np.concatenate(xs), np.concatenate(logs)
-
     def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draw the points of `sample` in blocks, for samples too large for memory.
-
-        Parameters
-        ----------
-        n : int
-            Number of points.
-        seed : int, optional
-            Seed of the random numbers, as in `sample`.
-
-        Returns
-        -------
-        iterator of (ndarray (m, d), ndarray (m,))
-            Points in the box, and the logarithm of their density.
-        """
+        """Draw the points of `sample` in blocks, for samples too large for memory; see `Density`."""
         n = positive_int("n", n)
         seed = secrets.randbits(128) if seed is None else seed  # components and latent points share it
         key = latent_key(seed)
