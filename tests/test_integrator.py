@@ -11,7 +11,7 @@ from scipy import stats
 
 import varflow as vf
 from varflow import Dataset, Flow, Integrator, InvalidIntegrandError, Result
-from varflow.integration.iterations import Iterations
+from varflow.integration import plan
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.survey import STRATEGIES
 from varflow.kernels.splines import CELLS
@@ -414,17 +414,21 @@ class TestMap:
     @pytest.fixture
     def maps(self, monkeypatch):
         """How often a map was fitted, and how often kept."""
-        counts = {"fit_map": 0, "keep_map": 0}
+        counts = {"fitted": 0, "kept": 0}
+        fit, judge = plan._fit_map, plan.JudgeMap.then
 
-        def counting(name, method):
-            def counted(self):
-                counts[name] += 1
-                method(self)
+        def counted_fit(state):
+            counts["fitted"] += 1
+            fit(state)
 
-            return counted
+        def counted_judge(self, state):
+            n_before = state.best
+            agenda = judge(self, state)
+            counts["kept"] += state.best != n_before
+            return agenda
 
-        for name in counts:
-            monkeypatch.setattr(Iterations, name, counting(name, getattr(Iterations, name)))
+        monkeypatch.setattr(plan, "_fit_map", counted_fit)
+        monkeypatch.setattr(plan.JudgeMap, "then", counted_judge)
         return counts
 
     @pytest.mark.parametrize("tolerance", [{}, {"rtol": 2e-3}])
@@ -433,35 +437,35 @@ class TestMap:
         result = integrated(self.narrow, 6, n_calls=150_000, flow=cell, **tolerance)
         assert_right(result, 1, 0.01)
         assert not result.warnings
-        assert maps["fit_map"] >= maps["keep_map"] > 0
+        assert maps["fitted"] >= maps["kept"] > 0
 
     def test_is_not_kept_where_coordinates_depend_on_each_other(self, maps):
         result = integrated(self.ridge, 3, n_calls=LONGER)
         assert_right(result, math.sqrt(math.pi * 1e-4), 0.01)
-        assert maps["fit_map"] > 0
-        assert maps["keep_map"] == 0
+        assert maps["fitted"] > 0
+        assert maps["kept"] == 0
 
     def test_is_not_fitted_where_the_flow_is_close(self, maps):
         integrated(lambda x: np.prod(2 * x, axis=1), 2)
-        assert maps["fit_map"] == 0
+        assert maps["fitted"] == 0
 
     def test_a_given_flow_stays_without(self, maps):
         flow = Flow(6, "pwquad", seed=1, **SMALL)
         integrated(self.narrow, 6, n_calls=LONGER, flow=flow, flow_options=None)
-        assert maps["fit_map"] == 0
+        assert maps["fitted"] == 0
 
     def test_a_survey_after_the_first_goes_on_without(self, maps):
         integrator = make(self.narrow, 3, n_points=32_768)
         integrator.survey()
-        assert maps["fit_map"] > 0
-        maps["fit_map"] = 0
+        assert maps["fitted"] > 0
+        maps["fitted"] = 0
         integrator.survey()
-        assert maps["fit_map"] == 0
+        assert maps["fitted"] == 0
 
     def test_fits_take_a_quarter_of_the_calls_at_most(self, maps):
         integrator = make(self.narrow, 6, n_iter=1, n_points=LONGER)
         integrator.survey()
-        assert maps["fit_map"] == 4
+        assert maps["fitted"] == 4
         assert integrator.integrand.n_calls <= LONGER
 
 
@@ -521,10 +525,10 @@ class TestRepeatedUse:
 
     def test_warnings_of_an_early_survey_go_with_the_next(self, monkeypatch):
         integrator = vf.Integrator(lambda x: 1 + x[:, 0], 2, n_iter=1, n_points=20_000, seed=1)
-        monkeypatch.setattr("varflow.integration.integrator._is_better", lambda before, after: True)
+        monkeypatch.setattr("varflow.integration.plan.is_better", lambda before, after: True)
         integrator.survey()
         assert "training made the flow no better" in str(integrator.result())
-        monkeypatch.setattr("varflow.integration.integrator._is_better", lambda before, after: False)
+        monkeypatch.setattr("varflow.integration.plan.is_better", lambda before, after: False)
         integrator.survey()
         assert "training made the flow no better" not in str(integrator.result())
 
@@ -582,7 +586,7 @@ class TestTolerance:
             found.append(before)
             return True
 
-        monkeypatch.setattr("varflow.integration.integrator._is_better", is_better)
+        monkeypatch.setattr("varflow.integration.plan.is_better", is_better)
         result = integrated(n_calls=300_000, rtol=1e-4)
         assert len(found) == 2
         assert found[0] is found[1]  # the estimate of the flow that is kept

@@ -379,7 +379,7 @@ class TestIntegration:
 
         whole = integrate(peak)
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "checkpoint_seconds": 0}
-        for n in (2, 3, 4, 5, 8):
+        for n in (2, 3, 4):
             with pytest.raises(Stop):
                 integrate(stopping(peak, n), **kept)
         assert figures(integrate(peak, **kept)) == figures(whole)
@@ -428,7 +428,7 @@ class TestIntegration:
     def test_another_integration_is_refused(self, tmp_path):
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "seed": 3, "flow_options": TINY}
         vf.integrate(peak, 2, n_calls=30_000, **kept)
-        with pytest.raises(ValueError, match=r"operation 3 was 'stage 12 0\.5', here it is 'stage 19 0\.5'"):
+        with pytest.raises(ValueError, match=r"call 1 was for ByCalls\(n_calls=30000\), here .*=40000"):
             vf.integrate(peak, 2, n_calls=40_000, **kept)
         with pytest.raises(ValueError, match=r"run.ckpt is of another run: seed is 3 there, 4 here"):
             vf.integrate(peak, 2, n_calls=30_000, **{**kept, "seed": 4})
@@ -469,17 +469,11 @@ class TestIntegration:
         result = vf.integrate(lambda x: 2 * peak(x), 2, **options, **kept)
         assert any("f has not the value that it had" in warning for warning in result.warnings)
 
-    def test_a_checkpoint_of_version_1_goes_on(self, tmp_path):
-        """Kept for the versions to come; it was written at the twelfth call, by a survey of other steps."""
+    def test_a_checkpoint_of_an_earlier_version_is_refused(self, tmp_path):
         path = tmp_path / "run.ckpt"
         path.write_bytes((DATA / "integration-1.ckpt").read_bytes())
-        options = {"n_calls": 30_000, "seed": 3, "flow_options": TINY}
-        result, whole = (
-            vf.integrate(peak, 2, **options, **more) for more in ({"checkpoint": path, "resume": True}, {})
-        )
-        assert [one.stage for one in result.history] == [one.stage for one in whole.history]
-        assert result.n_calls == whole.n_calls
-        assert abs(result.mean - PEAK_INTEGRAL) < 4 * result.sdev < 0.02 * PEAK_INTEGRAL
+        with pytest.raises(vf.FileFormatError, match="has version 1, but this varflow understands 4 only"):
+            vf.integrate(peak, 2, n_calls=30_000, checkpoint=path, resume=True)
 
 
 KILLED = """

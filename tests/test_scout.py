@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, wander
+from varflow.integration.scout import (
+    MAX_STEPS,
+    N_WALKERS,
+    STEP_OF_WIDTH,
+    Walkers,
+    draw_around,
+    moved,
+    propose,
+    walkers_at,
+)
 
 
 def generator(seed=1):
@@ -19,9 +28,24 @@ def log_peaks(u, centres, width):
     return np.logaddexp.reduce(log_parts)
 
 
+def of_width(u, width):
+    """Walkers at points u (n, d) in peaks of those widths."""
+    return Walkers(u, np.zeros(len(u)), np.log(STEP_OF_WIDTH * width / math.sqrt(u.shape[1])))
+
+
+def wander(log_f, d, n_steps, rng):
+    """Walkers from uniform points, after so many steps."""
+    start = rng.random((N_WALKERS, d))
+    walkers = walkers_at(start, log_f(start))
+    for step in range(n_steps):
+        u = propose(walkers, rng)
+        walkers = moved(walkers, u, log_f(u), step, rng)
+    return walkers
+
+
 def make_walkers(d, n=3, width=(0.05, 0.6), seed=1):
     rng = np.random.default_rng(seed)
-    return Walkers(rng.random((n, d)), np.zeros(n), rng.uniform(*width, n))
+    return of_width(rng.random((n, d)), rng.uniform(*width, n))
 
 
 @pytest.mark.parametrize(("d", "width"), [(2, 0.01), (4, 0.02), (8, 0.02), (16, 0.07)])
@@ -65,7 +89,7 @@ def test_points_around_walkers_have_that_density(d):
 
 
 def test_walkers_at_faces_and_of_tiny_widths():
-    walkers = Walkers(np.array([[0.0, 1.0], [0.5, 0.5]]), np.zeros(2), np.array([1e-9, 1e-7]))
+    walkers = of_width(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([1e-9, 1e-7]))
     u, log_q = draw_around(walkers, 1000, generator())
     assert ((u >= 0) & (u <= 1)).all()
     assert np.isfinite(log_q).all()

@@ -24,6 +24,7 @@ from varflow.integration.integrand import Integrand
 from varflow.integration.integrator import Integrator, integrate
 from varflow.integration.iteration import Iteration
 from varflow.integration.result import Result
+from varflow.integration.run import Run
 from varflow.runtime.signals import request_stop, stop_by_signals
 from varflow.training.adam import Adam
 from varflow.training.evaluation import Evaluation, evaluate
@@ -65,6 +66,7 @@ __all__ = [
     "NoCheckpoint",
     "Preempted",
     "Result",
+    "Run",
     "StatefulTrainer",
     "Training",
     "TrainingInterruption",

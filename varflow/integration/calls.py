@@ -13,7 +13,9 @@ from numba.core.registry import CPUDispatcher
 from varflow.data.arrays import read_only
 from varflow.integration.components import FloatArray, Values
 
-__all__ = ["evaluate_block"]
+__all__ = ["checked_values", "evaluate_block"]
+
+OF_F, OF_CALLER = "f must return", "values must be"  # how messages begin
 
 
 def evaluate_block(f: Callable[..., Any], vectorized: bool, points: FloatArray) -> Values:
@@ -28,6 +30,14 @@ def evaluate_block(f: Callable[..., Any], vectorized: bool, points: FloatArray) 
             key: _checked(part, len(points), f" under {key!r}") for key, part in _checked_keys(result).items()
         }
     return _checked(result, len(points), "")
+
+
+def checked_values(values: object, n: int) -> Values:
+    """Check and copy values of f at n points that were told. Returns what `evaluate_block` returns."""
+    if isinstance(values, Mapping):
+        parts = _checked_keys(values, OF_CALLER).items()
+        return {key: _checked(part, n, f" under {key!r}", OF_CALLER) for key, part in parts}
+    return _checked(values, n, "", OF_CALLER)
 
 
 def _evaluate_each(f: Callable[..., Any], points: FloatArray) -> Values:
@@ -87,23 +97,22 @@ def _tell_points(error: Exception, points: FloatArray) -> None:
         error.add_note(f"varflow called f with x of shape {points.shape}, first point {first}")
 
 
-def _checked_keys(result: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_keys(result: Mapping[str, Any], words: str = OF_F) -> Mapping[str, Any]:
     if not result:
-        raise ValueError("f must return a dict of one array at least, got an empty one")
+        raise ValueError(f"{words} a dict of one array at least, got an empty one")
     for key in result:
         if not isinstance(key, str):
-            raise TypeError(f"f must return a dict with strings for keys, got {key!r}")
+            raise TypeError(f"{words} a dict with strings for keys, got {key!r}")
     return result
 
 
-def _checked(result: object, n: int, where: str) -> FloatArray:
+def _checked(result: object, n: int, where: str, words: str = OF_F) -> FloatArray:
     """Convert what f returned for n points to float64, (n, ...), as a copy."""
-    array = _numbers(result, where)
+    array = _numbers(result, where, words)
     if array.ndim == 0 or len(array) != n or array.size == 0:
-        hint = "; for a function of one point, give vectorized=False" if array.ndim == 0 else ""
-        raise ValueError(
-            f"f must return an array of shape ({n},) or ({n}, m){where}, got {array.shape}{hint}"
-        )
+        is_scalar = array.ndim == 0 and words == OF_F
+        hint = "; for a function of one point, give vectorized=False" if is_scalar else ""
+        raise ValueError(f"{words} an array of shape ({n},) or ({n}, m){where}, got {array.shape}{hint}")
     return array
 
 
@@ -118,17 +127,15 @@ def _stacked(results: list[Any], where: str) -> FloatArray:
     return array
 
 
-def _numbers(result: object, where: str) -> FloatArray:
+def _numbers(result: object, where: str, words: str = OF_F) -> FloatArray:
     if isinstance(result, np.ma.MaskedArray):
-        raise TypeError(f"f must not return a masked array{where}")
+        raise TypeError(f"{words} an array that is not masked{where}")
     try:
         array = np.asarray(result)
     except ValueError as error:
-        raise ValueError(
-            f"f must return an array{where}, or the same shape at every point: {error}"
-        ) from None
+        raise ValueError(f"{words} an array{where}, or the same shape at every point: {error}") from None
     if array.dtype.kind not in "biuf":
         found = "None" if result is None else f"dtype {array.dtype}"
-        raise TypeError(f"f must return real numbers{where}, got {found}")
+        raise TypeError(f"{words} real numbers{where}, got {found}")
     with np.errstate(over="ignore"):  # a long double that is too large becomes inf, an invalid value
         return array.astype(np.float64, order="C")

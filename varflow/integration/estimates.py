@@ -85,15 +85,32 @@ class Batches:
             if len(part)
         ]
         self._means.append(np.sum(sums, axis=0) * (n_batches / len(points.u)))
-        by_batch = controlled[:n_flow].reshape(n_batches, n_flow // n_batches, -1)
-        self._whole.append(by_batch.mean(axis=1))
-        self._quarters.append(by_batch[:, : max(1, by_batch.shape[1] // 4)].mean(axis=1))
+        if n_flow:
+            by_batch = controlled[:n_flow].reshape(n_batches, n_flow // n_batches, -1)
+            self._whole.append(by_batch.mean(axis=1))
+            self._quarters.append(by_batch[:, : max(1, by_batch.shape[1] // 4)].mean(axis=1))
         sizes = np.abs(weights).sum(axis=1)
         self.n += len(sizes)
         self.n_batches += n_batches
         self._sum += float(sizes.sum())
         self._squares += float(np.square(sizes).sum())
         self._largest = max(self._largest, float(sizes.max()))
+
+    def add_known(self, points: Draw, values: np.ndarray, n_batches: int, is_known: np.ndarray) -> None:
+        """Add the points whose values are known, is_known (n,); batches get the densities of these alone.
+
+        A batch keeps its full weight in the mean, whatever is left of it, and goes where nothing is: none of
+        that depends on values, so that the mean is unbiased as long as the loss of points does not.
+        """
+        if is_known.all():
+            self.add(points, values, n_batches)
+            return
+        n_flow = len(points.u) - points.n_uniform
+        batch = np.concatenate([np.arange(n) * n_batches // max(n, 1) for n in (n_flow, points.n_uniform)])
+        for k in range(n_batches):
+            is_kept = is_known & (batch == k)
+            if is_kept.any():
+                self.add(points.only(is_kept), values[is_kept])
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """Return what was added, as arrays to be saved; see `of`."""
@@ -111,7 +128,7 @@ class Batches:
         n, n_batches, batches._sum, batches._squares, batches._largest = arrays[f"{prefix}_sums"].tolist()
         batches.n, batches.n_batches = int(n), int(n_batches)
         batches._means, batches._whole, batches._quarters = (
-            list(arrays[f"{prefix}_{name}"][:, None]) for name in ("means", "whole", "quarters")
+            [arrays[f"{prefix}_{name}"]] for name in ("means", "whole", "quarters")
         )
         return batches
 
@@ -141,6 +158,8 @@ class Batches:
         over all of them, and as it is an estimate, clipped to the range from 1/2, which independent points
         have, to 1. The smallest of the components' exponents is taken.
         """
+        if not self._whole:
+            return 0.5
         quarter, whole = (np.concatenate(means).std(axis=0) for means in (self._quarters, self._whole))
         with np.errstate(divide="ignore", invalid="ignore"):
             rates = np.log(quarter / whole) / np.log(4)

@@ -1,7 +1,6 @@
 """Integrand on the unit cube: calls the user's function, in workers if wanted, and checks its values."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -13,31 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.data.arrays import read_only
-from varflow.errors import InvalidIntegrandError
 from varflow.integration.calls import evaluate_block
-from varflow.integration.components import (
-    Components,
-    FloatArray,
-    Shape,
-    Values,
-    columns_of,
-    components_of,
-    count_rows,
-    describe_shapes,
-    shapes_of,
-)
+from varflow.integration.components import Components, FloatArray, Values, count_rows
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
+from varflow.integration.received import Received
 from varflow.integration.worker_processes import evaluate_received, kill_workers, start_workers
 from varflow.runtime.threads import default_threads
-from varflow.validation import unknown_name
 
 __all__ = ["Integrand"]
 
 Block = Callable[[FloatArray], Values]
 Map = Callable[[Block, Iterable[FloatArray]], Iterable[Values]]
 
-_ON_INVALID = ("raise", "zero")
 _BLOCKS_PER_WORKER = 4  # so that fast workers take over blocks from slow ones
 
 
@@ -82,7 +69,6 @@ class Integrand:
     """
 
     n_calls: int
-    n_invalid: int
 
     def __init__(
         self,
@@ -97,16 +83,12 @@ class Integrand:
             f = device_integrand(f)
         if not callable(f):
             raise TypeError(f"f must be callable, found {f!r}")
-        if on_invalid not in _ON_INVALID:
-            raise unknown_name("on_invalid", on_invalid, _ON_INVALID)
-        self.domain = domain
-        self.n_calls = self.n_invalid = 0
+        self.domain, self.received = domain, Received(on_invalid)
+        self.n_calls = 0
         self._f = f
         self._vectorized = vectorized
         self._workers = _checked_workers(workers)
-        self._on_invalid = on_invalid
         self._pool: ProcessPoolExecutor | None = None
-        self._shapes: Shape | dict[str, Shape] | None = None  # of the value of f at one point
 
     def __enter__(self) -> "Integrand":
         return self
@@ -128,28 +110,19 @@ class Integrand:
             self._pool = None
 
     @property
+    def n_invalid(self) -> int:
+        """Number of points at which f, or its product with the Jacobian, was not finite."""
+        return self.received.n_invalid
+
+    @property
     def components(self) -> Components | None:
         """Structure of what f returns, keys in the order of the first dict; None before the first call."""
-        return None if self._shapes is None else components_of(self._shapes)
+        return self.received.components
 
     @property
     def m(self) -> int | None:
         """Number of components of f; None before the first call."""
-        return None if self._shapes is None else components_of(self._shapes).size
-
-    def state(self) -> dict[str, Any]:
-        """Return the counts and the structure of what f returns, in a form for JSON; see `restore`."""
-        found = self.components
-        components = None if found is None else [found.keys, found.shapes]
-        return {"n_calls": self.n_calls, "n_invalid": self.n_invalid, "components": components}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore the counts and the structure from what `state` returned, as if f had been called before."""
-        self.n_calls, self.n_invalid = int(state["n_calls"]), int(state["n_invalid"])
-        if state["components"] is not None:
-            keys, shapes = state["components"]
-            shapes = [tuple(shape) for shape in shapes]
-            self._shapes = shapes[0] if keys is None else dict(zip(keys, shapes, strict=True))
+        return None if self.components is None else self.components.size
 
     def __call__(self, u: npt.ArrayLike) -> FloatArray:
         """Evaluate f(x(u)) |dx/du|.
@@ -178,26 +151,12 @@ class Integrand:
             passed to f.
         """
         x, log_jacobian = self.domain.from_cube(u)
-        values, components = self._evaluate(read_only(x))
-        product = _times_exp(values, log_jacobian)
-        finite = np.isfinite(product)
-        good: npt.NDArray[np.bool_] = np.logical_and.reduce(finite, axis=1)
-        n_bad = len(good) - int(np.count_nonzero(good))
-        self.n_calls += len(good)
-        self.n_invalid += n_bad
-        if n_bad and self._on_invalid == "raise":
-            first = int(np.argmin(good))
-            shown = components.unpack(values[first])
-            raise _invalid(x[first].copy(), values[first], shown, n_bad, len(good))
-        if n_bad:
-            product[~finite] = 0.0
-        return product
+        values = self._evaluate(read_only(x))
+        self.n_calls += len(values)
+        return self.received.on_cube(x, values, log_jacobian)
 
-    def _evaluate(self, x: FloatArray) -> tuple[FloatArray, Components]:
-        """Evaluate f at all points, here or in the workers.
-
-        Returns the values (n, m), and the structure of a row.
-        """
+    def _evaluate(self, x: FloatArray) -> FloatArray:
+        """Evaluate f at all points, here or in the workers. Returns the values (n, m)."""
         blocks = [x]
         if self._workers != 1:
             n_workers = default_threads() if callable(self._workers) else self._workers
@@ -208,9 +167,7 @@ class Integrand:
             raise ValueError(
                 f"workers must return a result for each item: {n_rows} of {len(x)} points came back"
             )
-        components = self._checked_components(results)
-        columns = [columns_of(result, components.keys) for result in results]
-        return columns[0] if len(columns) == 1 else np.concatenate(columns), components
+        return self.received.columns(results)
 
     def _map(self, blocks: list[FloatArray]) -> Iterable[Values]:
         block = partial(evaluate_block, self._f, self._vectorized)
@@ -227,27 +184,6 @@ class Integrand:
             self._pool = None
             raise
 
-    def _checked_components(self, results: list[Values]) -> Components:
-        """Check that f returned the structure of its first call, up to the order of keys."""
-        known = self._shapes = shapes_of(results[0]) if self._shapes is None else self._shapes
-        for found in map(shapes_of, results):
-            if found != known:
-                before, now = describe_shapes(known), describe_shapes(found)
-                raise ValueError(f"f must return the same at every call: got {now}, before {before}")
-        return components_of(known)
-
-
-def _invalid(x: FloatArray, value: FloatArray, shown: Any, n_bad: int, n: int) -> InvalidIntegrandError:
-    """Make the error for a point x (d,) and the value of f there, as (m,) and in the form that f returns."""
-    found = f"f is {shown} at x = {x.tolist()}"
-    if np.isfinite(value).all():
-        found = f"f times the Jacobian |dx/du| overflows at x = {x.tolist()}, where f is {shown}"
-    error = InvalidIntegrandError(
-        f'{found}; {n_bad} of {n} points are not finite (on_invalid="zero" takes such values as 0)'
-    )
-    error.x = x
-    return error
-
 
 def _checked_workers(workers: object) -> Any:
     """Check the argument `workers`, and return the callable or the number of processes."""
@@ -258,18 +194,3 @@ def _checked_workers(workers: object) -> Any:
     if workers != -1 and workers < 1:
         raise ValueError(f"workers must be -1, or 1 and more, found {workers}")
     return default_threads() if workers == -1 else int(workers)
-
-
-def _times_exp(values: FloatArray, logs: FloatArray) -> FloatArray:
-    """Compute the product of values (n, m) and exp(logs), (n,).
-
-    Powers of two are applied last, to the exponent of the product. So the product is finite for small enough
-    values even if exp(logs) alone would overflow, and 0 stays 0.
-    """
-    if not logs.any():
-        return values.copy()
-    powers = np.rint(logs / math.log(2.0))
-    with np.errstate(over="ignore", under="ignore"):
-        factors = np.exp(logs - powers * math.log(2.0))
-        product: FloatArray = np.ldexp(values * factors[:, None], powers[:, None].astype(np.int32))
-    return product

@@ -1,10 +1,9 @@
 """The integrator: a survey that trains a flow, and a refinement that estimates the integral with it."""
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -12,50 +11,38 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.data.dataset import Dataset
-from varflow.flow.defaults import default_sizes
 from varflow.flow.flow import Flow
-from varflow.flow.make_flow import make_flow
-from varflow.integration.averages import average
 from varflow.integration.domain import Domain
+from varflow.integration.estimates import magnitudes
 from varflow.integration.integrand import Integrand
 from varflow.integration.iteration import Iteration
-from varflow.integration.iterations import (
-    DEFENSIVE_SHARE,
-    LOOK,
-    MANY_BATCHES,
-    MIN_POINTS,
-    SCOUT_SHARE,
-    Iterations,
+from varflow.integration.make_engine import identity_of, make_engine, training_settings
+from varflow.integration.outcome import outcome
+from varflow.integration.plan import (
+    Agenda,
+    Refine,
+    extension,
+    integration,
+    survey,
+    survey_of_each,
+    survey_of_sample,
 )
-from varflow.integration.proposal import LATENT_POINTS
+from varflow.integration.requests import Requests
 from varflow.integration.result import Result
 from varflow.integration.sampling import unweighted_points, weighted_points
-from varflow.integration.settings import IterationSizes, SurveySettings, Tolerance
-from varflow.integration.survey import MIN_ROUNDS, ROUND
-from varflow.runtime.archive import Kind
-from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings
-from varflow.runtime.fingerprint import digest
+from varflow.integration.settings import IterationSizes, SurveySettings
+from varflow.integration.state import DEFENSIVE_SHARE
+from varflow.integration.tables import first_component
+from varflow.runtime.archive import Kind, refused_as
+from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings, Saved
 from varflow.runtime.progress import Progress
-from varflow.training.adam import Adam
-from varflow.training.settings import TrainingSettings
-from varflow.training.stateful_trainers import BasicStatefulTrainer
 from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=3, oldest=1, sealed=1)  # 1 and 2 knew fewer runs apart
-MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
-MIN_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
-SURVEY_SHARE = 0.75  # of the calls, at most
-MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
-STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `Iterations.power`: each, all
-MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
-MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
-DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
-MAX_SHARE = 0.05  # share of one point in the sum of all weights that is warned of
-MIN_Q = 1e-3  # probability of chi2 that is warned of
+FILE = Kind("varflow integration checkpoint", version=4, oldest=4, sealed=4)
+PART = 8192  # points evaluated together where there is a checkpoint, which may be written after each
 MAX_COORDINATE = 1e300  # coordinate of a given point where the bounds are infinite
-MIN_INTEGRAL = 1e-140  # integral below which the square of an error underflows
 
 
 class Integrator:
@@ -114,6 +101,9 @@ class Integrator:
         Whether to go on from that file if it exists. If not, a file that exists is an error.
     checkpoint_seconds : float
         Time between two checkpoints.
+    callback : callable, optional
+        Called after each iteration with the `Result` so far; where it returns something true, the
+        integration ends there.
 
     Attributes
     ----------
@@ -157,10 +147,12 @@ class Integrator:
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
         checkpoint_seconds: float = SECONDS,
+        callback: Callable[[Result], object] | None = None,
     ) -> None:
-        for name, given in (("flow_options", flow_options), ("trainer_options", trainer_options)):
-            if not isinstance(given, dict | None):
-                raise TypeError(f"{name} must be a dict, got {given!r}")
+        if not isinstance(trainer_options, dict | None):
+            raise TypeError(f"trainer_options must be a dict, got {trainer_options!r}")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
         settings = SurveySettings(survey_strategy, loss, latent_points, use_survey, seed)
         if (sample is not None) != (survey_strategy == "fixed_sample"):
             raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
@@ -170,53 +162,46 @@ class Integrator:
             n_iter if n_iter_refine is None else n_iter_refine,
             n_points if n_points_refine is None else n_points_refine,
         )
-        is_fixed = survey_strategy == "fixed_sample"
-        usual = TrainingSettings() if is_fixed else _settings_a_batch()
-        training = usual.replaced(**(trainer_options or {}))
+        training = training_settings(survey_strategy, trainer_options)
         kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
-        self.survey_strategy, self.progress = survey_strategy, progress
+        self.survey_strategy, self.progress, self.callback = survey_strategy, progress, callback
         self.domain = Domain(bounds)
         self.integrand = Integrand(
             f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid
         )
-        self._sample = None if sample is None else _on_cube(sample, self.domain)
-        generator = np.random.Generator(np.random.Philox(seed))
-        n_fixed = None if self._sample is None else self._sample.n
-        self.flow = _flow_on_cube(self.domain.d, flow, flow_options, n_fixed, generator, threads, backend)
-        self._is_surveyed, self._is_flow_new = False, isinstance(flow, str)
-        is_start_known = seed is not None or not self._is_flow_new or "seed" in (flow_options or {})
-        identity = {
-            "bounds": self.domain.bounds.tolist(),
-            **settings.identity(),
-            "flow": self.flow.fingerprint(),
-            "initial parameters": digest(self.flow.params) if is_start_known else None,
-            "sample": None if self._sample is None else self._sample.digest(),
-            "trainer": training.identity(),
-            "vectorized": vectorized,
-            "on_invalid": on_invalid,
-            **asdict(self.sizes),
-        }
-        trainer = BasicStatefulTrainer(self.flow, loss=loss, **training.as_dict())
-        self._iterations = Iterations(
-            self.integrand,
-            self.flow,
-            generator,
-            LATENT_POINTS[latent_points],
-            loss,
-            use_survey,
-            trainer,
-            Checkpoint(kept, FILE, identity),
+        points = None if sample is None else _on_cube(sample, self.domain)
+        self._engine = make_engine(
+            self.domain.d, settings, training, flow, flow_options, points, threads, backend
         )
-        self._tolerance = Tolerance()  # that was asked for last
-        self._warnings: list[str] = []
+        self._requests = Requests(self._engine)
+        self._is_surveyed = self._has_integrand_changed = False
+        self._checkpoint = Checkpoint(
+            kept,
+            FILE,
+            {
+                "bounds": self.domain.bounds.tolist(),
+                **identity_of(self._engine, settings, training, flow_options),
+                "vectorized": vectorized,
+                "on_invalid": on_invalid,
+                **asdict(self.sizes),
+            },
+        )
+        saved = self._checkpoint.read()
+        if saved is not None:
+            self._restore(*saved)
+
+    @property
+    def flow(self) -> Flow:
+        """The flow as it is."""
+        return self._engine.state.flow
 
     @property
     def history(self) -> list[Iteration]:
         """All iterations so far."""
-        return self._iterations.history
+        return self._requests.history
 
     def survey(self) -> None:
-        """Train the flow, with `n_iter_survey` times `n_points_survey` points.
+        """Train the flow, with `n_iter_survey` times `n_points_survey` points at most.
 
         A survey by replay that follows one whose result warned of a lost region trains on points from there,
         and what was estimated without that region does not count any more.
@@ -224,40 +209,33 @@ class Integrator:
         Raises
         ------
         Exception
-            What the integrand raises, with the estimate so far in its attribute `partial`.
+            What the integrand raises, with the estimate so far in its attribute `partial`. The same call
+            goes on from there; any other begins anew.
         """
-        n_calls = self.sizes.n_iter_survey * self.sizes.n_points_survey
-        with self._running(n_calls) as progress:
-            if self.survey_strategy == "replay":
-                self._replay_survey(n_calls, progress)
-            elif self._sample is not None:
-                for _ in range(self.sizes.n_iter_survey):
-                    self._iterations.train(self._sample)
-            else:
-                for k in range(self.sizes.n_iter_survey):
-                    self._iterations.survey(self.survey_strategy, k, self.sizes.n_points_survey, progress)
-                self._iterations.scout(n_calls)
+        n_iterations, n_points = self.sizes.n_iter_survey, self.sizes.n_points_survey
+        if self.survey_strategy == "replay":
+            agenda = survey(n_iterations * n_points)
+        elif self.survey_strategy == "fixed_sample":
+            agenda = survey_of_sample(n_iterations)
+        else:
+            agenda = survey_of_each(self.survey_strategy, n_iterations, n_points)
+        self._run(agenda, n_iterations * n_points)
         self._is_surveyed = True
 
     def refine(self) -> None:
         """Estimate the integral with the current flow, in `n_iter_refine` iterations.
 
-        Where there was no survey and there are 40960 points or more, up to 8192 others tell first whether the
-        flow has lost a region.
+        Where there was no survey and there are 40960 points or more, up to 8192 of them tell first whether
+        the flow has lost a region.
 
         Raises
         ------
         Exception
-            What the integrand raises, with the estimate so far in its attribute `partial`.
+            What the integrand raises, with the estimate so far in its attribute `partial`. The same call
+            goes on from there; any other begins anew.
         """
-        n_calls = self.sizes.n_iter_refine * self.sizes.n_points_refine
-        with self._running(n_calls) as progress:
-            is_surveyed = any(iteration.stage == "survey" for iteration in self.history)
-            if not is_surveyed and n_calls >= 10 * LOOK:
-                self._iterations.look(progress)
-                self._iterations.scout(n_calls)
-            for _ in range(self.sizes.n_iter_refine):
-                self._iterations.refine(self.sizes.n_points_refine, progress)
+        n_iterations, n_points = self.sizes.n_iter_refine, self.sizes.n_points_refine
+        self._run([Refine(n_iterations, n_points)], n_iterations * n_points)
 
     def integrate(self) -> Result:
         """Run the survey and the refinement, unless they have been run already.
@@ -292,28 +270,13 @@ class Integrator:
         Result
             The estimate; a warning is in it if the tolerance was not reached.
         """
-        n_calls = positive_int("n_calls", n_calls)
-        if n_calls < MIN_CALLS:
-            raise ValueError(f"n_calls must be at least {MIN_CALLS}, got {n_calls}")
-        tolerance = Tolerance(rtol, atol)
+        agenda = integration(n_calls, rtol, atol)
         if self.survey_strategy != "replay":
             raise ValueError(
                 "a number of calls or a tolerance needs survey_strategy='replay'; "
                 f"for {self.survey_strategy!r} call Integrator(...).integrate()"
             )
-        self._tolerance = tolerance
-        begin, n_survey = self._iterations.n_calls, int(SURVEY_SHARE * n_calls)
-        end = begin + n_calls
-        with self._running(n_calls) as progress:
-            if tolerance:
-                self._survey_to(begin + n_survey, tolerance, progress)
-                self._refine_to(end, tolerance, progress)
-            else:
-                self._replay_survey(n_survey, progress)
-                n_more = (end - self._iterations.n_calls) // 2
-                if self._can_regain(n_more):
-                    self._replay_survey(n_more, progress)
-                self._refine_in_parts(end - self._iterations.n_calls, 2, progress)  # to be compared
+        self._run(agenda, n_calls)
         return self.result()
 
     def extend(self, n_calls: int) -> Result:
@@ -329,11 +292,7 @@ class Integrator:
         Result
             The estimate from all iterations of the refinement.
         """
-        n_calls = positive_int("n_calls", n_calls)
-        if n_calls < MIN_POINTS:
-            raise ValueError(f"n_calls must be at least {MIN_POINTS}, got {n_calls}")
-        with self._running(n_calls) as progress:
-            self._refine_in_parts(n_calls, 1, progress)
+        self._run(extension(n_calls), n_calls)
         return self.result()
 
     def result(self) -> Result:
@@ -349,24 +308,11 @@ class Integrator:
         RuntimeError
             If there is nothing yet.
         """
-        components = self.integrand.components
-        if not self.history or components is None:
+        if not self.history:
             raise RuntimeError("there is no estimate yet: call integrate() first")
-        history = self.history
-        if not any(iteration.is_used for iteration in history):
-            history = [
-                replace(one, is_used=one.stage == "survey", weight=float(one.n_calls)) for one in history
-            ]
-        result = Result(
-            history,
-            self.flow.copy(),
-            components=components,
-            bounds=self.domain.bounds,
-            defensive_share=DEFENSIVE_SHARE,
-            n_invalid=self.integrand.n_invalid,
-            source=self,
-        )
-        result.warnings = (*self._warnings, *self._doubts(result))
+        result = outcome(self._engine.state, self.history, self.domain, self.integrand.received, self)
+        if self._has_integrand_changed:
+            result.warnings += (CHANGED,)
         return result
 
     def sample(
@@ -397,7 +343,7 @@ class Integrator:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
         points = unweighted_points if unweight else weighted_points
         try:
-            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self._iterations.evaluate, generator)
+            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, generator)
         finally:
             self.close()
         x, _ = self.domain.from_cube(u)
@@ -417,15 +363,45 @@ class Integrator:
 
     # What the methods above share
 
+    def _run(self, agenda: Agenda, n_calls: int) -> None:
+        """Go through an agenda, as far as an earlier run has not, and with what it has left undone."""
+        if not self._requests.begin(agenda):
+            return
+        with self._running(n_calls) as progress:
+            self._engine.advance()
+            while not self._engine.is_done:
+                n_before = len(self.history)
+                self._evaluate()
+                self._engine.advance()
+                if len(self.history) > n_before and self._is_enough(progress):
+                    self._engine.begin([])
+                self._checkpoint.step(self._saved)
+            self._requests.end()
+
+    def _evaluate(self) -> None:
+        """Evaluate the integrand at the next points."""
+        numbers, u = self._engine.ask(None if self._checkpoint.path is None else PART)
+        try:
+            self._engine.tell(numbers, self.integrand(u))
+        except BaseException:
+            self._engine.take_back(numbers)
+            raise
+
+    def _is_enough(self, progress: Progress) -> bool:
+        """Show how far the integration has come, and ask the callback whether that is enough."""
+        last = self.history[-1]
+        progress.update(self._engine.n_told, last.stage, first_component(last.mean, last.covariance))
+        return self.callback is not None and bool(self.callback(self.result()))
+
     @contextmanager
     def _running(self, n_calls: int) -> Iterator[Progress]:
-        """Show progress, and attach the result so far to any exception."""
+        """Show progress, keep the state at the end, and attach the result so far to any exception."""
         try:
             self.integrand.open()
-            with self._iterations.running():
-                with Progress(self.integrand.n_calls + n_calls, self.progress) as progress:
+            with self._checkpoint.running():
+                with Progress(self._engine.n_told + n_calls, self.progress) as progress:
                     yield progress
-                self._iterations.save()
+                self._checkpoint.try_to_write(self._saved)
         except BaseException as error:
             with suppress(Exception):  # some exceptions take no attributes, and there may be nothing yet
                 error.partial = self.result() if self.history else None  # type: ignore[attr-defined]
@@ -433,176 +409,38 @@ class Integrator:
         finally:
             self.close()
 
-    # The survey
+    def _saved(self) -> Saved:
+        header, arrays = self._engine.saved()
+        received, requests = self.integrand.received.state(), self._requests.state()
+        return {"engine": header, "received": received, "requests": requests}, arrays
 
-    def _first_look(self, n_calls: int, progress: Progress) -> Iteration:
-        """Make the first pilot run ("look"); a new flow that is far off may get an element-wise map."""
-        is_new = self._is_flow_new and not self.history
-        look = self._iterations.look(progress)
-        self._iterations.keep()
-        n_fits = int(MAP_SHARE * n_calls) // LOOK
-        if not is_new or n_fits == 0 or self._iterations.power * GAIN_OF_MAP > 1:
-            return look
-        return self._fit_map(n_fits, look, progress)
+    def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go on from a file."""
+        with refused_as(str(self._checkpoint.path), "checkpoint", (KeyError, TypeError, ValueError)):
+            self._engine.restore(header["engine"], arrays)
+            self._engine.take_back(self._engine.open_points()[0])
+            self._requests.restore(header["requests"])
+            self.integrand.received.restore(header["received"])
+            self.integrand.n_calls = self._engine.n_told
+        self._compare_integrand()
 
-    def _fit_map(self, n_fits: int, best: Iteration, progress: Progress) -> Iteration:
-        """Alternate fits of an element-wise map with pilot runs; return that of the map that is kept.
+    def _compare_integrand(self) -> None:
+        """Find out whether the integrand gives what it gave the earlier run; the call does not count."""
+        memory, received = self._engine.state.memory, self.integrand.received
+        if memory.n == 0:
+            return
+        state, n_calls, known = received.state(), self.integrand.n_calls, memory.arrays()
+        with np.errstate(divide="ignore"):
+            found = np.log(magnitudes(self.integrand(known["u"][:1])))
+        received.restore(state)
+        self.integrand.n_calls = n_calls
+        self._has_integrand_changed = not np.allclose(found, known["log_f"][:1], rtol=0, atol=1e-6)
 
-        Fresh points tell how close the flow has come to the integrand. Where that is not much closer, as
-        where coordinates depend on each other, the flow stays without a map.
-        """
-        enough = GAIN_OF_MAP * self._iterations.power
-        for _ in range(n_fits):
-            before = self._iterations.power
-            if before == 1:
-                break
-            self._iterations.fit_map()
-            look = self._iterations.look(progress)
-            if self._iterations.power < STEP_OF_MAP * before:
-                break
-            if self._iterations.power >= enough:
-                self._iterations.keep_map()
-                best = look
-        self._iterations.end_maps()
-        return best
 
-    def _replay_survey(self, n_calls: int, progress: Progress) -> None:
-        """Train for one stage between two pilot runs, and keep the better flow.
-
-        Where the last survey has lost a region, this one begins with points from there, and its flow is kept:
-        the errors of the two would not tell.
-        """
-        if n_calls < MIN_SURVEYED:
-            raise ValueError(f"a survey by replay needs {MIN_SURVEYED} calls at least, got {n_calls}")
-        self._warnings.clear()  # an earlier survey's are of no more interest
-        n_before, is_regaining = self._iterations.n_calls, self._can_regain(n_calls)
-        before = self._first_look(n_calls, progress)
-        if is_regaining:
-            self._iterations.regain(n_before)
-        n_left = int((1 - SCOUT_SHARE) * n_calls) - (self._iterations.n_calls - n_before) - LOOK
-        n_rounds = min(n_left // ROUND, MAX_ROUNDS)
-        self._iterations.stage(n_rounds, 0.5, progress)
-        if _is_better(before, self._iterations.look(progress)) and not is_regaining:
-            self._iterations.go_back()
-            self._warnings.append("training made the flow no better: the first one is used")
-        self._iterations.scout(n_calls)
-
-    def _can_regain(self, n_calls: int) -> bool:
-        """Tell whether the flow has lost a region that the calls suffice to regain."""
-        return n_calls >= 2 * MIN_SURVEYED and self._iterations.has_lost(self._iterations.n_calls)
-
-    def _survey_to(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
-        """Run stages as long as they pay, and again if that has lost a region.
-
-        end: calls of the integrand that are not to be exceeded.
-        """
-        while True:
-            self._go_through_stages(end, tolerance, progress)
-            used = self._iterations.n_calls
-            self._iterations.scout(used)
-            n_rounds = self._affordable_rounds(end)
-            if n_rounds == 0 or not self._iterations.has_lost(used):
-                return
-            self._iterations.regain(used)
-            self._iterations.stage(n_rounds, 0.5, progress)
-
-    def _go_through_stages(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
-        """Look, go through stages with a look after each, and keep the best flow."""
-        best = self._first_look(end - self._iterations.n_calls, progress)
-        n_failures = 0
-        missing = self._calls_missing(best, tolerance)
-        while True:
-            used, n_rounds = self._iterations.n_calls, self._affordable_rounds(end)
-            if missing <= used or n_failures == 2 or n_rounds == 0:
-                break
-            self._iterations.stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25, progress)
-            look = self._iterations.look(progress)
-            if _is_better(best, look):
-                n_failures += 1
-                continue
-            self._iterations.keep()
-            best, n_failures = look, 0
-            missing = self._calls_missing(best, tolerance)
-        self._iterations.go_back()
-
-    def _calls_missing(self, look: Iteration, tolerance: Tolerance) -> float:
-        """Estimate the points that a refinement needs to reach a tolerance, from what a look has found."""
-        return LOOK * tolerance.shortfall(look.mean, look.covariance) ** (1 / self._iterations.rate)
-
-    def _affordable_rounds(self, end: int) -> int:
-        """Count the rounds of another stage; 0 if that would exceed `end` calls.
-
-        It costs as much as all before and saves about half of what is missing, or more where that was taken
-        for too little: a refinement much too long costs more than a stage too many.
-        """
-        used = self._iterations.n_calls
-        n_rounds = min(max(MIN_ROUNDS, used // ROUND), MAX_ROUNDS)
-        return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= end else 0
-
-    # The refinement
-
-    def _refine_in_parts(self, n_calls: int, n_parts: int, progress: Progress) -> None:
-        """Refine in at least so many iterations, none of them too large."""
-        n_parts = max(n_parts, -(-n_calls // MAX_CALLS))
-        for k in range(n_parts):
-            self._iterations.refine((k + 1) * n_calls // n_parts - k * n_calls // n_parts, progress)
-
-    def _refine_to(self, end: int, tolerance: Tolerance, progress: Progress) -> None:
-        n, shortfall = 0, math.inf
-        while True:
-            more = min(self._next_size(n, shortfall), end - self._iterations.n_calls)
-            if more < MIN_POINTS:
-                return
-            self._iterations.refine(more, progress)
-            used = [one for one in self.history if one.is_used]
-            n = sum(one.n_calls for one in used)
-            # Errors are themselves uncertain: those that are too small by chance are not to end runs.
-            uncertainty = 1 / math.sqrt(2 * len(used) * (MANY_BATCHES - 1))
-            shortfall = (1 + uncertainty) * tolerance.shortfall(*average(used))
-            if shortfall <= 1:
-                return
-
-    def _next_size(self, n: int, shortfall: float) -> int:
-        """Choose the points of the next iteration: those missing, but not many more than there are."""
-        if n == 0:
-            return 2 * LOOK
-        missing = n * (1.05 * shortfall) ** (1 / self._iterations.rate)
-        return int(min(max(missing, n / 4, LOOK), 8 * n, MAX_CALLS)) // MANY_BATCHES * MANY_BATCHES
-
-    def _doubts(self, result: Result) -> Iterator[str]:
-        """Collect the warnings about the result."""
-        used = [iteration for iteration in result.history if iteration.is_used]
-        if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
-            yield f"f was zero at all {result.n_calls} points"
-        if self._tolerance and self._tolerance.shortfall(*average(used)) > 1:
-            yield f"the tolerance was not reached in {result.n_calls} calls"
-        n_used = sum(iteration.n_calls for iteration in used)
-        log_lost, heaviest = self._iterations.log_lost, self._iterations.heaviest
-        n_lost = np.count_nonzero(self._iterations.is_lost(n_used))
-        if n_lost:
-            yield (
-                f"{n_lost} of {len(log_lost)} walkers that climb from uniform points ended where f/q is up "
-                f"to {math.exp(min(log_lost.max(), 700)):.1g} times the integral: with {n_used} points the "
-                "flow has lost a region there, and integral and error miss it"
-            )
-        if self._iterations.has_integrand_changed:
-            yield (
-                "f has not the value that it had in the run that the checkpoint is of: it has changed, or is "
-                "random, and the result mixes both"
-            )
-        if n_skipped := self._iterations.n_skipped:
-            yield f"{n_skipped} training steps were left out, as their gradients were not finite"
-        if heaviest > MAX_SHARE:
-            yield (
-                f"one point carries {heaviest:.0%} of the sum of the weights of its iteration: the flow is "
-                "too small there, and the error cannot be relied upon"
-            )
-        if any(0 < np.abs(iteration.mean).max() < MIN_INTEGRAL for iteration in used):
-            yield "f is so small that the square of its error is 0 in float64: use other units for f"
-        if result.Q < MIN_Q:
-            yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
-        if result.n_invalid:
-            yield f"f was not finite at {result.n_invalid} points, and taken as 0 there"
+CHANGED = (
+    "f has not the value that it had in the run that the checkpoint is of: it has changed, or is random, and "
+    "the result mixes both"
+)
 
 
 def integrate(
@@ -627,7 +465,7 @@ def integrate(
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
     **options
-        Arguments of `Integrator`.
+        Arguments of `Integrator`. vegas's nitn and neval are `n_calls` here, which is their product.
 
     Returns
     -------
@@ -644,39 +482,6 @@ def integrate(
     return Integrator(f, bounds, **options).integrate_to(n_calls, rtol, atol)
 
 
-def _flow_on_cube(
-    d: int,
-    flow: str | Flow,
-    flow_options: dict[str, Any] | None,
-    n_fixed: int | None,
-    generator: np.random.Generator,
-    threads: int | None,
-    backend: str | None,
-) -> Flow:
-    """Make the flow of an integral, or copy one that is given.
-
-    n_fixed: number of points of a fixed sample.
-    """
-    if isinstance(flow, str):
-        seed = int(generator.integers(2**63))
-        # Two cells are too few for what two coordinates can have in common.
-        sizes = {"n_bins": 16, "d_hidden": 64, "n_hidden": 2, "repetitions": 2 if d == 2 else 1}
-        if n_fixed is not None:
-            sizes = default_sizes(d, flow, n_fixed)
-        return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
-    copied = make_flow(d, flow, flow_options, backend).copy()
-    if not np.array_equal(copied.bounds, np.tile([0.0, 1.0], (d, 1))):
-        raise ValueError(f"the flow must be on the unit cube, it has bounds {copied.bounds.tolist()}")
-    if threads is not None:
-        copied.threads = positive_int("threads", threads)
-    return copied
-
-
-def _settings_a_batch() -> TrainingSettings:
-    """Settings of a training on one batch of points, of which there are several: a step of a longer one."""
-    return TrainingSettings(n_epochs=10, minibatch_size=1000, optim=Adam(), holdout=0.0, p_normalized=True)
-
-
 def _on_cube(sample: Any, domain: Domain) -> Dataset:
     """Map weighted points from the coordinates of f to the unit cube."""
     bounds = np.clip(domain.bounds, -MAX_COORDINATE, MAX_COORDINATE)
@@ -691,14 +496,3 @@ def _on_cube(sample: Any, domain: Domain) -> Dataset:
         raise TypeError(f"sample must be a Dataset, a path or (x, px, fx), got {sample!r}")
     u, log_jacobian = domain.to_cube(sample.x)
     return Dataset(u, logpx=sample.logpx + log_jacobian, logfx=sample.logfx + log_jacobian)
-
-
-def _is_better(before: Iteration, after: Iteration) -> bool:
-    """Tell whether the flow was better before further training than after it.
-
-    Its error alone does not tell: a flow that has lost a peak has a small one. Where the estimates disagree,
-    the flow that was trained on more points is believed.
-    """
-    variances = np.diag(before.covariance), np.diag(after.covariance)
-    agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(sum(variances))
-    return bool(agree.all() and (variances[0] <= variances[1]).all())

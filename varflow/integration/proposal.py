@@ -35,6 +35,19 @@ class Draw(NamedTuple):
         """Share of the uniform density in the mixture."""
         return self.n_uniform / len(self.u)
 
+    def only(self, is_kept: np.ndarray) -> "Draw":
+        """Give the points that are left, with the density of the mixture that these alone were drawn from.
+
+        Parameters
+        ----------
+        is_kept : ndarray of bool, (n,)
+            Which points are left. That must not depend on the integrand at them.
+        """
+        u, log_flow, log_q = (part[is_kept] for part in self[:3])
+        if self.n_uniform == 0:
+            return Draw(u, log_flow, log_q, 0)
+        return _mixture(u, log_flow, int(np.count_nonzero(is_kept[len(is_kept) - self.n_uniform :])))
+
 
 def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
     """Draw points from the defensive mixture of a flow on the unit cube and the uniform density.
@@ -61,14 +74,20 @@ def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
         The n_flow + n_uniform points.
     """
     u, log_flow = flow.from_latent(z) if len(z) else (np.empty((0, flow.d)), np.empty(0))
-    if len(uniform) == 0:
+    if len(uniform):
+        u = np.concatenate([u, uniform])
+        log_flow = np.concatenate([log_flow, flow.log_prob(uniform)])
+    return _mixture(u, log_flow, len(uniform))
+
+
+def _mixture(u: np.ndarray, log_flow: np.ndarray, n_uniform: int) -> Draw:
+    """Compute the density of the mixture that points were drawn from, the last `n_uniform` uniformly."""
+    if n_uniform == 0:
         return Draw(u, log_flow, log_flow, 0)
-    u = np.concatenate([u, uniform])
-    log_flow = np.concatenate([log_flow, flow.log_prob(uniform)])
-    share = len(uniform) / len(u)
+    share = n_uniform / len(u)
     with np.errstate(under="ignore"):
         log_q = np.logaddexp(log_flow + np.log1p(-share), np.log(share)) if share < 1 else np.zeros(len(u))
-    return Draw(u, log_flow, log_q, len(uniform))
+    return Draw(u, log_flow, log_q, n_uniform)
 
 
 def random_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:

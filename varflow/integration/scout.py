@@ -5,8 +5,8 @@ them, and the estimate misses it with a small error. So MCMC walkers start anywh
 climb, independently of the flow, and the density of the flow is examined where they end. Here f is the
 integrand on the unit cube, the Jacobian of the map onto the box included.
 
-**Metropolis steps** (`wander`). ``N_WALKERS`` walkers start at uniform points. In each step a walker at u
-proposes
+**Metropolis steps** (`propose`, `moved`). ``N_WALKERS`` walkers start at uniform points. In each step a
+walker at u proposes
 
     u' = reflect(u + s z),    z ~ N(0, 1) in each of the d coordinates,
 
@@ -26,8 +26,8 @@ peak,
 
     w = min(1, s sqrt(d) / STEP_OF_WIDTH).
 
-**When a region counts as lost** (`Iterations.is_lost`). With q the density of the flow and c the uniform
-share of the points that estimate the integral (``DEFENSIVE_SHARE`` of `varflow.integration.iterations`), let
+**When a region counts as lost** (`State.is_lost`). With q the density of the flow and c the uniform
+share of the points that estimate the integral (``DEFENSIVE_SHARE`` of `varflow.integration.state`), let
 
     R = |f| / ((q + c) I),    I = mean of |f|/p over the later half of the points of the survey,
 
@@ -37,9 +37,9 @@ counts as lost for n points if fewer than ``UNSEEN`` of n points would do so, bu
 
     R > max(1, n / UNSEEN).
 
-**Points to regain it** (`draw_around`, `Iterations.regain`). New points are drawn from the mixture of the K
-walkers that ended in lost regions, with equal shares: Gaussians around their ends c_k, of their widths w_k,
-truncated at the faces of the unit cube,
+**Points to regain it** (`draw_around`, `Regain` of `varflow.integration.steps`). New points are drawn from
+the mixture of the K walkers that ended in lost regions, with equal shares: Gaussians around their ends c_k,
+of their widths w_k, truncated at the faces of the unit cube,
 
     p(u) = (1/K) sum_k prod_j φ((u_j - c_kj) / w_k) / (w_k (Φ((1 - c_kj) / w_k) - Φ(-c_kj / w_k))),
 
@@ -49,12 +49,11 @@ their densities p, along with the points of the last pilot run.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["MAX_STEPS", "N_WALKERS", "Walkers", "draw_around", "wander"]
+__all__ = ["MAX_STEPS", "N_WALKERS", "Walkers", "draw_around", "moved", "no_walkers", "propose", "walkers_at"]
 
 N_WALKERS = 32
 MAX_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
@@ -64,62 +63,78 @@ STEP_OF_WIDTH = 2.38
 
 
 class Walkers(NamedTuple):
-    """Points where MCMC walkers have ended.
+    """MCMC walkers, wherever they are by now.
 
     Attributes
     ----------
     u : ndarray, (n, d)
-        The points, in the unit cube.
+        Their points, in the unit cube.
     log_f : ndarray, (n,)
         Log of |f| there.
-    width : ndarray, (n,)
-        Standard deviation, at most 1, of a Gaussian over which the last steps would have the wanted
-        acceptance rate; see the module's docstring.
+    log_step : ndarray, (n,)
+        Log of the step length of each.
     """
 
     u: np.ndarray
     log_f: np.ndarray
-    width: np.ndarray
+    log_step: np.ndarray
+
+    @property
+    def width(self) -> np.ndarray:
+        """Widths (n,) of the peaks that the walkers are in, at most 1; see the module's docstring."""
+        d = self.u.shape[1]
+        width: np.ndarray = np.minimum(np.exp(self.log_step) * math.sqrt(d) / STEP_OF_WIDTH, 1)
+        return width
 
 
-def wander(
-    log_magnitude: Callable[[np.ndarray], np.ndarray],
-    d: int,
-    n_steps: int,
-    generator: np.random.Generator,
+def no_walkers(d: int) -> Walkers:
+    """Make none."""
+    return Walkers(np.empty((0, d)), np.empty(0), np.empty(0))
+
+
+def walkers_at(u: np.ndarray, log_f: np.ndarray) -> Walkers:
+    """Make walkers that start at points u (n, d), where the log of |f| is log_f (n,)."""
+    return Walkers(u, log_f, np.full(len(u), np.log(FIRST_STEP)))
+
+
+def propose(walkers: Walkers, generator: np.random.Generator) -> np.ndarray:
+    """Draw the points (n, d) to which the walkers may go next."""
+    shifts = np.exp(walkers.log_step)[:, None] * generator.normal(size=walkers.u.shape)
+    return _reflected(walkers.u + shifts)
+
+
+def moved(
+    walkers: Walkers, u: np.ndarray, log_f: np.ndarray, step: int, generator: np.random.Generator
 ) -> Walkers:
-    """Run MCMC walkers from uniform points of the unit cube, by adaptive Metropolis steps on |f|.
+    """Move walkers to proposed points, or leave them where they are.
 
     Parameters
     ----------
-    log_magnitude : callable
-        (n, d) -> (n,), the log of |f|; -inf where f is zero.
-    d : int
-        Number of dimensions.
-    n_steps : int
-        Number of steps. With its start, each walker evaluates |f| at n_steps + 1 points.
+    walkers : Walkers
+        Where they are.
+    u : ndarray, (n, d)
+        Where they may go; see `propose`.
+    log_f : ndarray, (n,)
+        Log of |f| there: -inf where f is zero, or where they are not to go.
+    step : int
+        Number of the step, counted from 0.
     generator : Generator
         Source of the random numbers.
 
     Returns
     -------
     Walkers
-        The ends of ``N_WALKERS`` walkers.
+        Where they are then, with the step lengths of the next step.
     """
-    u = generator.random((N_WALKERS, d))
-    log_f = log_magnitude(u)
-    log_step = np.full(N_WALKERS, np.log(FIRST_STEP))
-    for step in range(n_steps):
-        shifts = np.exp(log_step)[:, None] * generator.normal(size=u.shape)
-        proposed = _reflected(u + shifts)
-        log_proposed = log_magnitude(proposed)
-        with np.errstate(invalid="ignore"):  # from zero to zero: -inf minus -inf
-            gain = np.where(log_f == -np.inf, 0.0, log_proposed - log_f)
-        is_accepted = np.log(1 - generator.random(N_WALKERS)) < gain
-        u = np.where(is_accepted[:, None], proposed, u)
-        log_f = np.where(is_accepted, log_proposed, log_f)
-        log_step += (is_accepted - WANTED_ACCEPTANCE) * 2 / np.sqrt(1 + step / 10)
-    return Walkers(u, log_f, np.minimum(np.exp(log_step) * math.sqrt(d) / STEP_OF_WIDTH, 1))
+    with np.errstate(invalid="ignore"):  # from zero to zero: -inf minus -inf
+        gain = np.where(walkers.log_f == -np.inf, 0.0, log_f - walkers.log_f)
+    is_accepted = np.log(1 - generator.random(len(u))) < gain
+    change = (is_accepted - WANTED_ACCEPTANCE) * 2 / np.sqrt(1 + step / 10)
+    return Walkers(
+        np.where(is_accepted[:, None], u, walkers.u),
+        np.where(is_accepted, log_f, walkers.log_f),
+        walkers.log_step + change,
+    )
 
 
 def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

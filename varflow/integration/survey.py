@@ -48,14 +48,12 @@ is also skipped where f is zero at all points of its minibatch, and a round take
 all of the latest points.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 
 from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
-from varflow.integration.estimates import magnitudes
 from varflow.integration.proposal import Draw, draw
 from varflow.training.adam import Adam
 from varflow.training.losses import LOSSES
@@ -63,7 +61,7 @@ from varflow.training.make_steps import make_steps
 from varflow.training.objective import Objective
 from varflow.training.tempering import tempered_power
 
-__all__ = ["MIN_ROUNDS", "STRATEGIES", "Memory", "Replay", "Round", "choose_points", "stage_optimiser"]
+__all__ = ["MIN_ROUNDS", "STRATEGIES", "Memory", "Replay", "choose_points", "stage_optimiser"]
 
 STRATEGIES = (
     "replay",
@@ -74,6 +72,7 @@ STRATEGIES = (
     "adaptive_variance",
     "fixed_sample",
 )
+ADAPTIVE = {"adaptive_dkl": "dkl", "adaptive_variance": "variance"}  # by the loss that decides
 LEARNING_RATE = 7e-3
 BETAS = 0.9, 0.98  # gradients shrink along with their noise: the second moments have to follow
 MIN_ROUNDS = 8  # per stage
@@ -129,9 +128,9 @@ class Memory:
         self._u, self._log_f, self._log_q = (array.copy() for array in kept)
         self.n = len(self._u)
 
-    def arrays(self, n: int) -> dict[str, np.ndarray]:
-        """Return the first n points as arrays to be saved; see `restore`."""
-        return {"u": self._u[:n], "log_f": self._log_f[:n], "log_q": self._log_q[:n]}
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the points as arrays to be saved, which further points do not change; see `restore`."""
+        return {"u": self._u[: self.n], "log_f": self._log_f[: self.n], "log_q": self._log_q[: self.n]}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Replace the points by those that `arrays` returned."""
@@ -180,82 +179,57 @@ class Memory:
         return not of_flow < of_uniform
 
 
-class Round(NamedTuple):
-    """Points of a round, and the values (n, m) of the integrand at them."""
-
-    points: Draw
-    values: np.ndarray
-
-
 def stage_optimiser() -> Adam:
     """Make the optimiser of a new stage."""
     return Adam(lr=LEARNING_RATE, schedule="cosine", betas=BETAS)
 
 
 class Replay:
-    """Survey by replay, in one or several stages; see the module's docstring.
+    """Rounds of a survey by replay; see the module's docstring.
 
     Parameters
     ----------
     flow : Flow
         The flow on the unit cube, trained in place.
-    evaluate : callable
-        (n, d) -> (n, m), the integrand on the unit cube.
     memory : Memory
-        Where the points are added. Those that are already in it are replayed as well.
+        Points that the flow is trained on; rounds are added to it before they are trained on.
     generator : Generator
         Source of all random numbers.
     loss : {"variance", "dkl"}
         Loss of the second part of a stage.
     """
 
-    def __init__(
-        self,
-        flow: Flow,
-        evaluate: Callable[[np.ndarray], np.ndarray],
-        memory: Memory,
-        generator: np.random.Generator,
-        loss: str,
-    ) -> None:
-        self.flow, self.evaluate, self.memory, self.generator = flow, evaluate, memory, generator
+    def __init__(self, flow: Flow, memory: Memory, generator: np.random.Generator, loss: str) -> None:
+        self.flow, self.memory, self.generator = flow, memory, generator
         self.loss = loss
         self.n_skipped = 0  # steps whose loss or gradient was not finite
         self.steps = make_steps(flow, MINIBATCH)
 
-    def stage(self, n_rounds: int, share_of_dkl: float, optim: Adam, first: int) -> Iterator[Round]:
-        """Run the rounds of a stage, and yield each one after its steps.
+    def draw(self) -> Draw:
+        """Draw the points of a round from the flow as it is."""
+        n_uniform = round(EXPLORATION_SHARE * ROUND)
+        latent = self.generator.random((ROUND - n_uniform, self.flow.d))
+        return draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))
+
+    def train(self, optim: Adam, k: int, n_rounds: int, share_of_dkl: float, n_new: int) -> None:
+        """Take the steps of round k of a stage, counted from 0, whose points are the last in the memory.
 
         Parameters
         ----------
-        n_rounds : int
-            Number of rounds of the stage.
-        share_of_dkl : float
-            Share of the rounds, the first ones, that use the DKL loss.
         optim : Adam
             Optimiser of the stage, see `stage_optimiser`.
-        first : int
-            Round to begin with, counted from 0.
-
-        Yields
-        ------
-        Round
-            The points of the round, and the integrand at them.
+        k, n_rounds : int
+            Number of the round, and how many the stage has.
+        share_of_dkl : float
+            Share of the rounds, the first ones, that use the DKL loss.
+        n_new : int
+            Points of the round; fewer than were drawn where some did not come back.
         """
-        n_uniform = round(EXPLORATION_SHARE * ROUND)
-        for k in range(first, n_rounds):
-            latent = self.generator.random((ROUND - n_uniform, self.flow.d))
-            points = draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))
-            values = self.evaluate(points.u)
-            self.memory.add(points.u, magnitudes(values), points.log_q)
-            loss = "dkl" if k < share_of_dkl * n_rounds else self.loss
-            self._train(optim, loss, k, n_rounds)
-            yield Round(points, values)
-
-    def _train(self, optim: Adam, loss: str, k: int, n_rounds: int) -> None:
+        loss = "dkl" if k < share_of_dkl * n_rounds else self.loss
         n = self.memory.n
         first_recent = int((1 - RECENT) * n)
-        new = n - 1 - self.generator.permutation(ROUND)  # or one minibatch would get all uniform points
-        rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * MINIBATCH - ROUND)])
+        new = n - 1 - self.generator.permutation(n_new)  # or one minibatch would get all uniform points
+        rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * MINIBATCH - n_new)])
         power = tempered_power(self.memory.log_weights(rows))
         log_mean = self.memory.log_mean(first_recent, power)
         if log_mean == -np.inf:
@@ -278,13 +252,10 @@ def choose_points(
     strategy: str, k: int, flow: Flow, n: int, generator: np.random.Generator, memory: Memory
 ) -> Draw:
     """Draw the points of iteration k, from 0, for strategies other than "replay" and "fixed_sample"."""
-    is_flat = {
-        "flat": True,
-        "forward": False,
-        "forward_flat_init": k == 0,
-        "adaptive_dkl": k == 0 or memory.is_uniform_better(flow, n, "dkl"),
-        "adaptive_variance": k == 0 or memory.is_uniform_better(flow, n, "variance"),
-    }[strategy]
+    if strategy in ADAPTIVE:
+        is_flat = k == 0 or memory.is_uniform_better(flow, n, ADAPTIVE[strategy])
+    else:
+        is_flat = strategy == "flat" or (strategy == "forward_flat_init" and k == 0)
     points = generator.random((n, flow.d))
     if is_flat:
         return Draw(points, flow.log_prob(points), np.zeros(n), 0)

@@ -1,0 +1,129 @@
+"""Making of the engine of an integral, and of the flow in it."""
+
+from typing import Any
+
+import numpy as np
+
+from varflow.data.dataset import Dataset
+from varflow.flow.defaults import default_sizes
+from varflow.flow.flow import Flow
+from varflow.flow.make_flow import make_flow
+from varflow.integration.engine import Engine
+from varflow.integration.proposal import LATENT_POINTS
+from varflow.integration.settings import SurveySettings
+from varflow.integration.state import State
+from varflow.runtime.fingerprint import digest
+from varflow.training.adam import Adam
+from varflow.training.settings import TrainingSettings
+from varflow.training.stateful_trainers import BasicStatefulTrainer
+from varflow.validation import positive_int
+
+__all__ = ["identity_of", "make_engine", "training_settings"]
+
+
+def training_settings(
+    survey_strategy: str, trainer_options: dict[str, Any] | None = None
+) -> TrainingSettings:
+    """Settings of the trainer: of a long training, or of one step where each has points of its own."""
+    if survey_strategy == "fixed_sample":
+        usual = TrainingSettings()
+    else:
+        usual = TrainingSettings(
+            n_epochs=10, minibatch_size=1000, optim=Adam(), holdout=0.0, p_normalized=True
+        )
+    return usual.replaced(**(trainer_options or {}))
+
+
+def make_engine(
+    d: int,
+    settings: SurveySettings,
+    training: TrainingSettings,
+    flow: str | Flow,
+    flow_options: dict[str, Any] | None,
+    sample: Dataset | None,
+    threads: int | None,
+    backend: str | None,
+) -> Engine:
+    """Make an engine that has nothing to do yet.
+
+    Parameters
+    ----------
+    d : int
+        Number of dimensions.
+    settings : SurveySettings
+        How the flow is trained, and its points drawn.
+    training : TrainingSettings
+        Settings of the trainer, for strategies other than "replay".
+    flow, flow_options, threads, backend
+        As `Integrator` has them.
+    sample : Dataset or None
+        Points of "fixed_sample", on the unit cube.
+
+    Returns
+    -------
+    Engine
+        The engine.
+    """
+    if not isinstance(flow_options, dict | None):
+        raise TypeError(f"flow_options must be a dict, got {flow_options!r}")
+    generator = np.random.Generator(np.random.Philox(settings.seed))
+    n_fixed = None if sample is None else sample.n
+    made = _flow_on_cube(d, flow, flow_options, n_fixed, generator, threads, backend)
+    trainer = BasicStatefulTrainer(made, loss=settings.loss, **training.as_dict())
+    state = State(
+        made,
+        isinstance(flow, str),
+        generator,
+        LATENT_POINTS[settings.latent_points],
+        settings.loss,
+        settings.use_survey,
+        trainer,
+        sample,
+    )
+    return Engine(state)
+
+
+def identity_of(
+    engine: Engine,
+    settings: SurveySettings,
+    training: TrainingSettings,
+    flow_options: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Collect what the engines of two runs must have in common for one to go on from the other's file."""
+    state = engine.state
+    is_start_known = settings.seed is not None or not state.is_flow_new or "seed" in (flow_options or {})
+    return {
+        **settings.identity(),
+        "flow": state.flow.fingerprint(),
+        "initial parameters": digest(state.flow.params) if is_start_known else None,
+        "sample": None if state.sample is None else state.sample.digest(),
+        "trainer": training.identity(),
+    }
+
+
+def _flow_on_cube(
+    d: int,
+    flow: str | Flow,
+    flow_options: dict[str, Any] | None,
+    n_fixed: int | None,
+    generator: np.random.Generator,
+    threads: int | None,
+    backend: str | None,
+) -> Flow:
+    """Make the flow of an integral, or copy one that is given.
+
+    n_fixed: number of points of a fixed sample.
+    """
+    if isinstance(flow, str):
+        seed = int(generator.integers(2**63))
+        # Two cells are too few for what two coordinates can have in common.
+        sizes = {"n_bins": 16, "d_hidden": 64, "n_hidden": 2, "repetitions": 2 if d == 2 else 1}
+        if n_fixed is not None:
+            sizes = default_sizes(d, flow, n_fixed)
+        return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
+    copied = make_flow(d, flow, flow_options, backend).copy()
+    if not np.array_equal(copied.bounds, np.tile([0.0, 1.0], (d, 1))):
+        raise ValueError(f"the flow must be on the unit cube, it has bounds {copied.bounds.tolist()}")
+    if threads is not None:
+        copied.threads = positive_int("threads", threads)
+    return copied

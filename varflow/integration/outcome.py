@@ -1,0 +1,92 @@
+"""The result of an integration as far as it has come, with all that makes it doubtful."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from varflow.integration.averages import average
+from varflow.integration.domain import Domain
+from varflow.integration.iteration import Iteration
+from varflow.integration.received import Received
+from varflow.integration.result import Result, Source
+from varflow.integration.state import DEFENSIVE_SHARE, State
+
+__all__ = ["outcome"]
+
+MAX_SHARE = 0.05  # share of one point in the sum of all weights that is warned of
+MIN_Q = 1e-3  # probability of chi2 that is warned of
+MIN_INTEGRAL = 1e-140  # integral below which the square of an error underflows
+
+
+def outcome(
+    state: State, history: list[Iteration], domain: Domain, received: Received, source: Source | None
+) -> Result:
+    """Make the result; before any refinement it is that of the survey.
+
+    Parameters
+    ----------
+    state : State
+        What is known.
+    history : list of Iteration
+        The iterations that belong to it.
+    domain : Domain
+        The box.
+    received : Received
+        The values that came in.
+    source : Source or None
+        What further points come from, and values of f there.
+
+    Raises
+    ------
+    RuntimeError
+        If there is nothing yet.
+    """
+    components = received.components
+    estimates = [one for one in history if not np.isnan(one.mean).any()]
+    if not estimates or components is None:
+        raise RuntimeError("there is no estimate yet: the values of a first iteration must be known")
+    if not any(iteration.is_used for iteration in history):
+        history = [replace(one, is_used=one.stage == "survey", weight=float(one.n_calls)) for one in history]
+    result = Result(
+        history,
+        state.flow.copy(),
+        components=components,
+        bounds=domain.bounds,
+        defensive_share=DEFENSIVE_SHARE,
+        n_invalid=received.n_invalid,
+        source=source,
+    )
+    result.warnings = (*state.warnings, *_doubts(state, result))
+    return result
+
+
+def _doubts(state: State, result: Result) -> Iterator[str]:
+    """Collect the warnings about the result."""
+    used = [iteration for iteration in result.history if iteration.is_used]
+    if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
+        yield f"f was zero at all {result.n_calls} points"
+    if state.tolerance and state.tolerance.shortfall(*average(used)) > 1:
+        yield f"the tolerance was not reached in {result.n_calls} calls"
+    n_used = sum(iteration.n_calls for iteration in used)
+    n_lost = np.count_nonzero(state.is_lost(n_used))
+    if n_lost:
+        yield (
+            f"{n_lost} of {len(state.log_lost)} walkers that climb from uniform points ended where f/q is up "
+            f"to {math.exp(min(state.log_lost.max(), 700)):.1g} times the integral: with {n_used} points the "
+            "flow has lost a region there, and integral and error miss it"
+        )
+    if state.replay.n_skipped:
+        yield (f"{state.replay.n_skipped} training steps were left out, as their gradients were not finite")
+    if state.heaviest > MAX_SHARE:
+        yield (
+            f"one point carries {state.heaviest:.0%} of the sum of the weights of its iteration: the flow is "
+            "too small there, and the error cannot be relied upon"
+        )
+    if any(0 < np.abs(iteration.mean).max() < MIN_INTEGRAL for iteration in used):
+        yield "f is so small that the square of its error is 0 in float64: use other units for f"
+    if result.Q < MIN_Q:
+        yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
+    if result.n_invalid:
+        yield f"f was not finite at {result.n_invalid} points, and taken as 0 there"

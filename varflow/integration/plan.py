@@ -1,0 +1,526 @@
+"""What an integration does next: steps that decide on others, by what is known so far.
+
+`integration` makes the agenda of a whole integration; `survey`, `Refine` and `extension` those of its parts,
+for users who take them one by one. The steps in this module draw no points: their `then` decides,
+and puts further steps before the rest of the agenda.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from varflow.flow.elementwise import fit_elementwise
+from varflow.integration.iteration import Iteration
+from varflow.integration.scout import N_WALKERS
+from varflow.integration.state import State
+from varflow.integration.steps import (
+    LOOK,
+    MANY_BATCHES,
+    MIN_POINTS,
+    SCOUT_SHARE,
+    Estimate,
+    Look,
+    Regain,
+    Scout,
+    Stage,
+    Step,
+    Train,
+)
+from varflow.integration.survey import MIN_ROUNDS, ROUND
+from varflow.integration.tolerance import Tolerance
+from varflow.validation import positive_int
+
+__all__ = [
+    "MIN_CALLS",
+    "Agenda",
+    "Refine",
+    "agenda_of",
+    "described",
+    "extension",
+    "integration",
+    "survey",
+    "survey_of_each",
+    "survey_of_sample",
+]
+
+MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
+MIN_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
+MIN_PROBED = 10 * LOOK  # calls of a refinement that a probe comes before, where there was no survey
+SURVEY_SHARE = 0.75  # of the calls, at most
+MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
+MIN_FITTED = 64  # points where f is not zero, that an element-wise map is fitted to
+STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
+MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
+MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
+DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
+
+Agenda = list[Step]
+
+
+@dataclass
+class ByCalls(Step):
+    """Spend so many calls: a survey, another where that has lost a region, and a refinement."""
+
+    n_calls: int
+
+    def then(self, state: State) -> Agenda:
+        state.tolerance, end = Tolerance(), state.n_calls + self.n_calls
+        return [Survey(int(SURVEY_SHARE * self.n_calls)), SurveyOfLost(end), RefineRest(end)]
+
+
+@dataclass
+class ToTolerance(Step):
+    """Reach a tolerance, in so many calls at most.
+
+    The survey goes through stages, each as long as all before, until what is left to be refined costs less
+    than another would.
+    """
+
+    n_calls: int
+    rtol: float
+    atol: float
+
+    def then(self, state: State) -> Agenda:
+        state.tolerance, begin = Tolerance(self.rtol, self.atol), state.n_calls
+        return [SurveyInStages(begin + int(SURVEY_SHARE * self.n_calls)), RefineTo(begin + self.n_calls)]
+
+
+def integration(n_calls: int, rtol: float, atol: float) -> Agenda:
+    """Integrate in so many calls at most, until a tolerance is reached where one of rtol and atol is not 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the calls are too few, or a tolerance makes no sense.
+    """
+    n_calls = positive_int("n_calls", n_calls)
+    if n_calls < MIN_CALLS:
+        raise ValueError(f"n_calls must be at least {MIN_CALLS}, got {n_calls}")
+    return [ToTolerance(n_calls, rtol, atol) if Tolerance(rtol, atol) else ByCalls(n_calls)]
+
+
+def survey(n_calls: int) -> Agenda:
+    """Train by replay, in so many calls at most.
+
+    Raises
+    ------
+    ValueError
+        If they are too few.
+    """
+    if n_calls < MIN_SURVEYED:
+        raise ValueError(f"a survey by replay needs {MIN_SURVEYED} calls at least, got {n_calls}")
+    return [Survey(n_calls)]
+
+
+def survey_of_each(strategy: str, n_iterations: int, n_points: int) -> Agenda:
+    """Train in iterations that use their own points only, and look for lost regions, within all the calls."""
+    scout = Scout.within(n_iterations * n_points)
+    n_each = (n_iterations * n_points - N_WALKERS * scout.n_pieces) // n_iterations
+    trained: Agenda = [Train(strategy, k, max(n_each, MIN_POINTS)) for k in range(n_iterations)]
+    return [*trained, ScoutWithin(n_iterations * n_points), EndSurvey()]
+
+
+def survey_of_sample(n_iterations: int) -> Agenda:
+    """Train on given points."""
+    return [*(TrainOnSample() for _ in range(n_iterations)), EndSurvey()]
+
+
+@dataclass
+class Refine(Step):
+    """Estimate the integral in iterations of equal size, within all the calls.
+
+    Where there was no survey and the calls suffice, a part of them tells first whether the flow has lost a
+    region.
+    """
+
+    n_iterations: int
+    n_points: int
+
+    def then(self, state: State) -> Agenda:  # noqa: D102
+        n_calls = self.n_iterations * self.n_points
+        if state.is_surveyed or n_calls < MIN_PROBED:
+            return [Estimate(self.n_points) for _ in range(self.n_iterations)]
+        return [Look(), ScoutWithin(n_calls), RefineRest(state.n_calls + n_calls, self.n_iterations)]
+
+
+def extension(n_calls: int) -> Agenda:
+    """Estimate the integral with so many points more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are too few.
+    """
+    n_calls = positive_int("n_calls", n_calls)
+    if n_calls < MIN_POINTS:
+        raise ValueError(f"n_calls must be at least {MIN_POINTS}, got {n_calls}")
+    return [*_refined(n_calls, 1)]
+
+
+def _refined(n_calls: int, n_parts: int) -> Agenda:
+    """Refine in so many iterations, but none of them too large or too small."""
+    n_parts = min(max(n_parts, -(-n_calls // MAX_CALLS)), n_calls // MIN_POINTS)
+    return [Estimate((k + 1) * n_calls // n_parts - k * n_calls // n_parts) for k in range(n_parts)]
+
+
+# The survey by replay
+
+
+@dataclass
+class Survey(Step):
+    """Train for one stage between two pilot runs, and keep the better flow.
+
+    Where the last survey has lost a region, this one begins with points from there, and its flow is kept: the
+    errors of the two would not tell.
+    """
+
+    n_calls: int
+
+    def then(self, state: State) -> Agenda:
+        state.warnings.clear()  # an earlier survey's are of no more interest
+        n_before, is_regaining = state.n_calls, _can_regain(state, self.n_calls)
+        regain: Agenda = [Regain(n_before)] if is_regaining else []
+        return [*_first_look(state, self.n_calls), *regain, MainStage(self.n_calls, n_before, is_regaining)]
+
+
+@dataclass
+class SurveyOfLost(Step):
+    """Survey again, with half of the calls that are left until `end`, where a region is lost."""
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        n_more = (self.end_calls - state.n_calls) // 2
+        return [Survey(n_more)] if _can_regain(state, n_more) else []
+
+
+@dataclass
+class MainStage(Step):
+    """Train with what is left of the calls of a survey that has begun after `n_before`."""
+
+    n_calls: int
+    n_before: int
+    is_regaining: bool
+
+    def then(self, state: State) -> Agenda:
+        n_left = int((1 - SCOUT_SHARE) * self.n_calls) - (state.n_calls - self.n_before) - LOOK
+        stage = Stage(min(n_left // ROUND, MAX_ROUNDS), 0.5)
+        return [stage, Look(), Compare(self.is_regaining), ScoutWithin(self.n_calls), EndSurvey()]
+
+
+@dataclass
+class Compare(Step):
+    """Go back to the flow that was kept if the last pilot run is no better, unless a region was regained."""
+
+    is_regaining: bool
+
+    def then(self, state: State) -> Agenda:
+        if is_better(state.history[state.best], state.history[-1]) and not self.is_regaining:
+            state.go_back()
+            state.warnings.append("training made the flow no better: the first one is used")
+        return []
+
+
+@dataclass
+class ScoutWithin(Step):
+    """Send walkers, with a small share of so many calls, unless f was zero wherever it was evaluated."""
+
+    n_calls: int
+
+    def then(self, state: State) -> Agenda:
+        is_zero = state.memory.log_mean(state.memory.n // 2) == -math.inf
+        return [] if is_zero else [Scout.within(self.n_calls)]
+
+
+@dataclass
+class EndSurvey(Step):
+    """Note that there was a survey."""
+
+    def then(self, state: State) -> Agenda:
+        state.is_surveyed = True
+        return []
+
+
+@dataclass
+class TrainOnSample(Step):
+    """Train on the points that are given."""
+
+    def then(self, state: State) -> Agenda:
+        assert state.sample is not None
+        state.trainer.train_on_dataset(state.sample)
+        return []
+
+
+def _can_regain(state: State, n_calls: int) -> bool:
+    """Tell whether the flow has lost a region that the calls suffice to regain."""
+    return n_calls >= 2 * MIN_SURVEYED and state.has_lost(state.n_calls)
+
+
+# The element-wise map
+
+
+def _first_look(state: State, n_calls: int) -> Agenda:
+    """Make the first pilot run of a survey; a new flow that is far off may get an element-wise map."""
+    is_new = state.is_flow_new and not state.history
+    return [Look(), BeginMaps(int(MAP_SHARE * n_calls) // LOOK if is_new else 0)]
+
+
+@dataclass
+class BeginMaps(Step):
+    """Alternate fits of an element-wise map with pilot runs, up to `n_fits`, where the flow is far off.
+
+    Fresh points tell how close the flow has come to the integrand. Where that is not much closer, as where
+    coordinates depend on each other, the flow stays without a map.
+    """
+
+    n_fits: int
+
+    def then(self, state: State) -> Agenda:
+        state.keep()
+        enough = GAIN_OF_MAP * state.power
+        return [FitMap(self.n_fits, enough)] if self.n_fits and enough <= 1 else []
+
+
+@dataclass
+class FitMap(Step):
+    """Give the flow an element-wise map, fitted to the last pilot run, up to `n_fits` times."""
+
+    n_fits: int
+    enough: float
+
+    def then(self, state: State) -> Agenda:
+        if self.n_fits == 0 or state.power == 1:
+            return [EndMaps()]
+        before = state.power
+        _fit_map(state)
+        return [Look(), JudgeMap(self.n_fits - 1, self.enough, before)]
+
+
+@dataclass
+class JudgeMap(Step):
+    """Keep a map that brings the flow `enough` closer, and fit another where it brought it closer at all."""
+
+    n_fits: int
+    enough: float
+    before: float
+
+    def then(self, state: State) -> Agenda:
+        if state.power < STEP_OF_MAP * self.before:
+            return [EndMaps()]
+        if state.power >= self.enough:
+            state.keep()
+            state.memory.keep(state.memory.latest(LOOK))
+        return [FitMap(self.n_fits, self.enough)]
+
+
+@dataclass
+class EndMaps(Step):
+    """Go back to the map that was kept last, or to none, and to the points of its pilot run."""
+
+    def then(self, state: State) -> Agenda:
+        state.go_back()
+        # Other maps are far off where they miss a region, and the weights of their points are large there.
+        state.memory.keep(slice(LOOK))
+        return []
+
+
+def _fit_map(state: State) -> None:
+    rows = state.memory.latest(LOOK)
+    log_weights = state.memory.log_weights(rows)
+    if np.count_nonzero(log_weights > -math.inf) >= MIN_FITTED:
+        with np.errstate(under="ignore"):
+            weights = np.exp(state.power * (log_weights - log_weights.max()))
+        fit_elementwise(state.flow, state.memory.u[rows], weights)
+
+
+# The survey to a tolerance
+
+
+@dataclass
+class SurveyInStages(Step):
+    """Look, go through stages with a look after each, and keep the best flow; see `ToTolerance`.
+
+    Attributes
+    ----------
+    end_calls : int
+        Calls that are not to be exceeded.
+    """
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        state.warnings.clear()
+        return [*_first_look(state, self.end_calls - state.n_calls), FirstStage(self.end_calls)]
+
+
+@dataclass
+class FirstStage(Step):
+    """Decide on a stage after the first look."""
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        return [NextStage(self.end_calls, 0, _calls_missing(state))]
+
+
+@dataclass
+class NextStage(Step):
+    """Train for another stage if that pays; else look for lost regions.
+
+    Attributes
+    ----------
+    end_calls : int
+        Calls that are not to be exceeded.
+    n_failures : int
+        Stages, the last ones, that made the flow no better.
+    missing : float
+        Points of the best flow that a refinement seems to need.
+    """
+
+    end_calls: int
+    n_failures: int
+    missing: float
+
+    def then(self, state: State) -> Agenda:
+        used, n_rounds = state.n_calls, _affordable_rounds(state, self.end_calls)
+        if self.missing <= used or self.n_failures == 2 or n_rounds == 0:
+            state.go_back()
+            return [ScoutWithin(used), StageOfLost(self.end_calls, used), EndSurvey()]
+        stage = Stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25)
+        return [stage, Look(), JudgeStage(self.end_calls, self.n_failures, self.missing)]
+
+
+@dataclass
+class JudgeStage(Step):
+    """Keep the flow of the last stage if its pilot run is better than the best before."""
+
+    end_calls: int
+    n_failures: int
+    missing: float
+
+    def then(self, state: State) -> Agenda:
+        if is_better(state.history[state.best], state.history[-1]):
+            return [NextStage(self.end_calls, self.n_failures + 1, self.missing)]
+        state.keep()
+        return [NextStage(self.end_calls, 0, _calls_missing(state))]
+
+
+@dataclass
+class StageOfLost(Step):
+    """Go through stages again, with points from regions that are lost to so many calls, if there are such."""
+
+    end_calls: int
+    used: int
+
+    def then(self, state: State) -> Agenda:
+        n_rounds = _affordable_rounds(state, self.end_calls)
+        if n_rounds == 0 or not state.has_lost(self.used):
+            return []
+        return [Regain(self.used), Stage(n_rounds, 0.5), SurveyInStages(self.end_calls)]
+
+
+def _calls_missing(state: State) -> float:
+    """Estimate the points that a refinement needs to reach the tolerance, from the look of the best flow."""
+    look = state.history[state.best]
+    return LOOK * state.tolerance.shortfall(look.mean, look.covariance) ** (1 / state.rate)
+
+
+def _affordable_rounds(state: State, end_calls: int) -> int:
+    """Count the rounds of another stage; 0 if that would exceed the calls.
+
+    It costs as much as all before and saves about half of what is missing, or more where that was taken for
+    too little: a refinement much too long costs more than a stage too many.
+    """
+    used = state.n_calls
+    n_rounds = min(max(MIN_ROUNDS, used // ROUND), MAX_ROUNDS)
+    return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= end_calls else 0
+
+
+def is_better(before: Iteration, after: Iteration) -> bool:
+    """Tell whether the flow was better before further training than after it.
+
+    Its error alone does not tell: a flow that has lost a peak has a small one. Where the estimates disagree,
+    the flow that was trained on more points is believed.
+    """
+    variances = np.diag(before.covariance), np.diag(after.covariance)
+    agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(sum(variances))
+    return bool(agree.all() and (variances[0] <= variances[1]).all())
+
+
+# The refinement
+
+
+@dataclass
+class RefineRest(Step):
+    """Refine with all calls that are left, in so many iterations: two can be compared."""
+
+    end_calls: int
+    n_parts: int = 2
+
+    def then(self, state: State) -> Agenda:
+        return _refined(self.end_calls - state.n_calls, self.n_parts)
+
+
+@dataclass
+class RefineTo(Step):
+    """Refine until the tolerance is reached, or the calls are spent."""
+
+    end_calls: int
+    is_begun: bool = False
+
+    def then(self, state: State) -> Agenda:
+        n = 2 * LOOK
+        if self.is_begun:
+            shortfall = _shortfall(state)
+            if shortfall <= 1:
+                return []
+            n = _next_size(state, shortfall)
+        n = min(n, self.end_calls - state.n_calls)
+        return [Estimate(n), RefineTo(self.end_calls, True)] if n >= MIN_POINTS else []
+
+
+def _shortfall(state: State) -> float:
+    """Compute how many times too large the error is, for all that counts."""
+    used = [one for one in state.history if one.is_used]
+    # Errors are themselves uncertain: those that are too small by chance are not to end runs.
+    uncertainty = 1 / math.sqrt(2 * len(used) * (MANY_BATCHES - 1))
+    estimate = state.estimate()
+    assert estimate is not None
+    return (1 + uncertainty) * state.tolerance.shortfall(*estimate)
+
+
+def _next_size(state: State, shortfall: float) -> int:
+    """Choose the points of the next iteration: those missing, but not many more than there are."""
+    n = sum(one.n_calls for one in state.history if one.is_used)
+    missing = n * (1.05 * shortfall) ** (1 / state.rate)
+    return int(min(max(missing, n / 4, LOOK), 8 * n, MAX_CALLS)) // MANY_BATCHES * MANY_BATCHES
+
+
+# How steps are kept in files
+
+_STEPS: Mapping[str, type[Step]] = {
+    one.__name__: one
+    for one in (
+        *(Estimate, Look, Stage, Train, Scout, Regain),
+        *(ByCalls, ToTolerance, Refine),
+        *(Survey, SurveyOfLost, MainStage, Compare, ScoutWithin, EndSurvey, TrainOnSample),
+        *(BeginMaps, FitMap, JudgeMap, EndMaps),
+        *(SurveyInStages, FirstStage, NextStage, JudgeStage, StageOfLost, RefineRest, RefineTo),
+    )
+}
+
+
+def described(agenda: Agenda) -> list[list[Any]]:
+    """Describe the steps of an agenda in what JSON can hold; see `agenda_of`."""
+    return [
+        [type(step).__name__, {one.name: getattr(step, one.name) for one in fields(step) if one.init}]
+        for step in agenda
+    ]
+
+
+def agenda_of(description: list[list[Any]]) -> Agenda:
+    """Make the steps that `described` has described."""
+    return [_STEPS[name](**values) for name, values in description]

@@ -1,0 +1,249 @@
+"""What an integration knows: the flow, points and estimates so far, and what the next step begins with."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from varflow.data.dataset import Dataset
+from varflow.flow.flow import Flow
+from varflow.integration.averages import average
+from varflow.integration.estimates import Batches, magnitudes
+from varflow.integration.iteration import Iteration, pack_history, unpack_history
+from varflow.integration.proposal import Draw
+from varflow.integration.scout import Walkers, no_walkers
+from varflow.integration.survey import Memory, Replay, stage_optimiser
+from varflow.integration.tables import format_estimate
+from varflow.integration.tolerance import Tolerance
+from varflow.runtime.checkpoint import Saved
+from varflow.training.adam import Adam, AdamState
+from varflow.training.stateful_trainers import BasicStatefulTrainer
+
+__all__ = ["DEFENSIVE_SHARE", "State"]
+
+logger = logging.getLogger(__name__)
+
+DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
+USUAL_RATE = 0.65  # power of n with which errors of Sobol points fall
+UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
+
+MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
+
+
+class State:
+    """What an integration knows between two steps.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow on the unit cube, trained in place.
+    is_flow_new : bool
+        Whether it was made for this integral.
+    generator : Generator
+        Source of all random numbers.
+    make_points : callable
+        (n, d, generator) -> (n, d): latent points of one scramble.
+    loss : str
+        What a survey by replay makes small in the end.
+    counts_survey : bool
+        Whether rounds of a survey count in the result.
+    trainer : BasicStatefulTrainer
+        Trainer of that flow, for strategies other than replay.
+    sample : Dataset, optional
+        Points of the survey that are given.
+
+    Attributes
+    ----------
+    tolerance : Tolerance
+        That was asked for last.
+    n_calls : int
+        Points that came back, or will not.
+    history : list of Iteration
+        All of them.
+    memory : Memory
+        Points of the survey.
+    replay : Replay
+        What trains on them in rounds.
+    expected : ndarray, (m,)
+        The integrals, as far as they are known.
+    rate : float
+        Power of n with which the error seems to fall.
+    power : float
+        How close the flow of the last pilot run is to the integrand, up to 1; see `tempered_power`.
+    kept : ndarray
+        Parameters of the flow to go back to.
+    best : int
+        Number, in the history, of the pilot run with these parameters.
+    heaviest : float
+        Largest share of one point in the sum of the weights of an iteration that counts.
+    walkers : Walkers
+        The last that looked for regions the flow has lost.
+    log_lost : ndarray
+        Log of f/q, in units of the integral of |f|, where they ended.
+    is_surveyed : bool
+        Whether there was a survey.
+    warnings : list of str
+        What is to be said of the last survey.
+    batches : Batches or None
+        Of the iteration at hand.
+    optim : Adam or None
+        Optimiser of the stage at hand.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        is_flow_new: bool,
+        generator: np.random.Generator,
+        make_points: MakePoints,
+        loss: str,
+        counts_survey: bool,
+        trainer: BasicStatefulTrainer,
+        sample: Dataset | None = None,
+    ) -> None:
+        self.flow, self.is_flow_new, self.generator = flow, is_flow_new, generator
+        self.sample, self.tolerance = sample, Tolerance()
+        self.counts_survey, self.trainer, self._make_points = counts_survey, trainer, make_points
+        self.memory = Memory(flow.d)
+        self.replay = Replay(flow, self.memory, generator, loss)
+        self.history: list[Iteration] = []
+        self.expected = np.zeros(1)
+        self.kept = flow.params.copy()
+        self.walkers, self.log_lost = no_walkers(flow.d), np.empty(0)
+        self.n_calls = self.best = 0
+        self.rate, self.power, self.heaviest = USUAL_RATE, 1.0, 0.0
+        self.is_surveyed = False
+        self.warnings: list[str] = []
+        self.batches: Batches | None = None
+        self.optim: Adam | None = None
+
+    def latent(self, n: int, size: int) -> np.ndarray:
+        """Draw latent points of n scrambles, (n * size, d)."""
+        return np.concatenate([self._make_points(size, self.flow.d, self.generator) for _ in range(n)])
+
+    def remember(self, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+        """Add points with known values, is_known (n,), to those of the survey."""
+        known = points if is_known.all() else points.only(is_known)
+        self.memory.add(known.u, magnitudes(values[is_known]), known.log_q)
+
+    def keep(self) -> None:
+        """Remember the flow as it is, whose pilot run is the last iteration."""
+        np.copyto(self.kept, self.flow.params)
+        self.best = len(self.history) - 1
+
+    def go_back(self) -> None:
+        """Give the flow the parameters that were remembered last."""
+        np.copyto(self.flow.params, self.kept)
+
+    def is_lost(self, n_points: int) -> np.ndarray:
+        """Which walkers, (n,) bool, ended in a region that so many points of the flow would not see."""
+        # log f/q, in units of the integral, beyond which n_points see nothing of a region
+        is_lost: np.ndarray = self.log_lost > math.log(max(1.0, n_points / UNSEEN))
+        return is_lost
+
+    def has_lost(self, n_points: int) -> bool:
+        """Whether any walker did."""
+        return bool(self.is_lost(n_points).any())
+
+    def look_for_lost(self, log_mean: float) -> None:
+        """Examine the flow where the walkers are; log_mean is the log of the integral of |f|."""
+        log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(DEFENSIVE_SHARE))
+        self.log_lost = self.walkers.log_f - log_q - log_mean
+
+    def append(self, stage: str, seconds: float, counts: bool, weight: float) -> None:
+        """Append the iteration that the batches give, and begin without batches again."""
+        batches, self.batches = self.batches, None
+        if batches is None or batches.n_batches < 2:
+            return  # of which no error can be told
+        mean, covariance = batches.mean, batches.covariance
+        self.history.append(
+            Iteration(stage, batches.n, mean, covariance, batches.ess, seconds, counts, weight)
+        )
+        self.expected = mean
+        self.rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
+        if counts:
+            self.heaviest = max(self.heaviest, batches.largest_share)
+        text = format_estimate(float(mean[0]), math.sqrt(covariance[0, 0]))
+        logger.info("%s: %s, %d calls", stage, text, self.n_calls)
+
+    def append_search(self, stage: str, n_calls: int, seconds: float) -> None:
+        """Append an iteration without an estimate."""
+        m = len(self.expected)
+        nothing = np.full(m, math.nan), np.full((m, m), math.nan)
+        self.history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0))
+
+    def discount(self) -> None:
+        """Let no estimate so far count any more."""
+        self.history = [replace(iteration, is_used=False) for iteration in self.history]
+        self.heaviest = 0.0
+
+    def estimate(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean (m,) and covariance (m, m) of the iterations that count; None if there are none."""
+        used = [iteration for iteration in self.history if iteration.is_used]
+        return average(used) if used else None
+
+    # How it is kept
+
+    def saved(self) -> Saved:
+        """Header and arrays, for a file; a copy, so that they stay what they are."""
+        header = {
+            "generator": _as_lists(self.generator.bit_generator.state),
+            "stages": [iteration.stage for iteration in self.history],
+            "n_skipped": self.replay.n_skipped,
+            "stage_optim": self.optim is not None,
+            "batches": self.batches is not None,
+            **{name: getattr(self, name) for name in _NUMBERS},
+        }
+        header |= {"warnings": list(self.warnings), "tolerance": asdict(self.tolerance)}
+        arrays = self.memory.arrays() | pack_history(self.history, len(self.expected))
+        arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
+        arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
+        arrays |= {"log_lost": self.log_lost}
+        if self.trainer_optim is not None:
+            arrays |= self.trainer_optim.state().arrays("trainer")
+        if self.optim is not None:
+            arrays |= self.optim.state().arrays("stage")
+        if self.batches is not None:
+            arrays |= self.batches.arrays("batches")
+        return header, arrays
+
+    def restore(self, header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go on from what `saved` returned."""
+        self.generator.bit_generator.state = header["generator"]
+        for name in _NUMBERS:
+            setattr(self, name, header[name])
+        self.warnings, self.tolerance = list(header["warnings"]), Tolerance(**header["tolerance"])
+        self.replay.n_skipped = header["n_skipped"]
+        self.expected, self.log_lost = arrays["expected"], arrays["log_lost"]
+        self.walkers = Walkers(*(arrays[f"walkers_{name}"] for name in Walkers._fields))
+        self.history = unpack_history(header["stages"], arrays, len(self.expected))
+        self.memory.restore(arrays)
+        np.copyto(self.flow.params, arrays["params"])
+        np.copyto(self.kept, arrays["kept"])
+        if self.trainer_optim is not None:
+            self.trainer_optim.restore(AdamState.of("trainer", arrays))
+            self.trainer_optim.claim(self.flow.params)
+        self.optim = None
+        if header["stage_optim"]:
+            self.optim = stage_optimiser()
+            self.optim.restore(AdamState.of("stage", arrays))
+        self.batches = Batches.of("batches", arrays) if header["batches"] else None
+
+    @property
+    def trainer_optim(self) -> Adam | None:
+        """Optimiser of the trainer, where it goes on from one training to the next."""
+        optim: Adam | None = self.trainer.get_config()["optim"]
+        return optim
+
+
+_NUMBERS = ("n_calls", "best", "rate", "power", "heaviest", "is_surveyed", "is_flow_new")
+
+
+def _as_lists(state: Any) -> Any:
+    """State of a generator in what JSON can hold; generators take lists for arrays."""
+    if isinstance(state, Mapping):
+        return {name: _as_lists(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state

@@ -1,0 +1,311 @@
+"""Steps of an integration that draw points and take the values of the integrand there.
+
+A step is a dataclass of numbers, so that a file can hold it. What it learns goes into the `State`. It draws
+its points in pieces, and takes them in the same order, each as soon as all values of a piece are known or
+given up. Which step comes next is decided in `varflow.integration.plan`.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from varflow.data.dataset import Dataset
+from varflow.integration.estimates import Batches, magnitudes
+from varflow.integration.proposal import Draw, draw
+from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
+from varflow.integration.state import DEFENSIVE_SHARE, State
+from varflow.integration.survey import MIN_ROUNDS, choose_points, stage_optimiser
+from varflow.training.data_checks import has_enough
+from varflow.training.tempering import tempered_power
+
+__all__ = [
+    "LOOK",
+    "MANY_BATCHES",
+    "MIN_POINTS",
+    "SCOUT_SHARE",
+    "Estimate",
+    "Look",
+    "Regain",
+    "Scout",
+    "Stage",
+    "Step",
+    "Train",
+]
+
+# Scrambles of an iteration: their scatter gives the error, good to a fifth or an eighth.
+FEW_BATCHES, MANY_BATCHES = 16, 32
+FEW_CALLS = 8192  # below which an iteration has few
+MIN_POINTS = 2 * FEW_BATCHES
+GROUP = 131_072  # points drawn together, at least
+LOOK = 4096  # points of an iteration that looks how good the flow is
+SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
+
+
+@dataclass
+class Step:
+    """A step: what it draws, what it does with the values, and what follows.
+
+    Attributes
+    ----------
+    n_drawn, n_taken : int
+        Pieces drawn and taken so far.
+    begin : float
+        Time of the first, by a clock that starts anew with each process.
+    """
+
+    n_drawn: int = field(default=0, kw_only=True)
+    n_taken: int = field(default=0, kw_only=True)
+    begin: float = field(default=math.nan, init=False, repr=False)
+
+    stage = "survey"  # of the points, in the words of `Iteration`
+    is_sequential = False  # whether a piece depends on the values of the last one
+
+    @property
+    def n_pieces(self) -> int:
+        """Number of pieces; none where the step only decides something, or trains."""
+        return 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all pieces have been taken."""
+        return self.n_taken == self.n_pieces
+
+    def draw(self, state: State) -> Draw | None:
+        """Draw the next piece; None if there is none, or values of the last one must be known first."""
+        if self.n_drawn == self.n_pieces or (self.is_sequential and self.n_drawn > self.n_taken):
+            return None
+        if math.isnan(self.begin):
+            self.begin = time.perf_counter()
+        points = self.points(state)
+        self.n_drawn += 1
+        return points
+
+    def take(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+        """Take the values (n, m) of the next piece, of which those count that are known, (n,)."""
+        self.learn(state, points, values, is_known)
+        self.n_taken += 1
+        if self.is_done:
+            self.end(state)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first piece was drawn."""
+        return 0.0 if math.isnan(self.begin) else time.perf_counter() - self.begin
+
+    def points(self, state: State) -> Draw:
+        """Draw a piece."""
+        raise NotImplementedError
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+        """Use the values of a piece."""
+
+    def end(self, state: State) -> None:
+        """Conclude, once all pieces have been taken, or no more are to be."""
+
+    def then(self, state: State) -> "list[Step]":
+        """Do what needs no values, once the step is done, and tell which steps come before all others."""
+        return []
+
+
+@dataclass
+class Estimate(Step):
+    """Estimate the integral with the flow as it is, from scrambles of latent points.
+
+    Attributes
+    ----------
+    n_calls : int
+        Points, up to less than the number of scrambles too many.
+    stage : {"refine", "survey"}
+        Whether the estimate is for the result, or tells how good the flow is: it decides on the flow then,
+        and its points are trained on.
+    """
+
+    n_calls: int
+    stage: str = "refine"
+
+    @property
+    def n_batches(self) -> int:
+        """Number of scrambles."""
+        return FEW_BATCHES if self.n_calls < FEW_CALLS else MANY_BATCHES
+
+    @property
+    def n_each(self) -> int:
+        """Points of each."""
+        return self.n_calls // self.n_batches
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102 - see the class above
+        return -(-self.n_batches // self._at_once)
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, GROUP // self.n_each)
+
+    def _n_of_piece(self, k: int) -> int:
+        return min(self._at_once, self.n_batches - k * self._at_once)
+
+    def points(self, state: State) -> Draw:  # noqa: D102
+        n, n_uniform = self._n_of_piece(self.n_drawn), max(1, round(DEFENSIVE_SHARE * self.n_each))
+        return draw(state.flow, state.latent(n, self.n_each - n_uniform), state.latent(n, n_uniform))
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        if self.stage == "survey":
+            state.remember(points, values, is_known)
+        state.batches = state.batches or Batches(state.expected)
+        state.batches.add_known(points, values, self._n_of_piece(self.n_taken), is_known)
+
+    def end(self, state: State) -> None:  # noqa: D102
+        if state.batches is None or state.batches.n_batches < 2:  # nearly no point came back
+            self.n_drawn = self.n_taken = 0
+            return
+        # Errors of Sobol points fall faster than the root of n, so larger iterations count more.
+        state.append(self.stage, self.seconds, self.stage == "refine", float(state.batches.n) ** 1.5)
+
+
+@dataclass
+class Look(Estimate):
+    """Pilot run: estimate the integral with the flow as it is, to see how good that is."""
+
+    n_calls: int = LOOK
+    stage: str = "survey"
+
+    def end(self, state: State) -> None:  # noqa: D102
+        super().end(state)
+        if self.is_done:
+            state.power = tempered_power(state.memory.log_weights(state.memory.latest(LOOK)))
+
+
+@dataclass
+class Stage(Step):
+    """Train in rounds of replay; a tenth of them at a time is an iteration."""
+
+    n_rounds: int
+    share_of_dkl: float
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102
+        return self.n_rounds
+
+    def points(self, state: State) -> Draw:  # noqa: D102
+        return state.replay.draw()
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        state.remember(points, values, is_known)
+        state.optim = state.optim or stage_optimiser()
+        n_new = int(np.count_nonzero(is_known))
+        state.replay.train(state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new)
+        state.batches = state.batches or Batches(state.expected)
+        state.batches.add_known(points, values, 1, is_known)
+        n_done, n_iterations = self.n_taken + 1, max(1, min(10, self.n_rounds // MIN_ROUNDS))
+        if n_done in [k * self.n_rounds // n_iterations for k in range(1, n_iterations + 1)]:
+            # Later flows are better: the square-root rule of Owen and Zhou, arXiv 1901.02976.
+            weight = state.batches.n * math.sqrt(n_done / self.n_rounds)
+            state.append("survey", self.seconds, state.counts_survey, weight)
+            self.begin = time.perf_counter()
+
+    def end(self, state: State) -> None:  # noqa: D102
+        state.batches = state.optim = None
+
+
+@dataclass
+class Train(Step):
+    """Train on the points of iteration k, from 0, of a strategy that uses each in one iteration only."""
+
+    strategy: str
+    k: int
+    n_calls: int
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102
+        return 1
+
+    def points(self, state: State) -> Draw:  # noqa: D102
+        n_points = self.n_calls // FEW_BATCHES * FEW_BATCHES
+        return choose_points(self.strategy, self.k, state.flow, n_points, state.generator, state.memory)
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        state.remember(points, values, is_known)
+        known, size = points.only(is_known), magnitudes(values[is_known])
+        if has_enough(len(size), int(np.count_nonzero(size))):
+            state.trainer.train_on_dataset(Dataset(known.u, logpx=known.log_q, fx=size))
+        state.batches = Batches(state.expected)
+        state.batches.add_known(points, values, FEW_BATCHES, is_known)
+
+    def end(self, state: State) -> None:  # noqa: D102
+        state.append("survey", self.seconds, False, 0.0)
+
+
+@dataclass
+class Scout(Step):
+    """Look for regions that the flow has lost, by MCMC walkers; see `varflow.integration.scout`."""
+
+    n_steps: int
+    n_known: int = 0  # values so far
+
+    stage = "scouts"
+    is_sequential = True
+
+    @classmethod
+    def within(cls, n_calls: int) -> "Scout":
+        """Make a step that takes a small share of so many calls."""
+        return cls(min(MAX_STEPS, int(SCOUT_SHARE * n_calls) // N_WALKERS - 1))
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102
+        return 1 + self.n_steps if self.n_steps > 0 else 0
+
+    def points(self, state: State) -> Draw:  # noqa: D102
+        if self.n_drawn == 0:
+            u = state.generator.random((N_WALKERS, state.flow.d))
+        else:
+            u = propose(state.walkers, state.generator)
+        return _without_density(u)
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        with np.errstate(divide="ignore"):
+            log_f = np.where(is_known, np.log(magnitudes(values)), -math.inf)
+        self.n_known += int(np.count_nonzero(is_known))
+        if self.n_taken == 0:
+            state.walkers = walkers_at(points.u, log_f)
+        else:
+            state.walkers = moved(state.walkers, points.u, log_f, self.n_taken - 1, state.generator)
+
+    def end(self, state: State) -> None:  # noqa: D102
+        state.look_for_lost(state.memory.log_mean(state.memory.n // 2))
+        state.append_search(self.stage, self.n_known, self.seconds)
+
+
+@dataclass
+class Regain(Step):
+    """Draw points to be trained on, in regions that n_points of the flow would not see; see `State.is_lost`.
+
+    Estimates so far are without these regions, and do not count any more.
+    """
+
+    n_points: int
+
+    stage = "regain"
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102
+        return 1
+
+    def points(self, state: State) -> Draw:  # noqa: D102
+        is_lost = state.is_lost(self.n_points)
+        lost = Walkers(*(part[is_lost] for part in state.walkers))
+        u, log_q = draw_around(lost, LOOK, state.generator)
+        return _without_density(u)._replace(log_q=log_q)
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        # Of all points, so many are in regions known before that those in others would be chosen too rarely.
+        state.memory.keep(state.memory.latest(LOOK))
+        state.remember(points, values, is_known)
+        state.discount()
+        state.append_search(self.stage, int(np.count_nonzero(is_known)), self.seconds)
+
+
+def _without_density(u: np.ndarray) -> Draw:
+    """Make a draw of points whose density is not needed."""
+    return Draw(u, np.zeros(len(u)), np.zeros(len(u)), 0)
