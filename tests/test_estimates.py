@@ -77,13 +77,15 @@ class TestMean:
         batches = Batches(np.array([7.0]))
         batches.add(points, product(points.u), 20)
         np.testing.assert_allclose(
-            batches.mean, weights_of(points, product(points.u)).mean(axis=0), rtol=1e-12
+            batches.mean, weights_of(points.log_q, product(points.u)).mean(axis=0), rtol=1e-12
         )
 
     def test_weights_are_f_over_q(self):
         points = drawn(np.random.default_rng(1), 1, 20, 5)
         np.testing.assert_allclose(
-            weights_of(points, vector(points.u)), vector(points.u) / np.exp(points.log_q)[:, None], rtol=1e-12
+            weights_of(points.log_q, vector(points.u)),
+            vector(points.u) / np.exp(points.log_q)[:, None],
+            rtol=1e-12,
         )
 
     @pytest.mark.parametrize("n_uniform", [0, 3])
@@ -98,6 +100,22 @@ class TestMean:
         np.testing.assert_allclose(other.means, one.means, rtol=1e-12)
         for name in ("mean", "covariance", "rate", "ess", "largest_share", "n"):
             np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-10)
+
+    @pytest.mark.parametrize("n_uniform", [0, 6])
+    def test_what_is_left_of_batches_is_unbiased(self, n_uniform):
+        """A third of the points is lost, at random, and some batches with all of theirs."""
+        points = drawn(np.random.default_rng(1), 400, 20, n_uniform)
+        values = vector(points.u)
+        is_known = np.random.default_rng(2).random(len(points.u)) > 0.3
+        n_flow = 400 * 20
+        is_known[: 5 * 20] = is_known[n_flow : n_flow + 5 * n_uniform] = False
+        batches = Batches(np.array([2.0, -1.0, 0.5]))
+        batches.add_known(points, values, 400, is_known)
+        assert batches.n_batches == 395
+        assert batches.n == np.count_nonzero(is_known)
+        sdev = np.sqrt(np.diag(batches.covariance))
+        assert (np.abs(batches.mean - [1, 3, 0]) < 4 * sdev).all()
+        assert np.isfinite(batches.rate)
 
 
 class TestControlVariate:

@@ -904,8 +904,17 @@ class TestResult:
             np.testing.assert_equal(getattr(loaded, name), getattr(result, name))
         assert str(loaded) == str(result)
         assert loaded.summary() == result.summary()
-        with pytest.raises(RuntimeError, match="loaded from a file"):
+        with pytest.raises(
+            RuntimeError, match="has no integrand: call the method extend of its Run, or make Integrator"
+        ):
             loaded.extend(1000)
+        points, log_q = loaded.sample(2000, seed=5)
+        expected, weights = result.sample(2000, seed=5)
+        np.testing.assert_array_equal(points, expected)
+        first, w = (part["peak"] if isinstance(part, dict) else part for part in (f(points), weights))
+        np.testing.assert_allclose(
+            np.reshape(first, (2000, -1))[:, 0] * np.exp(-log_q), np.reshape(w, (2000, -1))[:, 0], rtol=1e-9
+        )
         again = make(f, loaded.bounds, flow=loaded.flow, flow_options=None)
         again.refine()
         assert again.result().ess > 0.8 * result.ess

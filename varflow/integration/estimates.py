@@ -44,10 +44,10 @@ def magnitudes(values: np.ndarray) -> np.ndarray:
     return np.sqrt(np.sum(np.square(values), axis=1))
 
 
-def weights_of(points: Draw, values: np.ndarray) -> np.ndarray:
-    """Compute the weights f/q (n, m) of values f (n, m)."""
+def weights_of(log_q: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Compute the weights f/q (n, m) of values f (n, m) at points with log q (n,)."""
     with np.errstate(over="ignore", under="ignore"):
-        weights: np.ndarray = values * np.exp(-points.log_q)[:, None]
+        weights: np.ndarray = values * np.exp(-log_q)[:, None]
     return weights
 
 
@@ -76,7 +76,7 @@ class Batches:
 
         The points from the flow, and the uniform ones after them, are each in the order of the batches.
         """
-        weights = weights_of(points, values)
+        weights = weights_of(points.log_q, values)
         controlled = _controlled(points, weights, self.expected)
         n_flow = len(points.u) - points.n_uniform
         sums = [

@@ -29,7 +29,7 @@ from varflow.integration.plan import (
 )
 from varflow.integration.requests import Requests
 from varflow.integration.result import Result
-from varflow.integration.sampling import unweighted_points, weighted_points
+from varflow.integration.sampling import sampling_generator, unweighted_points, weighted_points
 from varflow.integration.settings import IterationSizes, SurveySettings
 from varflow.integration.state import DEFENSIVE_SHARE
 from varflow.integration.tables import first_component
@@ -339,11 +339,9 @@ class Integrator:
             the sign of f (of its first component).
         """
         n = positive_int("n", n)
-        # The survey has the numbers of the seed itself.
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
         points = unweighted_points if unweight else weighted_points
         try:
-            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, generator)
+            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, sampling_generator(seed))
         finally:
             self.close()
         x, _ = self.domain.from_cube(u)

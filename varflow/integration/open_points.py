@@ -100,8 +100,8 @@ class OpenPoints:
             raise ValueError(
                 f"points must have shape (n, {self._domain.d}), or (n,) for their numbers, found {x.shape}"
             )
-        numbers, _ = self._engine.open_points()
-        known, _ = self.locate(numbers)
+        numbers, u = self._engine.open_points()
+        known = self._domain.from_cube(u)[0] if len(u) else u
         rows = _same_rows(x, known)
         is_missing = rows < 0
         rows[is_missing] = self._close_rows(x[is_missing], known)

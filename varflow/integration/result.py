@@ -14,7 +14,9 @@ import numpy.typing as npt
 from varflow.flow.flow import Flow
 from varflow.integration.averages import average, consistency, probability, standard_deviations
 from varflow.integration.components import Components
+from varflow.integration.domain import Domain
 from varflow.integration.iteration import Array, Iteration, check_history, pack_history, unpack_history
+from varflow.integration.sampling import proposed_points, sampling_generator
 from varflow.integration.tables import (
     TITLES,
     accumulated_cells,
@@ -26,6 +28,7 @@ from varflow.integration.tables import (
     frame_row,
 )
 from varflow.runtime.archive import Kind, read_archive, refused_as, write_archive
+from varflow.validation import positive_int
 
 __all__ = ["Result"]
 
@@ -272,8 +275,10 @@ class Result:
             ]
         )
 
-    def sample(self, n: int, *, unweight: bool = False, seed: int | None = None) -> Any:
-        """Draw points with the integrator that made this result.
+    def sample(
+        self, n: int, *, unweight: bool = False, seed: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points from the flow, with their weights where the integrand is known.
 
         Parameters
         ----------
@@ -286,15 +291,29 @@ class Result:
 
         Returns
         -------
-        object
-            The points and weights, as returned by `Integrator.sample`.
+        x : ndarray, (n, d)
+            Points, in the coordinates of f.
+        w or log_q : ndarray, (n,) or (n, m)
+            Weights f/q, as `Integrator.sample` returns them. Where the result has no integrand, as it comes
+            from a file or a `Run`: the log of the density q at the points, (n,); once f is known there,
+            ``f * np.exp(-log_q)`` are the weights.
 
         Raises
         ------
-        RuntimeError
-            If the result has no integrator, because it was loaded from a file.
+        ValueError
+            If the points are to be unweighted, and there is no integrand.
         """
-        return self._integrator().sample(n, unweight=unweight, seed=seed)
+        if self.source is not None:
+            return self.source.sample(n, unweight=unweight, seed=seed)
+        if unweight:
+            raise ValueError(
+                "unweight=True needs the integrand, which this result does not have: make "
+                "Integrator(f, ..., flow=result.flow)"
+            )
+        n, domain = positive_int("n", n), Domain(self.bounds)
+        u, log_q = proposed_points(n, self.flow, self.defensive_share, sampling_generator(seed))
+        x, log_jacobian = domain.from_cube(u)
+        return x, log_q - log_jacobian
 
     def extend(self, n_calls: int) -> "Result":
         """Continue the integration that made this result.
@@ -312,17 +331,14 @@ class Result:
         Raises
         ------
         RuntimeError
-            If the result has no integrator, because it was loaded from a file.
+            If the result has no integrator, because it comes from a file or a `Run`.
         """
-        return self._integrator().extend(n_calls)
-
-    def _integrator(self) -> Source:
         if self.source is None:
             raise RuntimeError(
-                "this result was loaded from a file and has no integrand: "
-                "make Integrator(f, ..., flow=result.flow)"
+                "this result has no integrand: call the method extend of its Run, or make "
+                "Integrator(f, ..., flow=result.flow)"
             )
-        return self.source
+        return self.source.extend(n_calls)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the result to a file: history, warnings, flow and bounds, but not the integrand.

@@ -1,5 +1,7 @@
 """A run: an integration that whoever owns f drives, by asking for points and telling values."""
 
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -25,6 +27,7 @@ from varflow.validation import check_name, positive_int
 __all__ = ["Run"]
 
 FILE = Kind("varflow run", version=1, oldest=1, sealed=1)
+PAUSE = 0.005  # seconds that `ask` takes where it has no points to give
 TRAIN_IN = ("tell", "thread", "step")
 
 
@@ -91,6 +94,7 @@ class Run:
             self.domain.d, settings, training_settings("replay"), flow, flow_options, None, threads, backend
         )
         self._open = OpenPoints(self.domain, self._engine)
+        self._telling = threading.Lock()
         self._train_in = train_in
         self._settings = {  # that a file has to hold
             "loss": loss,
@@ -132,7 +136,11 @@ class Run:
         if len(numbers) == 0 and self._train_in == "thread" and self.n_open == 0:
             self._wait()
             numbers, _ = self._engine.ask(n, ahead=True)
-        return None if len(numbers) == 0 and self.is_done else numbers
+        if len(numbers) == 0 and self.is_done:
+            return None
+        if len(numbers) == 0:
+            time.sleep(PAUSE)  # callers in other threads, who have the points, go first
+        return numbers
 
     def points(self, numbers: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Give the points of these numbers, which are open: asked for and not told.
@@ -177,18 +185,19 @@ class Run:
             not finite (`InvalidIntegrandError`) or of another shape than before. The message names the row.
             Nothing is taken then.
         """
-        numbers, before = self._open.numbers(points), self._received.state()
-        if len(numbers) == 0:
-            return
-        checked = checked_values(values, len(numbers))
-        try:
-            x, log_jacobian = self._open.locate(numbers)
-            columns = self._received.columns([checked], "values must have the shape of those told before")
-            self._engine.tell(numbers, self._received.on_cube(x, columns, log_jacobian, "values[{row}]"))
-        except BaseException:
-            self._received.restore(before)
-            raise
-        self._open.note(numbers, x)
+        with self._telling:
+            numbers, before = self._open.numbers(points), self._received.state()
+            if len(numbers) == 0:
+                return
+            checked = checked_values(values, len(numbers))
+            try:
+                x, log_jacobian = self._open.locate(numbers)
+                columns = self._received.columns([checked], "values must have the shape of those told before")
+                self._engine.tell(numbers, self._received.on_cube(x, columns, log_jacobian, "values[{row}]"))
+            except BaseException:
+                self._received.restore(before)
+                raise
+            self._open.note(numbers, x)
         self._learn()
 
     def forget(self, points: npt.ArrayLike) -> None:
@@ -208,9 +217,10 @@ class Run:
         TypeError, ValueError
             As for `tell`.
         """
-        numbers = self._open.numbers(points)
-        self._engine.forget(numbers)
-        self._open.note(numbers, None)
+        with self._telling:
+            numbers = self._open.numbers(points)
+            self._engine.forget(numbers)
+            self._open.note(numbers, None)
         self._learn()
 
     def step(self) -> bool:

@@ -9,7 +9,7 @@ from varflow.flow.flow import Flow
 from varflow.integration.estimates import magnitudes, weights_of
 from varflow.integration.proposal import draw
 
-__all__ = ["unweighted_points", "weighted_points"]
+__all__ = ["proposed_points", "sampling_generator", "unweighted_points", "weighted_points"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,15 @@ Points = tuple[np.ndarray, np.ndarray]
 Evaluate = Callable[[np.ndarray], np.ndarray]
 
 
-def weighted_points(
-    n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
-) -> Points:
-    """Draw points u (n, d) of the unit cube, in random order, with weights f/q (n, m).
+def sampling_generator(seed: int | None) -> np.random.Generator:
+    """Make the source of random numbers; the integration that a seed belongs to has other ones."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
+
+
+def proposed_points(
+    n: int, flow: Flow, uniform_share: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points u (n, d) of the unit cube, in random order, with log q (n,).
 
     The number of uniform points is drawn from the binomial distribution with the probability `uniform_share`,
     and q is the mixture of the flow and the uniform density with the resulting share; see `draw`. A single
@@ -33,9 +38,16 @@ def weighted_points(
     n_uniform = int(generator.binomial(n, uniform_share)) if n > 1 else 0
     latent = generator.random((n - n_uniform, flow.d))
     points = draw(flow, latent, generator.random((n_uniform, flow.d)))
-    weights = weights_of(points, evaluate(points.u))
     order = generator.permutation(n)
-    return points.u[order], weights[order]
+    return points.u[order], points.log_q[order]
+
+
+def weighted_points(
+    n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
+) -> Points:
+    """Draw points u (n, d) of the unit cube, in random order, with weights f/q (n, m)."""
+    u, log_q = proposed_points(n, flow, uniform_share, generator)
+    return u, weights_of(log_q, evaluate(u))
 
 
 def unweighted_points(
