@@ -7,12 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from varflow._version import __version__
+from varflow.cli.ask import add_ask
 from varflow.cli.bench import add_bench
 from varflow.cli.evaluate import add_evaluate
+from varflow.cli.forget import add_forget
 from varflow.cli.integrate import add_integrate
 from varflow.cli.options import Parser
-from varflow.cli.output import TRY_AGAIN, USAGE_ERROR, fail
+from varflow.cli.output import ENDED, TRY_AGAIN, USAGE_ERROR, Ended, NothingYet, fail
+from varflow.cli.result import add_result
 from varflow.cli.sample import add_sample
+from varflow.cli.start import add_start
+from varflow.cli.status import add_status
+from varflow.cli.tell import add_tell
 from varflow.cli.train import add_train
 from varflow.cli.warmup import add_warmup
 from varflow.errors import BackendError, FunctionError, Preempted, TrainingInterruption
@@ -32,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0, or 2 where something was refused, in one line on stderr, or 1 where training could not
-        go on, or 75 where a signal stopped a run that has a checkpoint to go on from, or 130 after Ctrl-C.
+        go on, or a run has come to its end, or 75 where a signal stopped a run that has a checkpoint to go on
+        from, or a run has no points to give yet, or 130 after Ctrl-C.
         Status 2 with a flow that was written, but could not be measured, says so.
     """
     options = _parser().parse_args(arguments)
@@ -44,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(error, USAGE_ERROR, error)
     except TrainingInterruption as error:
         return fail(error, 1)
+    except Ended as error:
+        return fail(error, ENDED)
+    except NothingYet as error:
+        return fail(error, TRY_AGAIN)
     except Preempted as error:
         return fail(f"{error}: start the same command again", TRY_AGAIN)
     except KeyboardInterrupt as interrupt:
@@ -85,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_sample(commands)
     add_integrate(commands)
+    for add in (add_start, add_ask, add_tell, add_forget, add_status, add_result):
+        add(commands)
     add_bench(commands)
     add_warmup(commands)
     return parser

@@ -12,10 +12,29 @@ from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.integration.result import Result
 
-__all__ = ["TRY_AGAIN", "USAGE_ERROR", "fail", "format_result", "print_json", "save"]
+__all__ = [
+    "ENDED",
+    "TRY_AGAIN",
+    "USAGE_ERROR",
+    "Ended",
+    "NothingYet",
+    "fail",
+    "format_result",
+    "print_json",
+    "save",
+]
 
+ENDED = 1
 USAGE_ERROR = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what batch systems take for a job to be started again
+
+
+class Ended(RuntimeError):  # noqa: N818 - it is no error
+    """A run has no more points to give."""
+
+
+class NothingYet(RuntimeError):  # noqa: N818 - it is no error
+    """A run has no points to give before it is told others."""
 
 
 def fail(message: object, status: int, error: BaseException | None = None) -> int:

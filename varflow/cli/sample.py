@@ -1,12 +1,16 @@
 """The command `varflow sample`."""
 
 import argparse
+from collections.abc import Iterable
 
 import numpy as np
 
 from varflow.cli.options import Parser, add_command, add_machine
 from varflow.data.samples import SampleWriter
 from varflow.flow.mixture import load_flow
+from varflow.integration.result import FILE as RESULT
+from varflow.integration.result import Result
+from varflow.runtime.archive import format_of
 
 __all__ = ["add_sample"]
 
@@ -20,7 +24,7 @@ def add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
         "draw points from a flow; columns x..., q, q being their density",
         "varflow sample flow.npz -n 1000000 -o points.npz --seed 2",
     )
-    parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
+    parser.add_argument("flow", metavar="FLOW", help="file of a flow, or of the result of an integration")
     parser.add_argument("-n", type=int, required=True, metavar="N", help="number of points")
     parser.add_argument(
         "-o", "--output", required=True, metavar="POINTS", help="file for the points: .npz or .csv"
@@ -30,9 +34,14 @@ def add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    flow = load_flow(options.flow, threads=options.threads, backend=options.backend)
-    blocks = flow.sample_blocks(options.n, options.seed)
-    with SampleWriter(options.output, options.n, flow.d) as writer:
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+    if format_of(options.flow) == RESULT.name:
+        result = Result.load(options.flow)
+        d, blocks = len(result.bounds), [result.sample(options.n, seed=options.seed)]
+    else:
+        flow = load_flow(options.flow, threads=options.threads, backend=options.backend)
+        d, blocks = flow.d, flow.sample_blocks(options.n, options.seed)
+    with SampleWriter(options.output, options.n, d) as writer:
         for x, logqx in blocks:
             writer.write(x, np.exp(logqx))
     print(f"wrote {options.n:,} points to {options.output}")

@@ -320,16 +320,7 @@ class Flow(Density):
 
     def copy(self) -> "Flow":
         """Copy the flow, including its parameters."""
-        copied = Flow(
-            **self.architecture.as_dict(),
-            bounds=self.bounds,
-            threads=self.threads,
-            seed=0,
-            backend=self.backend,
-            precision=self.precision,
-        )
-        copied._params[:] = self._params
-        return copied
+        return self.on_box(self.bounds)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to a file.
@@ -349,6 +340,36 @@ class Flow(Density):
         if not np.isfinite(self._params).all():
             raise ValueError("params must be finite")
         write_archive(path, FILE, self.description(), {"params": self._params})
+
+    def on_box(self, bounds: npt.ArrayLike) -> "Flow":
+        """Make the same flow on another box, to which it is stretched linearly.
+
+        Parameters
+        ----------
+        bounds : array_like, (d, 2) or (2,)
+            Lower and upper bound of each dimension, or of all of them; finite.
+
+        Returns
+        -------
+        Flow
+            The flow, with parameters of its own. A flow of an integral, which is on the unit cube, gives
+            points of the integral by ``result.flow.on_box(result.bounds)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the bounds are refused.
+        """
+        stretched = Flow(
+            **self.architecture.as_dict(),
+            bounds=bounds,
+            threads=self.threads,
+            seed=0,
+            backend=self.backend,
+            precision=self.precision,
+        )
+        stretched._params[:] = self._params
+        return stretched
 
     def description(self) -> dict[str, Any]:
         """Describe the flow without its parameters, as JSON data; the inverse of `from_description`."""

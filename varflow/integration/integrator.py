@@ -65,8 +65,8 @@ class Integrator:
     loss : {"variance", "dkl"}
         What training makes small. In "replay" it is the loss of the second part of the survey.
     flow : str or Flow
-        Kind of cell of a flow to be made, or a flow on the unit cube that training goes on with, such as
-        `Result.flow` of a similar integral; it is copied.
+        Kind of cell of a flow to be made, or a flow that training goes on with, such as `Result.flow` of a
+        similar integral: on the unit cube, or on the box of the integral; it is copied.
     n_iter, n_points : int
         Iterations of the survey and of the refinement, and points in each.
     n_iter_survey, n_points_survey, n_iter_refine, n_points_refine : int, optional
@@ -171,7 +171,7 @@ class Integrator:
         )
         points = None if sample is None else _on_cube(sample, self.domain)
         self._engine = make_engine(
-            self.domain.d, settings, training, flow, flow_options, points, threads, backend
+            self.domain.bounds, settings, training, flow, flow_options, points, threads, backend
         )
         self._requests = Requests(self._engine)
         self._is_surveyed = self._has_integrand_changed = False

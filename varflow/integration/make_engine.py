@@ -35,7 +35,7 @@ def training_settings(
 
 
 def make_engine(
-    d: int,
+    bounds: np.ndarray,
     settings: SurveySettings,
     training: TrainingSettings,
     flow: str | Flow,
@@ -48,8 +48,8 @@ def make_engine(
 
     Parameters
     ----------
-    d : int
-        Number of dimensions.
+    bounds : ndarray, (d, 2)
+        The box of the integral.
     settings : SurveySettings
         How the flow is trained, and its points drawn.
     training : TrainingSettings
@@ -68,7 +68,7 @@ def make_engine(
         raise TypeError(f"flow_options must be a dict, got {flow_options!r}")
     generator = np.random.Generator(np.random.Philox(settings.seed))
     n_fixed = None if sample is None else sample.n
-    made = _flow_on_cube(d, flow, flow_options, n_fixed, generator, threads, backend)
+    made = _flow_on_cube(bounds, flow, flow_options, n_fixed, generator, threads, backend)
     trainer = BasicStatefulTrainer(made, loss=settings.loss, **training.as_dict())
     state = State(
         made,
@@ -102,7 +102,7 @@ def identity_of(
 
 
 def _flow_on_cube(
-    d: int,
+    bounds: np.ndarray,
     flow: str | Flow,
     flow_options: dict[str, Any] | None,
     n_fixed: int | None,
@@ -114,6 +114,7 @@ def _flow_on_cube(
 
     n_fixed: number of points of a fixed sample.
     """
+    d = len(bounds)
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
         # Two cells are too few for what two coordinates can have in common.
@@ -121,9 +122,14 @@ def _flow_on_cube(
         if n_fixed is not None:
             sizes = default_sizes(d, flow, n_fixed)
         return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
-    copied = make_flow(d, flow, flow_options, backend).copy()
-    if not np.array_equal(copied.bounds, np.tile([0.0, 1.0], (d, 1))):
-        raise ValueError(f"the flow must be on the unit cube, it has bounds {copied.bounds.tolist()}")
+    copied, cube = make_flow(d, flow, flow_options, backend).copy(), np.tile([0.0, 1.0], (d, 1))
+    if np.array_equal(copied.bounds, bounds):
+        copied = copied.on_box(cube)
+    if not np.array_equal(copied.bounds, cube):
+        raise ValueError(
+            "the flow must be on the unit cube, or on the box of the integral; it has bounds "
+            f"{copied.bounds.tolist()}"
+        )
     if threads is not None:
         copied.threads = positive_int("threads", threads)
     return copied

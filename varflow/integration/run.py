@@ -91,7 +91,14 @@ class Run:
         self.domain, self.n_calls, self._received = Domain(bounds), int(n_calls), Received(on_invalid)
         settings = SurveySettings("replay", loss, latent_points, use_survey, seed)
         self._engine = make_engine(
-            self.domain.d, settings, training_settings("replay"), flow, flow_options, None, threads, backend
+            self.domain.bounds,
+            settings,
+            training_settings("replay"),
+            flow,
+            flow_options,
+            None,
+            threads,
+            backend,
         )
         self._open = OpenPoints(self.domain, self._engine)
         self._telling = threading.Lock()
@@ -279,6 +286,11 @@ class Run:
     def history(self) -> list[Iteration]:
         """All iterations so far."""
         return list(self._engine.state.history)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether there is an estimate yet."""
+        return any(iteration.stage in ("survey", "refine") for iteration in self._engine.state.history)
 
     def result(self) -> Result:
         """Return the result so far; before any refinement it is that of the survey.
