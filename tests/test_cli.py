@@ -11,6 +11,7 @@ import sys
 import termios
 from functools import partial
 
+import h5py
 import numpy as np
 import pytest
 
@@ -96,6 +97,18 @@ def test_train_in_another_box(tmp_path, capsys):
     assert vf.Flow.load(flow).bounds.tolist() == [[-1, 1], [0, 5]]
     assert main(["train", str(path), "-o", str(flow), "--bounds=-1,5", *QUICK]) == 0
     assert vf.Flow.load(flow).bounds.tolist() == [[-1, 5], [-1, 5]]
+
+
+def test_a_group_is_no_other_file(trained, tmp_path, capsys):
+    path = tmp_path / "points.h5"
+    with h5py.File(path, "w") as file:
+        file["run/x"] = np.random.default_rng(0).random((60, 3))
+        file["run/p"] = file["run/f"] = np.ones(60)
+    before = path.read_bytes()
+    assert "cannot be two files" in error_of(capsys, "train", f"{path}:/run", "-o", path, *QUICK)
+    assert path.read_bytes() == before
+    assert main(["evaluate", str(trained), f"{path}:/run"]) == 0
+    assert "on 60 points" in capsys.readouterr().out
 
 
 def test_evaluate(trained, data, capsys):

@@ -241,6 +241,76 @@ class TestText:
         assert "\n" not in str(error.value)
 
 
+TABLE = {"x": np.array([[0.25, 0.5], [0.75, 1.0]]), "px": np.array([1.0, 2.0]), "fx": np.array([-2e3, 4.0])}
+
+
+def as_named(p, f):
+    return {"x": TABLE["x"], p: TABLE["px"], f: TABLE["fx"]}
+
+
+class TestNamesAndShapes:
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    @pytest.mark.parametrize(("p", "f"), [("p", "f"), ("logp", "fx"), ("px", "logf")])
+    def test_names(self, tmp_path, name, p, f):
+        write_points(tmp_path / name, as_named(p, f) | {"bounds": np.array([0.0, 2.0])})
+        keys = {"p": "px", "logp": "logpx", "f": "fx", "logf": "logfx"}
+        expected = as_named(keys.get(p, p), keys.get(f, f)) | {"bounds": np.array([0.0, 2.0])}
+        assert_same(read_points(tmp_path / name), expected)
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    def test_p_and_f_may_be_something_else(self, tmp_path, name):
+        write_points(tmp_path / name, TABLE | {"p": np.zeros(2), "logf": np.zeros(2)})
+        assert_same(read_points(tmp_path / name), TABLE)
+        write_points(tmp_path / name, as_named("p", "fx") | {"logp": np.zeros(2)})
+        with pytest.raises(FileFormatError, match="must hold x, one of p"):
+            read_points(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    @pytest.mark.parametrize(("p_shape", "f_shape"), [((1, -1), (-1, 1)), ((-1, 1), (-1,)), ((-1,), (1, -1))])
+    def test_rows_and_columns(self, tmp_path, name, n, p_shape, f_shape):
+        arrays = points(n=n, d=2)
+        stored = {"x": arrays["x"], "px": arrays["px"].reshape(p_shape), "fx": arrays["fx"].reshape(f_shape)}
+        write_points(tmp_path / name, stored)
+        assert_same(read_points(tmp_path / name), arrays)
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    def test_transposed_x(self, tmp_path, name):
+        arrays = points(n=50, d=3, p="p")
+        write_points(tmp_path / name, arrays | {"x": arrays["x"].T, "p": arrays["p"][None]})
+        match = (
+            rf"{name}: x must have shape \(n, d\), found \(3, 50\) with 50 values of .x: store its transpose$"
+        )
+        with pytest.raises(FileFormatError, match=match):
+            read_points(tmp_path / name)
+
+    def test_groups(self, tmp_path):
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            file["run/events/x"], file["run/events/p"], file["run/events/f"] = TABLE.values()
+            file["none"] = h5py.SoftLink("/nowhere")
+            file["type"] = np.dtype(float)
+        for group in ("/run/events", "/run/events/", "//run/events"):
+            assert_same(read_points(f"{path}:{group}"), TABLE)
+        held = r"it holds /run/events/f \(2,\), /run/events/p \(2,\), /run/events/x \(2, 2\)"
+        for name in (path, f"{path}:/run"):
+            with pytest.raises(FileFormatError, match=rf"{name} must hold x, .*; {held}; .* FILE:/GROUP$"):
+                read_points(name)
+        for name in (f"{path}:/away", f"{path}:/run/events/x", f"{path}:/none"):
+            with pytest.raises(FileFormatError, match=f"^{name} must name a group of the file; {held}$"):
+                read_points(name)
+        with pytest.raises(FileNotFoundError, match=r"b\.h5"):
+            read_points(f"{tmp_path / 'b.h5'}:/run")
+
+    def test_of_many_arrays_some_are_named(self, tmp_path):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for k in range(100):
+                file[f"y{k}"] = 0.0
+        with pytest.raises(FileFormatError, match="it holds /y0 ") as error:
+            read_points(tmp_path / "a.h5")
+        assert str(error.value).count("/y") == 20
+
+
 class TestBadFiles:
     @pytest.mark.parametrize("call", [read_points, lambda path: write_points(path, points())])
     @pytest.mark.parametrize("name", ["points", "points.xlsx", ".npz"])
@@ -296,7 +366,7 @@ class TestBadFiles:
     )
     def test_keys(self, tmp_path, name, keys):
         write_points(tmp_path / name, {key: np.zeros(1) for key in keys})
-        match = f"{name} must hold x, either px or logpx, and either fx or logfx; it holds"
+        match = f"{name} must hold x, one of p, px, logp, logpx, and one of f, fx, logf, logfx; it holds"
         with pytest.raises(FileFormatError, match=match) as error:
             read_points(tmp_path / name)
         assert all(key in str(error.value).split("it holds")[1] for key in keys)

@@ -21,6 +21,7 @@ from varflow.cli.options import (
 )
 from varflow.cli.output import save
 from varflow.data.dataset import Dataset
+from varflow.data.hdf5_points import split_group
 from varflow.flow.architecture import Architecture
 from varflow.flow.defaults import default_sizes
 from varflow.runtime.archive import check_writable
@@ -105,7 +106,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     data = Dataset.read(options.data, bounds=options.bounds)
-    check_different(options.data, options.output, options.checkpoint)
+    check_different(split_group(options.data)[0], options.output, options.checkpoint)
     check_writable(options.output)  # first: training for hours and then no place to write
     settings = _settings(options, data)
     print(f"{options.data}: {data.n:,} points, d = {data.d}", flush=True)

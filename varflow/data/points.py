@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from varflow.data.formats import Array, by_extension
-from varflow.data.hdf5_points import read_hdf5_points, write_hdf5_points
+from varflow.data.hdf5_points import read_hdf5_points, split_group, write_hdf5_points
 from varflow.data.npz_points import read_npz_points
 from varflow.data.text_points import read_text_points, write_text_points
+from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath, atomic_path, check_filled, write_npz
 
 __all__ = ["read_points", "write_points"]
@@ -17,7 +18,9 @@ def read_points(path: FilePath) -> dict[str, Array]:
     Parameters
     ----------
     path : str or path
-        ``.npz`` or ``.h5``/``.hdf5``: arrays named x, px or logpx, fx or logfx, and optionally bounds.
+        ``.npz`` or ``.h5``/``.hdf5``: arrays named x, px or logpx, fx or logfx, and optionally bounds; where
+        there are none of these, those named p or logp, f or logf are taken. p and f may be a row or a column.
+        ``file.h5:/group`` is a group in an HDF5 file.
         ``.csv``, ``.txt`` or ``.dat``: one line per point with the columns x..., p, f, separated by commas,
         semicolons, tabs or blanks, and with comments after ``#``. Lines without a number before the first
         point form a header. If either of its last two names, or of those in a comment that names every
@@ -42,9 +45,23 @@ def read_points(path: FilePath) -> dict[str, Array]:
     ImportError
         If the file is in HDF5 format and h5py is not installed.
     """
-    read = by_extension(path, _POINT_READERS)
-    check_filled(path)
-    return read(path)
+    file_path, _ = split_group(path)
+    read = by_extension(file_path, _POINT_READERS)
+    check_filled(file_path)
+    return _shaped(path, read(path))
+
+
+def _shaped(path: FilePath, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Flatten p and f that are a row or a column, as MATLAB stores vectors, and refuse x transposed."""
+    x = arrays["x"]
+    for name in arrays.keys() - {"x", "bounds"}:
+        n = arrays[name].size
+        if arrays[name].ndim == 2 and n in arrays[name].shape:
+            arrays[name] = arrays[name].reshape(n)
+        if x.ndim == 2 and len(x) != n == x.shape[1]:
+            found = f"found {x.shape} with {n} values of {name}"
+            raise FileFormatError(f"{path}: x must have shape (n, d), {found}: store its transpose")
+    return arrays
 
 
 def write_points(path: FilePath, arrays: Mapping[str, Array]) -> None:
