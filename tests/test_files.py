@@ -1,6 +1,9 @@
 """Files: round trips keep every bit, damage is named in one line, and nothing half written is left behind."""
 
+import bz2
 import contextlib
+import gzip
+import lzma
 import os
 import pickle
 import stat
@@ -221,7 +224,6 @@ class TestText:
                 ", line 5: needs 3 columns like the first point, found 2",
             ),
             ("0.5,1,2\n0.5,1,2,3\n", ", line 2: needs 3 columns like the first point, found 4"),
-            ("0.5,1,2\n   \n", ", line 2: needs 3 columns like the first point, found 1"),
             ("x p f\n0.5 1 2\n0.5 1 two\n0.5 1\n", ", line 3: 'two' is not a number"),
             ("0.5,abc,2\n", ", line 1: 'abc' is not a number"),
             ("0.5,1,2\n0.5,,2\n", ", line 2: '' is not a number"),
@@ -242,10 +244,92 @@ class TestText:
 
 
 TABLE = {"x": np.array([[0.25, 0.5], [0.75, 1.0]]), "px": np.array([1.0, 2.0]), "fx": np.array([-2e3, 4.0])}
+ROWS = "0.25,0.5,1,-2e3\n0.75,1,2,4\n"  # the same as text
 
 
 def as_named(p, f):
     return {"x": TABLE["x"], p: TABLE["px"], f: TABLE["fx"]}
+
+
+class TestWritersOfText:
+    """What other programs make of text."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "2.5D-01  5.0D-01  1.0D+00 -2.0D+03\n 0.75d0 1.0d0 0.2D1 4\n",
+            '"0.25","0.5","1","-2e3"\n"0.75",1,"2",4\n',
+            '"0.25" "0.5" "1" "-2e3"\n"0.75" 1 "2" 4\n',
+            "0.25,0.5,1,-2e3,\n0.75,1,2,4,\n",
+            "0.25;0.5;1;-2e3; \n0.75;1;2;4\n",
+            "0.25\t0.5\t1\t-2e3\t\n0.75\t1\t2\t4\t\n",
+            "  # made today\n0.25,0.5,1,-2e3\n\t# by hand\n   \n0.75,1,2,4\n",
+            "0.25,0.5,1,-2e3\r0.75,1,2,4\r",
+        ],
+    )
+    def test_numbers(self, tmp_path, text):
+        assert_same(read_text(tmp_path, text), TABLE)
+
+    @pytest.mark.parametrize(
+        ("row", "match"),
+        [
+            ("0.5 2.5-104 1", "'2.5-104' is not a number: Fortran leaves out the E of .*; use ES25.16E3$"),
+            ("0.5 -.25+100 1", "'-.25.100' is not a number: Fortran leaves out the E"),
+            (
+                "0.5 1 *****",
+                "'[*]{5}' is not a number, but what Fortran prints where the format is too narrow: use",
+            ),
+            ("***** ***** *****", "'[*]{5}' is not a number, but what"),
+            ("0.5 2024-01 1", "'2024-01' is not a number$"),
+            ("0.5 1 d", "'d' is not a number$"),
+            ("0.5 1 0x1p0", "'0x1p0' is not a number$"),
+            ('0.5 1 "2', "'\"2' is not a number$"),
+        ],
+    )
+    def test_no_numbers(self, tmp_path, row, match):
+        with pytest.raises(FileFormatError, match=rf"points\.csv, line 4: {match}"):
+            read_text(tmp_path, f"x p f\n0.5 1 2\n\n{row}\n0.5 1 2\n0.5 1\n")
+
+    @pytest.mark.parametrize(
+        "text", ["0.5,1,2\n0.5,1,,\n", '"0.5";"1";"2"\n"0,5";"1";"2"\n', "0.5,1,2\n,,,\n"]
+    )
+    def test_empty_fields_and_decimal_commas_are_refused(self, tmp_path, text):
+        with pytest.raises(FileFormatError, match=r"points\.csv, line 2: "):
+            read_text(tmp_path, text)
+
+    @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+    @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.dat", "a.txt.gz", "a.CSV.BZ2", "a.b.csv.xz"])
+    def test_compressed_whatever_the_name(self, tmp_path, compress, name):
+        text = ("x,y,p,f\n" + ROWS).replace(",", "\t" if ".tsv" in name else ",")
+        assert_same(read_text(tmp_path, compress(text.encode("utf-8-sig")), name), TABLE)
+
+    @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+    def test_compressed_and_damaged(self, tmp_path, compress):
+        whole = compress(ROWS.encode() * 1000)
+        for part in (whole[:-9], whole[: len(whole) // 2], whole[:20] + b"?" + whole[21:]):
+            with pytest.raises(
+                FileFormatError, match=r"points\.csv is not a complete (gzip|bz2|lzma) file: "
+            ):
+                read_text(tmp_path, part)
+        with pytest.raises(FileFormatError, match=r"points\.csv holds no points"):
+            read_text(tmp_path, compress(b""))
+        with pytest.raises(FileFormatError, match=r"points\.csv, line 2: needs 4 columns"):
+            read_text(tmp_path, compress(b"1,2,3,4\n1\n"))
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+    @pytest.mark.parametrize("compress", [bytes, gzip.compress])
+    def test_utf_16_is_named(self, tmp_path, encoding, compress):
+        with pytest.raises(FileFormatError, match=r"points\.csv is UTF-16 text: save it as UTF-8$"):
+            read_text(tmp_path, compress(ROWS.encode(encoding)))
+
+    def test_binary_data(self, tmp_path):
+        with pytest.raises(FileFormatError, match=r"a\.dat, line 1 is not UTF-8 text"):
+            read_text(tmp_path, np.array([128, 0], np.int32).tobytes(), "a.dat")  # as Fortran begins a record
+
+    @pytest.mark.parametrize("name", ["a.gz", "a.npz.gz", "a.zip"])
+    def test_other_names(self, tmp_path, name):
+        with pytest.raises(ValueError, match=name):
+            read_text(tmp_path, ROWS, name)
 
 
 class TestNamesAndShapes:

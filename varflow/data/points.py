@@ -1,6 +1,7 @@
 """Weighted points on disk, as plain arrays: npz, text and HDF5, never pickle."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from varflow.data.formats import Array, by_extension
 from varflow.data.hdf5_points import read_hdf5_points, split_group, write_hdf5_points
@@ -21,11 +22,13 @@ def read_points(path: FilePath) -> dict[str, Array]:
         ``.npz`` or ``.h5``/``.hdf5``: arrays named x, px or logpx, fx or logfx, and optionally bounds; where
         there are none of these, those named p or logp, f or logf are taken. p and f may be a row or a column.
         ``file.h5:/group`` is a group in an HDF5 file.
-        ``.csv``, ``.txt`` or ``.dat``: one line per point with the columns x..., p, f, separated by commas,
-        semicolons, tabs or blanks, and with comments after ``#``. Lines without a number before the first
-        point form a header. If either of its last two names, or of those in a comment that names every
-        column, is logp or logpx, or logf or logfx respectively (case-insensitive), that column is read as a
-        logarithm.
+        ``.csv``, ``.tsv``, ``.txt`` or ``.dat``: one line per point with the columns x..., p, f, separated by
+        commas, semicolons, tabs or blanks, and with comments after ``#``. A further extension ``.gz``,
+        ``.bz2`` or ``.xz`` may follow; what is compressed is seen from its contents.
+
+        Lines without a number before the first point form a header. If either of its last two names, or of
+        those in a comment that names every column, is logp or logpx, or logf or logfx respectively
+        (case-insensitive), that column is read as a logarithm.
 
     Returns
     -------
@@ -46,7 +49,10 @@ def read_points(path: FilePath) -> dict[str, Array]:
         If the file is in HDF5 format and h5py is not installed.
     """
     file_path, _ = split_group(path)
-    read = by_extension(file_path, _POINT_READERS)
+    name = Path(file_path)
+    if len(name.suffixes) > 1 and name.suffix.lower() in _COMPRESSED:
+        name = name.with_suffix("")
+    read = by_extension(name, _POINT_READERS)
     check_filled(file_path)
     return _shaped(path, read(path))
 
@@ -89,9 +95,11 @@ def write_points(path: FilePath, arrays: Mapping[str, Array]) -> None:
         write(temporary, arrays)
 
 
+_COMPRESSED = (".gz", ".bz2", ".xz")
 _POINT_READERS = {
     ".npz": read_npz_points,
     ".csv": read_text_points,
+    ".tsv": read_text_points,
     ".txt": read_text_points,
     ".dat": read_text_points,
     ".h5": read_hdf5_points,

@@ -1,15 +1,16 @@
 """Weighted points and samples in text files."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
 from varflow.data.formats import POINT_KEYS, Array
+from varflow.data.text_source import open_text
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath
 
@@ -18,66 +19,40 @@ __all__ = ["read_text_points", "text_sink", "write_text_points"]
 TEXT_ROWS = 8192  # rows that are moved or formatted at a time
 _P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
 _F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
+_SEPARATOR = re.compile(r"[,;\s]")
 
 
-class _TextLayout(NamedTuple):
-    """Layout of a text file, inferred from the lines up to the first point."""
+class _Lines:
+    """The lines of a text file, with the last one read and its number."""
 
-    skip: int
-    delimiter: str | None
-    columns: int
-    p_key: str
-    f_key: str
+    def __init__(self, path: FilePath, file: IO[str]) -> None:
+        self.path, self.file, self.number, self.last = path, file, 0, ""
 
-
-def _open_text(path: FilePath) -> IO[str]:
-    return open(path, encoding="utf-8-sig", errors="replace")
-
-
-def _without_comment(line: str) -> str:
-    return line.partition("#")[0].rstrip("\r\n")
-
-
-def _is_number(field: str) -> bool:
-    """Test whether np.loadtxt accepts a field; float() also accepts 1_000 and non-ASCII digits."""
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return field.isascii() and "_" not in field
+    def __iter__(self) -> Iterator[str]:
+        for line in self.file:
+            self.number, self.last = self.number + 1, line
+            if not line.isascii() and "\ufffd" in line:
+                raise FileFormatError(f"{self.path}, line {self.number} is not UTF-8 text")
+            yield line
 
 
 def read_text_points(path: FilePath) -> dict[str, Array]:
-    """Read weighted points from a text file."""
-    layout = _text_layout(path)
-    try:
-        table = np.loadtxt(
-            os.fspath(path), delimiter=layout.delimiter, skiprows=layout.skip, ndmin=2, encoding="utf-8-sig"
-        )
-    except ValueError as error:
-        raise FileFormatError(f"{path}, {_first_bad_line(path, layout) or error}") from None
+    """Read weighted points from a text file; see `varflow.data.points.read_points`."""
+    with open_text(path) as file:
+        lines = _Lines(path, file)
+        head, delimiter, n = _head(lines)
+        p_key, f_key = _column_keys(path, head, n)
+        texts = (_cleaned(line, delimiter) for line in chain([lines.last], lines))
+        # np.loadtxt takes no line before it needs it: where it fails, the last one is to blame.
+        try:
+            table = np.loadtxt(map(_with_e, filter(None, texts)), delimiter=delimiter, comments=None, ndmin=2)
+        except FileFormatError:
+            raise
+        except ValueError as error:
+            reason = _what_is_wrong(_cleaned(lines.last, delimiter).split(delimiter), n) or error
+            raise FileFormatError(f"{path}, line {lines.number}: {reason}") from None
     px, fx = table[:, -2].copy(), table[:, -1].copy()
-    return {"x": _pack_columns(table, layout.columns - 2), layout.p_key: px, layout.f_key: fx}
-
-
-def _text_layout(path: FilePath) -> _TextLayout:
-    head = []
-    with _open_text(path) as file:
-        for line in file:
-            text = _without_comment(line)
-            delimiter = next((mark for mark in ";,\t" if mark in text), None)
-            fields = text.split(delimiter)
-            if any(map(_is_number, fields)):
-                break
-            head.append(line)
-        else:
-            raise FileFormatError(f"{path} holds no points: none of its lines has a number")
-    skip, columns = len(head), len(fields)
-    if columns < 3:
-        raise FileFormatError(
-            f"{path}, line {skip + 1}: needs at least 3 columns (x..., p, f), found {columns}"
-        )
-    return _TextLayout(skip, delimiter, columns, *_column_keys(path, head, columns))
+    return {"x": _pack_columns(table, n - 2), p_key: px, f_key: fx}
 
 
 def _column_keys(path: FilePath, head: list[str], columns: int) -> tuple[str, str]:
@@ -85,7 +60,7 @@ def _column_keys(path: FilePath, head: list[str], columns: int) -> tuple[str, st
     p_key, f_key = "px", "fx"
     for line in head:
         names = re.findall(r"[^#\s,;\"']+", line.lower())
-        if len(names) < 2 or (not _without_comment(line).strip() and len(names) != columns):
+        if len(names) < 2 or (not line.partition("#")[0].strip() and len(names) != columns):
             continue  # not column names: a line of fewer than two words, or a comment in prose
         if names[-2] in _F_NAMES and names[-1] in _P_NAMES:
             raise FileFormatError(f"{path}: the columns must be x..., p, f, found {line.strip()!r}")
@@ -93,22 +68,62 @@ def _column_keys(path: FilePath, head: list[str], columns: int) -> tuple[str, st
     return p_key, f_key
 
 
-def _first_bad_line(path: FilePath, layout: _TextLayout) -> str:
-    """Describe the error in the first line that np.loadtxt rejects; empty if none is found."""
-    with _open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if "\ufffd" in line:
-                return f"line {number} is not UTF-8 text"
-            fields = _without_comment(line).split(layout.delimiter)
-            if number <= layout.skip or fields in ([], [""]):
-                continue
-            if len(fields) != layout.columns:
-                return (
-                    f"line {number}: needs {layout.columns} columns like the first point, found {len(fields)}"
-                )
-            if bad := [field for field in fields if not _is_number(field)]:
-                return f"line {number}: {bad[0].strip()[:40]!r} is not a number"
-    return ""
+def _head(lines: _Lines) -> tuple[list[str], str | None, int]:
+    """Read up to the first point: the lines above it, its delimiter, and its number of columns."""
+    head = []
+    for line in lines:
+        text = line.partition("#")[0].strip()
+        delimiter = next((mark for mark in ";,\t" if mark in text), None)
+        fields = _cleaned(line, delimiter).split(delimiter)
+        if any(map(_is_number, fields)):
+            break
+        head.append(line)
+    else:
+        raise FileFormatError(f"{lines.path} holds no points: none of its lines has a number")
+    if len(fields) < 3:
+        raise FileFormatError(
+            f"{lines.path}, line {lines.number}: needs at least 3 columns (x..., p, f), found {len(fields)}"
+        )
+    return head, delimiter, len(fields)
+
+
+def _cleaned(line: str, delimiter: str | None) -> str:
+    """Strip the comment, the quotes around numbers, and a delimiter at the end; empty if nothing is left."""
+    text = (line.partition("#")[0] if "#" in line else line).rstrip(" \r\n")
+    if '"' in text:
+        parts = text.split('"')
+        if len(parts) % 2 and not _SEPARATOR.search("".join(parts[1::2])):  # "0,5" stays, and is no number
+            text = "".join(parts)
+    return "" if text.isspace() else text.removesuffix(delimiter or " ")
+
+
+def _with_e(text: str) -> str:
+    """Write exponents of Fortran, 1.0D+00, as those of Python; no number has another d in it."""
+    return text.replace("D", "e").replace("d", "e")
+
+
+def _is_number(field: str) -> bool:
+    """Test whether np.loadtxt accepts a field; float() also accepts 1_000 and non-ASCII digits."""
+    try:
+        float(_with_e(field))
+    except ValueError:
+        return False
+    return field.isascii() and "_" not in field
+
+
+def _what_is_wrong(fields: list[str], n: int) -> str:
+    """Say why the fields of a line are not a point; empty if they are."""
+    if len(fields) != n:
+        return f"needs {n} columns like the first point, found {len(fields)}"
+    bad = next((field.strip()[:40] for field in fields if not _is_number(field)), None)
+    if bad is None:
+        return ""
+    hint = ""
+    if bad and not bad.strip("*"):
+        hint = ", but what Fortran prints where the format is too narrow: use ES25.16E3"
+    elif re.fullmatch(r"[+-]?[\d.]+[+-]\d{3}", bad):
+        hint = ": Fortran leaves out the E of an exponent of three digits; use ES25.16E3"
+    return f"{bad!r} is not a number{hint}"
 
 
 def _pack_columns(table: Array, d: int) -> Array:
