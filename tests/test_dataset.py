@@ -716,6 +716,16 @@ class TestFiles:
         assert Dataset.read(tmp_path / "data.npz").bounds.tolist() == [[-1, 2]] * D
         assert Dataset.read(str(tmp_path / "data.npz"), bounds=[[0, 3]] * D).bounds.tolist() == [[0, 3]] * D
 
+    def test_columns_of_text(self, tmp_path):
+        path = tmp_path / "data.csv"
+        path.write_text("a,b,c\n1,3,2\n1,4,5\n")
+        with pytest.raises(
+            FileFormatError, match=r"data\.csv, line 1: the header a,b,c must name one of p, px"
+        ):
+            Dataset.read(path)
+        data = Dataset.read(path, bounds=(0, 5), columns=["p", "x", "f"])
+        assert (data.px.tolist(), data.x.tolist(), data.fx.tolist()) == ([1, 1], [[3], [4]], [2, 5])
+
     def test_refused_points_name_the_file(self, tmp_path):
         path = tmp_path / "data.csv"
         path.write_text("0.5,1,1\n0.5,0,1\n")

@@ -48,10 +48,10 @@ def only_files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def read_text(folder, text, name="points.csv"):
+def read_text(folder, text, name="points.csv", columns=None):
     path = folder / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_points(path)
+    return read_points(path, columns)
 
 
 class TestAtomicPath:
@@ -193,7 +193,6 @@ class TestText:
         ("header", "p", "f"),
         [
             ("x,p,f", "px", "fx"),
-            ("x,density,value", "px", "fx"),
             ("x,logp,f", "logpx", "fx"),
             ("x,LogPx,LOGF", "logpx", "logfx"),
             ('"x","p","logfx"', "px", "logfx"),
@@ -232,7 +231,6 @@ class TestText:
             ("0;1,0;2,0\n", ", line 1: '1,0' is not a number"),
             ("x,p\n0.5,1\n", r", line 2: needs at least 3 columns \(x..., p, f\), found 2"),
             ("0.5\n", ", line 1: needs at least 3 columns"),
-            ("x,f,p\n0.5,1,2\n", ": the columns must be x..., p, f, found 'x,f,p'"),
             (b"0.5,1,2\n0.5,1,2 # \xb5m\n", ", line 2 is not UTF-8 text"),
             (b"\xb5,p,f\n0.5,1,2\n", ", line 1 is not UTF-8 text"),
         ],
@@ -249,6 +247,104 @@ ROWS = "0.25,0.5,1,-2e3\n0.75,1,2,4\n"  # the same as text
 
 def as_named(p, f):
     return {"x": TABLE["x"], p: TABLE["px"], f: TABLE["fx"]}
+
+
+class TestColumns:
+    @pytest.mark.parametrize(
+        ("text", "p", "f"),
+        [
+            ("p,f,x1,x2\n1,-2e3,0.25,0.5\n2,4,0.75,1\n", "px", "fx"),
+            ("y;logfx;x;px\n0.25;-2e3;0.5;1\n0.75;4;1;2\n", "px", "logfx"),
+            ("F\tx 1\tx 2\tLogP\n-2e3\t0.25\t0.5\t1\n4\t0.75\t1\t2\n", "logpx", "fx"),
+            ('"f","p","x2","x1",\n-2e3,1,0.25,0.5,\n4,2,0.75,1,\n', "px", "fx"),
+            (
+                "Events of today\n x1, logp, x2, f\n[cm], [], [cm], []\n.25,1,.5,-2e3\n.75,2,1,4\n",
+                "logpx",
+                "fx",
+            ),
+            ("# p f x1 x2\n1 -2e3 0.25 0.5\n2 4 0.75 1\n", "px", "fx"),  # as np.savetxt writes a header
+            ("# a table of points\n" + ROWS, "px", "fx"),
+            (ROWS, "px", "fx"),
+        ],
+    )
+    def test_by_header(self, tmp_path, text, p, f):
+        assert_same(read_text(tmp_path, text), as_named(p, f))
+
+    @pytest.mark.parametrize(
+        ("header", "match"),
+        [
+            (
+                ",x1,p,f",
+                "seems to have an index as column 1 .pandas: index=False leaves it out.; write one that",
+            ),
+            ("Unnamed: 0,x1,p,f", "seems to have an index as column 1"),
+            ("x1,p,f,Index", "seems to have an index as column 4"),
+            ("x1,,p,f", "seems to have an index as column 2"),
+            ("x1,p,f,weight", "has a column weight, which may be part of f"),
+            (
+                "x1,x2,p,weight",
+                "must name one of f, fx, logf, logfx, found none; .* columns=, --columns x1,x2,p,f$",
+            ),
+            ("x1,x2,density,value", "must name one of p, px, logp, logpx, found none"),
+            ("x1,P,p,f", "must name one of p, px, logp, logpx, found P and p"),
+            ("x1,p,f,logf", "must name one of f, fx, logf, logfx, found f and logf"),
+            ("x1,x1,p,f", "has two columns x1"),
+            ("x1,p,f", "has 3 names for the 4 columns of the first point"),  # as R writes names of rows
+            ("x1,x2,x3,p,f", "has 5 names for the 4 columns of the first point"),
+            ("Points of today", "has 1 names for the 4 columns"),
+        ],
+    )
+    def test_a_header_that_leaves_it_open_is_refused(self, tmp_path, header, match):
+        with pytest.raises(
+            FileFormatError, match=rf"points\.csv, line 2: the header {header} {match}"
+        ) as error:
+            read_text(tmp_path, f"# made today\n{header}\n{ROWS}")
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        "header", ["", "x1,x2,density,value\n", ",index,weight,x1\n", "Points of today\n"]
+    )
+    @pytest.mark.parametrize("name", ["points.csv", "points.csv.gz"])
+    def test_by_hand(self, tmp_path, header, name):
+        found = read_text(tmp_path, header + ROWS, name, ["weight", " index", "logp", "F"])
+        assert_same(found, as_named("logpx", "fx"))
+        found = read_text(tmp_path, header + ROWS, name, ("f", "x", "p", "y"))
+        expected = {"x": [[0.5, -2e3], [1.0, 4.0]], "px": [1.0, 2.0], "fx": [0.25, 0.75]}
+        assert {key: array.tolist() for key, array in found.items()} == expected
+        assert found["x"].flags.c_contiguous
+
+    @pytest.mark.parametrize(
+        ("columns", "error", "match"),
+        [
+            ("x,y,p,f", TypeError, "^columns must be a sequence of names, such as .*, got 'x,y,p,f'$"),
+            ([1, "y", "p", "f"], TypeError, "^columns must be a sequence of names"),
+            ([], ValueError, "^columns must name one of p, px, logp, logpx, found none; got $"),
+            (["x", "x", "p", "f"], ValueError, "^columns has two columns x; got x,x,p,f$"),
+            (["x", "", "p", "f"], ValueError, "^columns must name p, f and each coordinate; got x,,p,f$"),
+            (["p", "f"], ValueError, "^columns must name p, f and each coordinate; got p,f$"),
+            (
+                ["x", "p", "f"],
+                FileFormatError,
+                r"points\.csv, line 2: columns must name all 4 columns, got 3$",
+            ),
+            (
+                ["x1", "x2", "p", "f"],
+                FileFormatError,
+                r"line 1: columns must have the order of the file, p,f,x1,x2, got x1,x2,p,f: leave columns",
+            ),
+        ],
+    )
+    def test_wrong_by_hand(self, tmp_path, columns, error, match):
+        with pytest.raises(error, match=match):
+            read_text(tmp_path, "p,f,x1,x2\n" + ROWS, columns=columns)
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+    def test_arrays_have_names(self, tmp_path, name):
+        write_points(tmp_path / name, points())
+        with pytest.raises(
+            ValueError, match=f"^columns is for text alone, and .*{name} has arrays with names"
+        ):
+            read_points(tmp_path / name, ["x1", "p", "f"])
 
 
 class TestWritersOfText:

@@ -118,15 +118,26 @@ class Dataset:
         return data
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], bounds: npt.ArrayLike | None = None) -> "Dataset":
+    def read(
+        cls,
+        path: str | os.PathLike[str],
+        bounds: npt.ArrayLike | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> "Dataset":
         """Read a dataset from a file; see `varflow.data.points.read_points` for the formats.
 
         Parameters
         ----------
         path : str or path
-            The file: ``.npz``, ``.csv``, ``.txt``, ``.dat``, ``.h5`` or ``.hdf5``.
+            The file: ``.npz``, ``.csv``, ``.tsv``, ``.txt``, ``.dat``, ``.h5`` or ``.hdf5``; text may be
+            compressed by gzip, bz2 or xz. ``file.h5:/group`` is a group in an HDF5 file.
         bounds : array_like, (d, 2) or (2,), optional
             Bounds. The default is the bounds in the file, or the unit cube if it has none.
+        columns : sequence of str, optional
+            For text: the names of all columns, in order, such as ``["x1", "x2", "p", "f"]``: one is p (or px,
+            logp, logpx), one f (or fx, logf, logfx), the others are coordinates. The default is what the
+            header of the file says, or x..., p, f if it has none.
 
         Returns
         -------
@@ -136,13 +147,17 @@ class Dataset:
         Raises
         ------
         FileFormatError
-            If the file cannot be parsed, or its points fail validation.
+            If the file cannot be parsed, its header does not say what each column is, or its points fail
+            validation.
         OSError
             If the file cannot be opened.
-        ValueError
-            If the extension is unknown.
+        TypeError, ValueError
+            If the extension is unknown, if `columns` does not name x, p and f, or is given for a file whose
+            arrays have names.
+        ImportError
+            If the file is in HDF5 format and h5py is not installed.
         """
-        arrays: dict[str, Any] = read_points(path)
+        arrays: dict[str, Any] = read_points(path, columns)
         if bounds is not None:
             arrays["bounds"] = bounds
         try:

@@ -1,6 +1,6 @@
 """Weighted points on disk, as plain arrays: npz, text and HDF5, never pickle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from varflow.data.formats import Array, by_extension
@@ -13,7 +13,7 @@ from varflow.runtime.archive import FilePath, atomic_path, check_filled, write_n
 __all__ = ["read_points", "write_points"]
 
 
-def read_points(path: FilePath) -> dict[str, Array]:
+def read_points(path: FilePath, columns: Sequence[str] | None = None) -> dict[str, Array]:
     """Read weighted points in the format given by the extension of the file.
 
     Parameters
@@ -22,13 +22,15 @@ def read_points(path: FilePath) -> dict[str, Array]:
         ``.npz`` or ``.h5``/``.hdf5``: arrays named x, px or logpx, fx or logfx, and optionally bounds; where
         there are none of these, those named p or logp, f or logf are taken. p and f may be a row or a column.
         ``file.h5:/group`` is a group in an HDF5 file.
-        ``.csv``, ``.tsv``, ``.txt`` or ``.dat``: one line per point with the columns x..., p, f, separated by
-        commas, semicolons, tabs or blanks, and with comments after ``#``. A further extension ``.gz``,
-        ``.bz2`` or ``.xz`` may follow; what is compressed is seen from its contents.
+        ``.csv``, ``.tsv``, ``.txt`` or ``.dat``: one line per point, its columns separated by commas,
+        semicolons, tabs or blanks, and comments after ``#``. A further extension ``.gz``, ``.bz2`` or ``.xz``
+        may follow; what is compressed is seen from its contents.
 
-        Lines without a number before the first point form a header. If either of its last two names, or of
-        those in a comment that names every column, is logp or logpx, or logf or logfx respectively
-        (case-insensitive), that column is read as a logarithm.
+        Lines without a number before the first point are a header. It names one column p, px, logp or logpx
+        and one f, fx, logf or logfx (case-insensitive), anywhere; the others are coordinates. A comment that
+        names every column does so too. Without a header the columns are x..., p, f.
+    columns : sequence of str, optional
+        For text: the names of all columns, in order, whatever the header says.
 
     Returns
     -------
@@ -39,12 +41,15 @@ def read_points(path: FilePath) -> dict[str, Array]:
     Raises
     ------
     FileFormatError
-        If the file is empty, truncated, in another format, or incomplete. For text, the message gives the
-        number of the offending line.
+        If the file is empty, truncated, in another format, or incomplete; if a header does not name p and f,
+        or leaves it open whether another column is a coordinate: one without a name or with one twice, an
+        index, a weight. For text, the message gives the number of the offending line.
     OSError
         If the file cannot be opened.
     ValueError
-        If the extension is unknown.
+        If the extension is unknown, if `columns` does not name x, p and f, or is given for arrays with names.
+    TypeError
+        If `columns` is not a sequence of names.
     ImportError
         If the file is in HDF5 format and h5py is not installed.
     """
@@ -54,6 +59,10 @@ def read_points(path: FilePath) -> dict[str, Array]:
         name = name.with_suffix("")
     read = by_extension(name, _POINT_READERS)
     check_filled(file_path)
+    if read is read_text_points:
+        return read_text_points(path, columns)
+    if columns is not None:
+        raise ValueError(f"columns is for text alone, and {path} has arrays with names: leave it out")
     return _shaped(path, read(path))
 
 

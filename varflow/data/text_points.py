@@ -1,7 +1,7 @@
 """Weighted points and samples in text files."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import IO
 import numpy as np
 
 from varflow.data.formats import POINT_KEYS, Array
+from varflow.data.text_columns import checked_columns, find_columns
 from varflow.data.text_source import open_text
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath
@@ -17,8 +18,6 @@ from varflow.runtime.archive import FilePath
 __all__ = ["read_text_points", "text_sink", "write_text_points"]
 
 TEXT_ROWS = 8192  # rows that are moved or formatted at a time
-_P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
-_F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
 _SEPARATOR = re.compile(r"[,;\s]")
 
 
@@ -36,12 +35,13 @@ class _Lines:
             yield line
 
 
-def read_text_points(path: FilePath) -> dict[str, Array]:
+def read_text_points(path: FilePath, columns: Sequence[str] | None = None) -> dict[str, Array]:
     """Read weighted points from a text file; see `varflow.data.points.read_points`."""
+    given = None if columns is None else checked_columns(columns)
     with open_text(path) as file:
         lines = _Lines(path, file)
         head, delimiter, n = _head(lines)
-        p_key, f_key = _column_keys(path, head, n)
+        found = find_columns(path, head, delimiter, n, given)
         texts = (_cleaned(line, delimiter) for line in chain([lines.last], lines))
         # np.loadtxt takes no line before it needs it: where it fails, the last one is to blame.
         try:
@@ -51,21 +51,8 @@ def read_text_points(path: FilePath) -> dict[str, Array]:
         except ValueError as error:
             reason = _what_is_wrong(_cleaned(lines.last, delimiter).split(delimiter), n) or error
             raise FileFormatError(f"{path}, line {lines.number}: {reason}") from None
-    px, fx = table[:, -2].copy(), table[:, -1].copy()
-    return {"x": _pack_columns(table, n - 2), p_key: px, f_key: fx}
-
-
-def _column_keys(path: FilePath, head: list[str], columns: int) -> tuple[str, str]:
-    """Determine the keys of the last two columns from the lines above the points."""
-    p_key, f_key = "px", "fx"
-    for line in head:
-        names = re.findall(r"[^#\s,;\"']+", line.lower())
-        if len(names) < 2 or (not line.partition("#")[0].strip() and len(names) != columns):
-            continue  # not column names: a line of fewer than two words, or a comment in prose
-        if names[-2] in _F_NAMES and names[-1] in _P_NAMES:
-            raise FileFormatError(f"{path}: the columns must be x..., p, f, found {line.strip()!r}")
-        p_key, f_key = _P_NAMES.get(names[-2], p_key), _F_NAMES.get(names[-1], f_key)
-    return p_key, f_key
+    px, fx = table[:, found.p].copy(), table[:, found.f].copy()
+    return {"x": _pack_columns(table, found.x), found.p_key: px, found.f_key: fx}
 
 
 def _head(lines: _Lines) -> tuple[list[str], str | None, int]:
@@ -126,14 +113,14 @@ def _what_is_wrong(fields: list[str], n: int) -> str:
     return f"{bad!r} is not a number{hint}"
 
 
-def _pack_columns(table: Array, d: int) -> Array:
-    """Pack the first d columns of an (n, k) table into a contiguous (n, d) array that reuses its memory.
+def _pack_columns(table: Array, columns: list[int]) -> Array:
+    """Pack d columns of an (n, k) table into a contiguous (n, d) array that reuses its memory.
 
     The table is overwritten, since a copy would double the memory that a large file needs.
     """
-    flat = table.reshape(-1)
+    flat, d = table.reshape(-1), len(columns)
     for start in range(0, len(table), TEXT_ROWS):
-        block = table[start : start + TEXT_ROWS, :d].ravel()
+        block = table[start : start + TEXT_ROWS, columns].ravel()
         flat[start * d : start * d + block.size] = block
     return flat[: len(table) * d].reshape(-1, d)
 
