@@ -99,6 +99,24 @@ def test_train_in_another_box(tmp_path, capsys):
     assert vf.Flow.load(flow).bounds.tolist() == [[-1, 5], [-1, 5]]
 
 
+def test_columns(data, trained, tmp_path, capsys):
+    """By header and by hand they are the same points, in both commands."""
+    lines = data.read_text().splitlines()[1:]
+    moved = ["{3},{4},{0},{1},{2}".format(*line.split(",")) for line in lines]
+    rows, named = tmp_path / "rows.csv", tmp_path / "named.csv"
+    rows.write_text("\n".join(["mine,what,density,value,more", *moved]))
+    named.write_text("\n".join(["p,f,x1,x2,x3", *moved]))
+    by_hand = [str(rows), "--columns", "p, f, x1, x2, x3"]
+    for name, arguments in {"named": [str(named)], "rows": by_hand, "data": [str(data)]}.items():
+        assert main(["train", *arguments, "-o", str(tmp_path / f"{name}.npz"), *QUICK]) == 0
+        assert main(["evaluate", str(trained), *arguments, "--json"]) == 0
+    figures = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    params = [vf.Flow.load(tmp_path / f"{name}.npz").params for name in ("named", "rows", "data")]
+    for k in (0, 1):
+        assert np.array_equal(params[k], params[2])
+        assert figures[k] | {"seconds": 0} == figures[2] | {"seconds": 0}
+
+
 def test_a_group_is_no_other_file(trained, tmp_path, capsys):
     path = tmp_path / "points.h5"
     with h5py.File(path, "w") as file:
@@ -290,6 +308,11 @@ class TestErrors:
             (["train", "DATA", "-o", "F", "--lr", "fast"], "--lr: invalid float value: 'fast'"),
             (["train", "DATA", "-o", "F", "--bounds", "0,1,2"], "needs pairs LOWER,UPPER, got 3 numbers"),
             (["train", "DATA", "-o", "F", "--bounds", "0,0.5"], "x must lie within bounds"),
+            (
+                ["train", "DATA", "-o", "F", "--columns", "x,p,f"],
+                "line 2: columns must name all 5 columns, got 3",
+            ),
+            (["evaluate", "FLOW", "DATA", "--columns", "x,p"], "columns must name one of f, fx, logf, logfx"),
             (["train", "missing.csv", "-o", "F"], "missing.csv: No such file or directory"),
             (["train", "DATA", "-o", "no/such/folder/F"], "cannot write to the folder of no/such/folder/F"),
             (["evaluate", "DATA", "DATA"], "is not an npz file"),

@@ -20,6 +20,7 @@ __all__ = [
     "Parser",
     "add_architecture",
     "add_checkpoint",
+    "add_columns",
     "add_command",
     "add_machine",
     "add_name",
@@ -136,6 +137,17 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=SECONDS, metavar="S", help="time between two checkpoints"
+    )
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what the columns of a text file are."""
+    parser.add_argument(
+        "--columns",
+        type=lambda text: text.split(","),
+        metavar="NAME,...",
+        help="all columns of a text file, in order, such as x1,x2,p,f; those of its header, or x..., p, f "
+        "without one, if not given",
     )
 
 

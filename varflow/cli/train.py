@@ -9,6 +9,7 @@ from varflow.cli.options import (
     Parser,
     add_architecture,
     add_checkpoint,
+    add_columns,
     add_command,
     add_machine,
     add_name,
@@ -47,7 +48,10 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         "varflow train events.csv -o flow.npz --seed 1",
     )
     parser.add_argument(
-        "data", metavar="DATA", help="points: .csv/.txt/.dat with columns x... p f, .npz or .h5"
+        "data",
+        metavar="DATA",
+        help="points: .csv/.tsv/.txt/.dat with columns x... p f, in any order if a header names them, .npz, "
+        ".h5 or .h5:/GROUP",
     )
     parser.add_argument("-o", "--output", required=True, metavar="FLOW", help="file for the trained flow")
     add_name(parser, "--loss", LOSSES, "variance", "what is made small")
@@ -100,12 +104,13 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="LOWER,UPPER",
         help="box, one pair for all coordinates or one for each; that of the file, or 0,1, if not given",
     )
+    add_columns(parser)
     add_checkpoint(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
-    data = Dataset.read(options.data, bounds=options.bounds)
+    data = Dataset.read(options.data, options.bounds, columns=options.columns)
     check_different(split_group(options.data)[0], options.output, options.checkpoint)
     check_writable(options.output)  # first: training for hours and then no place to write
     settings = _settings(options, data)
