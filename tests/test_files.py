@@ -227,7 +227,7 @@ class TestText:
             ("0.5,abc,2\n", ", line 1: 'abc' is not a number"),
             ("0.5,1,2\n0.5,,2\n", ", line 2: '' is not a number"),
             ("0.5,1,2\n0.5,1,1_000\n", ", line 2: '1_000' is not a number"),
-            ("0,5;1,0;2,0\n", " holds no points"),
+            ("0,5;1,0;2,0\n", ", line 1: '0,5' is not a number"),
             ("0;1,0;2,0\n", ", line 1: '1,0' is not a number"),
             ("x,p\n0.5,1\n", r", line 2: needs at least 3 columns \(x..., p, f\), found 2"),
             ("0.5\n", ", line 1: needs at least 3 columns"),
@@ -392,6 +392,20 @@ class TestWritersOfText:
     def test_empty_fields_and_decimal_commas_are_refused(self, tmp_path, text):
         with pytest.raises(FileFormatError, match=r"points\.csv, line 2: "):
             read_text(tmp_path, text)
+
+    @pytest.mark.parametrize(
+        "first", ["***,***,***", "2.5-104,2.5-104,2.5-104", '"0,5";"1,5";"2,5"', '"1","2","3']
+    )
+    @pytest.mark.parametrize("header", ["x,p,f\n", ""])
+    def test_the_first_point_is_no_header(self, tmp_path, header, first):
+        line = 1 + bool(header)
+        with pytest.raises(FileFormatError, match=rf"points\.csv, line {line}: .* is not a number"):
+            read_text(tmp_path, f"{header}{first}\n0.5,1,2\n")
+
+    def test_quotes_inside_a_number_are_refused(self, tmp_path):
+        for row in ('1"5",1,2', '"4"1,1,2', '"1""5",1,2', '"1" "5",1,2'):
+            with pytest.raises(FileFormatError, match=r"points\.csv, line 2: .* is not a number"):
+                read_text(tmp_path, f"0.5,1,2\n{row}\n")
 
     @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
     @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.dat", "a.txt.gz", "a.CSV.BZ2", "a.b.csv.xz"])

@@ -18,7 +18,9 @@ from varflow.runtime.archive import FilePath
 __all__ = ["read_text_points", "text_sink", "write_text_points"]
 
 TEXT_ROWS = 8192  # rows that are moved or formatted at a time
-_SEPARATOR = re.compile(r"[,;\s]")
+_QUOTED = re.compile(r'(?<![^,;\s])"([^",;\s]*)"(?![^,;\s])')  # "0,5" stays quoted, and so is no number
+# What was meant to be a number, as 2.5-104, "0,5" or *****: a line with one is a point, if a wrong one.
+_LIKE_A_NUMBER = re.compile(r'[\s"+-]*\.?[\d*][\d.,*eEdD+\s"-]*')
 
 
 class _Lines:
@@ -62,7 +64,7 @@ def _head(lines: _Lines) -> tuple[list[str], str | None, int]:
         text = line.partition("#")[0].strip()
         delimiter = next((mark for mark in ";,\t" if mark in text), None)
         fields = _cleaned(line, delimiter).split(delimiter)
-        if any(map(_is_number, fields)):
+        if any(_is_number(field) or _LIKE_A_NUMBER.fullmatch(field) for field in fields):
             break
         head.append(line)
     else:
@@ -78,9 +80,7 @@ def _cleaned(line: str, delimiter: str | None) -> str:
     """Strip the comment, the quotes around numbers, and a delimiter at the end; empty if nothing is left."""
     text = (line.partition("#")[0] if "#" in line else line).rstrip(" \r\n")
     if '"' in text:
-        parts = text.split('"')
-        if len(parts) % 2 and not _SEPARATOR.search("".join(parts[1::2])):  # "0,5" stays, and is no number
-            text = "".join(parts)
+        text = _QUOTED.sub(r"\1", text)
     return "" if text.isspace() else text.removesuffix(delimiter or " ")
 
 
