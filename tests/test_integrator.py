@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 INF = math.inf
 N_CALLS = 32_768
 LONGER = 65_536  # calls in which a flow learns much of the peak
-FEWEST = 16_384  # calls that `integrate` takes
+FEWEST = 16_384  # calls that a survey by replay takes
 SMALL = {"n_bins": 8, "d_hidden": 16, "n_hidden": 1, "repetitions": 1}
 
 
@@ -627,6 +627,91 @@ class TestTolerance:
             assert result.ess > 0.8 * last_look.ess > 1.5 * 0.8 * result.history[0].ess
 
 
+class TestCallback:
+    def test_sees_each_iteration_and_may_end_the_integration(self):
+        seen = []
+
+        def callback(result):
+            seen.append(result)
+            return len(seen) == 4
+
+        f = Counting()
+        result = integrated(f, callback=callback)
+        assert [len(one.history) for one in seen] == [1, 2, 3, 4]
+        assert all(isinstance(one, Result) for one in seen)
+        assert_same(result, seen[-1])
+        assert f.n_points == result.n_calls < N_CALLS
+
+    def test_that_returns_nothing_changes_nothing(self):
+        assert_same(integrated(callback=lambda result: None), integrated())
+
+    @pytest.mark.parametrize("rtol", [0.0, 1e-9])
+    def test_may_end_few_calls(self, rtol):
+        result = integrated(n_calls=2000, rtol=rtol, callback=lambda result: len(result.history) == 2)
+        assert len(result.history) == 2
+
+
+class TestFewCalls:
+    """Integrals with fewer calls than a survey by replay needs."""
+
+    @pytest.mark.parametrize("tolerance", [{}, {"rtol": 1e-9}, {"atol": 1e-3}])
+    @pytest.mark.parametrize("n_calls", [100, 399, 400, 1000, 5001, FEWEST - 1])
+    def test_calls_are_never_exceeded(self, n_calls, tolerance):
+        f = Counting()
+        result = integrated(f, n_calls=n_calls, **tolerance)
+        assert f.n_points == result.n_calls <= n_calls
+        if "atol" not in tolerance:
+            assert result.n_calls > 0.95 * n_calls - 32
+        assert_right(result)
+
+    @pytest.mark.parametrize(
+        ("f", "bounds", "exact"),
+        [
+            (lambda x: np.prod(2 * x, axis=1), 5, 1),
+            (lambda x: np.exp(-x[:, 0] - x[:, 1]), [(0, INF)] * 2, 1),
+            (normal, [(-INF, INF)] * 2, 1),
+            (wave, 2, OF_WAVE),
+            (lambda x: narrow_at(x, 0.4, 0.1), 4, 1),
+            (lambda x: x[:, 0] ** -0.5, 1, 2),
+        ],
+        ids=["cube", "halves", "plane", "signed", "narrow", "root"],
+    )
+    def test_a_flow_is_learnt(self, f, bounds, exact):
+        result = vf.integrate(f, bounds, n_calls=3000, seed=1)
+        assert_right(result, exact, 0.02)
+        domain = vf.Domain(bounds)
+        x, log_jacobian = domain.from_cube(np.random.default_rng(1).random((3000, domain.d)))
+        plain = (f(x) * np.exp(log_jacobian)).std() / math.sqrt(3000)
+        assert result.sdev < 0.4 * plain
+
+    def test_fewest_are_one_sobol_set(self):
+        """Errors are those of Sobol points on the cube, and smaller than told."""
+        errors = [integrated(n_calls=200, seed=seed) for seed in range(10)]
+        rms = np.sqrt(np.mean([(one.mean - EXACT) ** 2 for one in errors]))
+        plain = np.sqrt(np.var(peak(np.random.default_rng(1).random((10_000, 2)))) / 200)
+        assert rms < 0.5 * plain
+
+    def test_a_flow_that_is_given_is_used(self):
+        flow = integrated().flow
+        result = integrated(n_calls=200, flow=flow, flow_options=None)
+        assert result.sdev < 0.4 * integrated(n_calls=200).sdev
+        np.testing.assert_array_equal(result.flow.params, flow.params)
+
+    def test_zero_and_a_few_values_that_are_not(self):
+        result = integrated(lambda x: np.zeros(len(x)), n_calls=1000)
+        assert result.mean == result.sdev == 0
+        assert "f was zero at all" in result.warnings[0]
+        rare = integrated(lambda x: (x[:, 0] > 0.99) * 1.0, n_calls=1000)
+        assert abs(rare.mean - 0.01) < 5 * rare.sdev
+
+    def test_by_hand(self):
+        integrator = make(n_iter_survey=1, n_points_survey=1000, n_iter_refine=2, n_points_refine=500)
+        result = integrator.integrate()
+        assert_right(result)
+        assert result.n_calls <= 2000
+        assert_right(integrator.extend(500))
+
+
 class TestWarnings:
     def test_a_good_result_has_none(self):
         assert integrated().warnings == ()
@@ -1020,7 +1105,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "match"),
         [
-            ({"n_calls": FEWEST - 1}, "n_calls must be at least 16384, got 16383"),
+            ({"n_calls": 99}, "n_calls must be at least 100, got 99"),
             ({"n_calls": 0}, "n_calls"),
             ({"n_calls": 1e5}, "n_calls"),
             ({"n_calls": N_CALLS, "rtol": -1e-3}, "rtol must be at least 0"),
@@ -1045,7 +1130,16 @@ class TestRefusals:
 
     def test_survey_that_is_too_short(self):
         with pytest.raises(ValueError, match=r"needs \d+ calls at least"):
-            make(n_points_survey=100).survey()
+            make(n_points_survey=49).survey()
+
+    @pytest.mark.parametrize("name", ["nitn", "neval"])
+    def test_names_of_vegas(self, name):
+        with pytest.raises(TypeError, match=f"integrate has no {name}: give n_calls, which is nitn . neval"):
+            integrated(**{name: 10})
+
+    def test_callbacks(self):
+        with pytest.raises(TypeError, match="callback must be callable, got 3"):
+            make(callback=3)
 
     def test_strategy_that_has_no_tolerance(self):
         with pytest.raises(ValueError, match="survey_strategy"):

@@ -39,6 +39,9 @@ class TestSameBits:
         [
             (peak, 2, {}),
             (peak, 2, {"rtol": 5e-3}),
+            (peak, 2, {"n_calls": 150}),
+            (mixed, [(0, 1), (-1, 2)], {"n_calls": 2000}),
+            (peak, 2, {"rtol": 1e-3, "n_calls": 2000}),
             (mixed, [(0, 1), (-1, 2)], {"use_survey": True, "latent_points": "random", "loss": "dkl"}),
             (normal, [(-INF, INF)] * 2, {"atol": 1e-2}),
             (lambda x: narrow_at(x, 0.4), 3, {"flow": "rqs", "n_calls": 40_000}),
@@ -47,15 +50,16 @@ class TestSameBits:
     def test_one_after_another(self, f, bounds, options):
         assert figures(drive(make(bounds, **options), f)) == figures(expected(f, bounds, **options))
 
-    def test_parts_in_any_order_with_files_in_between(self, tmp_path):
-        run, rng = make(), np.random.default_rng(1)
+    @pytest.mark.parametrize("n_calls", [2000, N_CALLS])
+    def test_parts_in_any_order_with_files_in_between(self, tmp_path, n_calls):
+        run, rng = make(n_calls=n_calls), np.random.default_rng(1)
         while (points := run.ask()) is not None:
             for k, rows in enumerate(np.array_split(rng.permutation(len(points)), 4)):
                 run.tell(points[rows], peak(points[rows]))
                 if k == 1 and rng.random() < 0.2:
                     run.save(tmp_path / "run")
                     run = vf.Run.load(tmp_path / "run")
-        assert figures(run.result()) == figures(expected())
+        assert figures(run.result()) == figures(expected(n_calls=n_calls))
 
     def test_by_numbers(self):
         run = make()

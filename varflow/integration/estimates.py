@@ -174,6 +174,12 @@ class Batches:
         return self._sum**2 / (self.n * self._squares) if self._squares > 0 else 0.0
 
     @property
+    def relative_error(self) -> float:
+        """Error of the estimate, the largest of the components, relative to the mean of w; see `ess`."""
+        error = float(np.sqrt(np.diag(self.covariance)).max())
+        return error * self.n / self._sum if self._sum > 0 else np.inf
+
+    @property
     def largest_share(self) -> float:
         """Largest share of a single point in the sum of w; see `ess`."""
         return self._largest / self._sum if self._sum > 0 else 0.0

@@ -260,7 +260,7 @@ class Integrator:
         Parameters
         ----------
         n_calls : int
-            Largest number of calls of the integrand, at least 16384, besides those of earlier integrations.
+            Largest number of calls of the integrand, at least 100, besides those of earlier integrations.
         rtol, atol : float
             Stop when the error, and its own uncertainty besides, is at most atol or rtol times the estimate,
             for all components. Where both are 0, all calls are used.
@@ -459,7 +459,8 @@ def integrate(
     bounds : int or sequence of (lower, upper)
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     n_calls : int
-        Largest number of calls of the integrand.
+        Largest number of calls of the integrand, at least 100. With fewer than 16384, as for an f that is
+        very dear, the flow is trained anew after each of a few rounds, which takes seconds.
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
     **options
@@ -477,6 +478,12 @@ def integrate(
     Exception
         What the integrand raises, with the estimate so far in its attribute `partial`.
     """
+    for name in ("nitn", "neval"):
+        if name in options:
+            raise TypeError(
+                f"integrate has no {name}: give n_calls, which is nitn * neval in vegas, or call "
+                "Integrator(f, bounds, n_iter=nitn, n_points=neval).integrate()"
+            )
     return Integrator(f, bounds, **options).integrate_to(n_calls, rtol, atol)
 
 

@@ -79,7 +79,7 @@ def _doubts(state: State, result: Result) -> Iterator[str]:
         )
     if state.replay.n_skipped:
         yield (f"{state.replay.n_skipped} training steps were left out, as their gradients were not finite")
-    if state.heaviest > MAX_SHARE:
+    if state.heaviest > max(MAX_SHARE, 10 / n_used):
         yield (
             f"one point carries {state.heaviest:.0%} of the sum of the weights of its iteration: the flow is "
             "too small there, and the error cannot be relied upon"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from varflow.flow.elementwise import fit_elementwise
+from varflow.integration.few_calls import Judge, Learn, Return, estimate_blocks, survey_of_few
 from varflow.integration.iteration import Iteration
 from varflow.integration.scout import N_WALKERS
 from varflow.integration.state import State
@@ -21,6 +22,7 @@ from varflow.integration.steps import (
     MANY_BATCHES,
     MIN_POINTS,
     SCOUT_SHARE,
+    Blocks,
     Estimate,
     Look,
     Regain,
@@ -47,7 +49,9 @@ __all__ = [
 ]
 
 MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
-MIN_CALLS = 4 * LOOK  # that leave room for two looks, a survey and a refinement
+MIN_CALLS = 100
+FEW_CALLS = 4 * LOOK  # below which two looks, a survey and a refinement have no room
+MIN_REFINED = 64  # points of an iteration of a refinement to a tolerance, with few calls
 MIN_PROBED = 10 * LOOK  # calls of a refinement that a probe comes before, where there was no survey
 SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
@@ -68,6 +72,8 @@ class ByCalls(Step):
 
     def then(self, state: State) -> Agenda:
         state.tolerance, end = Tolerance(), state.n_calls + self.n_calls
+        if self.n_calls < FEW_CALLS:
+            return [*survey_of_few(self.n_calls, state), RefineFew(end)]
         return [Survey(int(SURVEY_SHARE * self.n_calls)), SurveyOfLost(end), RefineRest(end)]
 
 
@@ -85,6 +91,8 @@ class ToTolerance(Step):
 
     def then(self, state: State) -> Agenda:
         state.tolerance, begin = Tolerance(self.rtol, self.atol), state.n_calls
+        if self.n_calls < FEW_CALLS:
+            return [*survey_of_few(self.n_calls, state), RefineFewTo(begin + self.n_calls)]
         return [SurveyInStages(begin + int(SURVEY_SHARE * self.n_calls)), RefineTo(begin + self.n_calls)]
 
 
@@ -110,9 +118,9 @@ def survey(n_calls: int) -> Agenda:
     ValueError
         If they are too few.
     """
-    if n_calls < MIN_SURVEYED:
-        raise ValueError(f"a survey by replay needs {MIN_SURVEYED} calls at least, got {n_calls}")
-    return [Survey(n_calls)]
+    if n_calls < MIN_CALLS:
+        raise ValueError(f"a survey by replay needs {MIN_CALLS} calls at least, got {n_calls}")
+    return [Survey(n_calls) if n_calls >= MIN_SURVEYED else SurveyOfFew(n_calls)]
 
 
 def survey_of_each(strategy: str, n_iterations: int, n_points: int) -> Agenda:
@@ -184,6 +192,17 @@ class Survey(Step):
         n_before, is_regaining = state.n_calls, _can_regain(state, self.n_calls)
         regain: Agenda = [Regain(n_before)] if is_regaining else []
         return [*_first_look(state, self.n_calls), *regain, MainStage(self.n_calls, n_before, is_regaining)]
+
+
+@dataclass
+class SurveyOfFew(Step):
+    """Train with few calls; see `varflow.integration.few_calls`."""
+
+    n_calls: int
+
+    def then(self, state: State) -> Agenda:
+        state.warnings.clear()
+        return survey_of_few(2 * self.n_calls, state)  # a survey is half of the calls
 
 
 @dataclass
@@ -499,6 +518,30 @@ def _next_size(state: State, shortfall: float) -> int:
     return int(min(max(missing, n / 4, LOOK), 8 * n, MAX_CALLS)) // MANY_BATCHES * MANY_BATCHES
 
 
+@dataclass
+class RefineFew(Step):
+    """Refine with all of the few calls that are left, as a single iteration."""
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        return [estimate_blocks(self.end_calls - state.n_calls, state)]
+
+
+@dataclass
+class RefineFewTo(Step):
+    """Refine until the tolerance is reached, a quarter of the few calls that are left after the other."""
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        n_left, is_begun = self.end_calls - state.n_calls, state.estimate() is not None
+        if n_left < MIN_POINTS or (is_begun and _shortfall(state) <= 1):
+            return []
+        n = min(n_left, max(n_left // 4, MIN_REFINED))
+        return [estimate_blocks(n, state), RefineFewTo(self.end_calls)]
+
+
 # How steps are kept in files
 
 _STEPS: Mapping[str, type[Step]] = {
@@ -506,8 +549,9 @@ _STEPS: Mapping[str, type[Step]] = {
     for one in (
         *(Estimate, Look, Stage, Train, Scout, Regain),
         *(ByCalls, ToTolerance, Refine),
-        *(Survey, SurveyOfLost, MainStage, Compare, ScoutWithin, EndSurvey, TrainOnSample),
+        *(Survey, SurveyOfFew, SurveyOfLost, MainStage, Compare, ScoutWithin, EndSurvey, TrainOnSample),
         *(BeginMaps, FitMap, JudgeMap, EndMaps),
+        *(Blocks, Learn, Judge, Return, RefineFew, RefineFewTo),
         *(SurveyInStages, FirstStage, NextStage, JudgeStage, StageOfLost, RefineRest, RefineTo),
     )
 }

@@ -39,7 +39,7 @@ class Run:
     bounds : int or sequence of (lower, upper)
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     n_calls : int
-        Largest number of values that the run uses.
+        Largest number of values that the run uses, at least 100; see `integrate`.
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
     loss, flow, flow_options, use_survey, latent_points, on_invalid, seed, threads, backend

@@ -22,7 +22,7 @@ from varflow.runtime.checkpoint import Saved
 from varflow.training.adam import Adam, AdamState
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 
-__all__ = ["DEFENSIVE_SHARE", "State"]
+__all__ = ["DEFENSIVE_SHARE", "USUAL_RATE", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,12 @@ class State:
         The last that looked for regions the flow has lost.
     log_lost : ndarray
         Log of f/q, in units of the integral of |f|, where they ended.
+    figure, best_figure : float
+        Relative error at equal numbers of points, of the last iteration and of the best; for few calls.
     is_surveyed : bool
         Whether there was a survey.
+    is_trained : bool
+        Whether a flow that is new has been trained.
     warnings : list of str
         What is to be said of the last survey.
     batches : Batches or None
@@ -115,7 +119,8 @@ class State:
         self.walkers, self.log_lost = no_walkers(flow.d), np.empty(0)
         self.n_calls = self.best = 0
         self.rate, self.power, self.heaviest = USUAL_RATE, 1.0, 0.0
-        self.is_surveyed = False
+        self.figure = self.best_figure = math.inf
+        self.is_surveyed = self.is_trained = False
         self.warnings: list[str] = []
         self.batches: Batches | None = None
         self.optim: Adam | None = None
@@ -195,7 +200,7 @@ class State:
             "n_skipped": self.replay.n_skipped,
             "stage_optim": self.optim is not None,
             "batches": self.batches is not None,
-            **{name: getattr(self, name) for name in _NUMBERS},
+            **{name: getattr(self, name) for name in (*_NUMBERS, *_FLAGS)},
         }
         header |= {"warnings": list(self.warnings), "tolerance": asdict(self.tolerance)}
         arrays = self.memory.arrays() | pack_history(self.history, len(self.expected))
@@ -213,7 +218,7 @@ class State:
     def restore(self, header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on from what `saved` returned."""
         self.generator.bit_generator.state = header["generator"]
-        for name in _NUMBERS:
+        for name in (*_NUMBERS, *_FLAGS):
             setattr(self, name, header[name])
         self.warnings, self.tolerance = list(header["warnings"]), Tolerance(**header["tolerance"])
         self.replay.n_skipped = header["n_skipped"]
@@ -239,7 +244,8 @@ class State:
         return optim
 
 
-_NUMBERS = ("n_calls", "best", "rate", "power", "heaviest", "is_surveyed", "is_flow_new")
+_NUMBERS = ("n_calls", "best", "rate", "power", "heaviest", "figure", "best_figure")
+_FLAGS = ("is_surveyed", "is_trained", "is_flow_new")
 
 
 def _as_lists(state: Any) -> Any:

@@ -15,7 +15,7 @@ from varflow.data.dataset import Dataset
 from varflow.integration.estimates import Batches, magnitudes
 from varflow.integration.proposal import Draw, draw
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
-from varflow.integration.state import DEFENSIVE_SHARE, State
+from varflow.integration.state import DEFENSIVE_SHARE, USUAL_RATE, State
 from varflow.integration.survey import MIN_ROUNDS, choose_points, stage_optimiser
 from varflow.training.data_checks import has_enough
 from varflow.training.tempering import tempered_power
@@ -25,6 +25,7 @@ __all__ = [
     "MANY_BATCHES",
     "MIN_POINTS",
     "SCOUT_SHARE",
+    "Blocks",
     "Estimate",
     "Look",
     "Regain",
@@ -40,6 +41,7 @@ FEW_CALLS = 8192  # below which an iteration has few
 MIN_POINTS = 2 * FEW_BATCHES
 GROUP = 131_072  # points drawn together, at least
 LOOK = 4096  # points of an iteration that looks how good the flow is
+MIN_BLOCKS, POINTS_A_BLOCK = 4, 8  # of few points; blocks are larger where there are more than 128
 SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
 
 
@@ -175,6 +177,55 @@ class Look(Estimate):
         super().end(state)
         if self.is_done:
             state.power = tempered_power(state.memory.log_weights(state.memory.latest(LOOK)))
+
+
+@dataclass
+class Blocks(Step):
+    """Estimate the integral from a single scramble of few points, whose consecutive blocks give the error.
+
+    Attributes
+    ----------
+    n_calls : int
+        Points, up to less than the number of blocks too many.
+    share : float
+        Share of uniform points; where it is 0, all come from the flow.
+    stage : {"refine", "survey"}
+        As for `Estimate`.
+    """
+
+    n_calls: int
+    share: float
+    stage: str = "refine"
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return max(MIN_BLOCKS, min(FEW_BATCHES, self.n_calls // POINTS_A_BLOCK))
+
+    @property
+    def n_pieces(self) -> int:  # noqa: D102
+        return 1
+
+    def points(self, state: State) -> Draw:  # noqa: D102
+        n_each = self.n_calls // self.n_blocks
+        n_uniform = max(1, round(self.share * n_each)) if self.share > 0 else 0
+        latent = state.latent(1, self.n_blocks * (n_each - n_uniform))
+        uniform = state.latent(1, self.n_blocks * n_uniform) if n_uniform else latent[:0]
+        return draw(state.flow, latent, uniform)
+
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        if self.stage == "survey":
+            state.remember(points, values, is_known)
+        state.batches = Batches(state.expected)
+        state.batches.add_known(points, values, self.n_blocks, is_known)
+
+    def end(self, state: State) -> None:  # noqa: D102
+        if state.batches is None or state.batches.n_batches < 2:  # nearly no point came back
+            self.n_drawn = self.n_taken = 0
+            return
+        state.figure = state.batches.relative_error * state.batches.n**USUAL_RATE
+        weight = state.batches.n * float(state.batches.n) ** (2 * USUAL_RATE - 1)
+        state.append(self.stage, self.seconds, self.stage == "refine", weight)
 
 
 @dataclass

@@ -1,0 +1,127 @@
+"""Integration with few calls of an f that is dear: training costs nothing beside it, points cost all.
+
+A survey of a few rounds comes first. Round 0 draws from the flow as it is given, which is uniform where it is
+new. After each round the flow is trained anew on all points so far, each with the density that it was drawn
+from, as a fixed set of points is learnt (`varflow.training.recipe`); a new flow begins with an element-wise
+map fitted to them, so that separable and singular integrands are followed like VEGAS follows them. The next
+round draws from it. The flow of the best round estimates the integral with the other half of the calls.
+
+**Points.** A round is one scrambled Sobol set, and so accurate as a whole. The scatter of its consecutive
+blocks gives the error. Blocks of such a set repel each other, so that the error is rather too large: with so
+few points, independent scrambles would be of so few points each that nothing would be left of their accuracy.
+
+**Which flow is best** is told by the error relative to the mean of |f|/q, scaled to equal numbers of points
+by the power of n with which errors of Sobol points usually fall. A later flow has learnt from more points,
+and is preferred unless its figure is larger by the factor ``PREFERENCE``.
+
+Below ``MIN_LEARNT`` calls, nothing is learnt that would pay: all of them are one Sobol set from the flow as
+it is given. The constants are those of the best of several recipes on the cases of
+`tests/benchmarks/few_calls.py`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from varflow.data.dataset import Dataset
+from varflow.errors import TrainingInterruption
+from varflow.flow.elementwise import fit_elementwise
+from varflow.integration.state import State
+from varflow.integration.steps import Blocks, Step
+from varflow.training.data_checks import has_enough
+from varflow.training.stateful_trainers import BasicStatefulTrainer
+from varflow.training.tempering import tempered_power
+
+__all__ = ["MIN_LEARNT", "Judge", "Learn", "Return", "estimate_blocks", "survey_of_few"]
+
+MIN_LEARNT = 400  # calls from which on a flow pays
+FIRST_SHARE, ROUND_SHARE = 1 / 6, 1 / 15  # of the calls: those of round 0, and of each later one
+N_ROUNDS = 5  # after round 0
+DEFENSIVE_SHARE_OF_ROUNDS = 0.05  # of the points of a round: few points need more to find what is missing
+DEFENSIVE_SHARE_OF_ESTIMATE = 0.02
+PREFERENCE = 1.3  # for later flows
+MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
+
+
+def survey_of_few(n_calls: int, state: State) -> list[Step]:
+    """Make the steps of a survey that belongs to so many calls in all, and ends with the best flow."""
+    if n_calls < MIN_LEARNT:
+        return []
+    share = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
+    rounds: list[Step] = [Blocks(int(FIRST_SHARE * n_calls), share, "survey"), Judge(True)]
+    for _ in range(N_ROUNDS):
+        blocks = Blocks(int(ROUND_SHARE * n_calls), DEFENSIVE_SHARE_OF_ROUNDS, "survey")
+        rounds += [Learn(), blocks, Judge(False)]
+    return [*rounds, Return()]
+
+
+def estimate_blocks(n_calls: int, state: State) -> Blocks:
+    """Make the step that estimates the integral with so many points."""
+    is_uniform = state.is_flow_new and not state.is_trained
+    return Blocks(n_calls, 0.0 if is_uniform else DEFENSIVE_SHARE_OF_ESTIMATE)
+
+
+@dataclass
+class Learn(Step):
+    """Train the flow anew, on all points so far."""
+
+    def then(self, state: State) -> list[Step]:
+        """Train."""
+        points, seed = state.memory.arrays(), int(state.generator.integers(2**31))
+        n_nonzero = int(np.count_nonzero(points["log_f"] > -math.inf))
+        if state.is_flow_new:
+            start = state.flow.architecture.initial_params(np.random.default_rng(seed))
+            np.copyto(state.flow.params, start)
+            if n_nonzero >= MIN_FITTED:
+                _fit_map(state)
+        if has_enough(state.memory.n, n_nonzero):
+            trainer = _QuietTrainer(state.flow, loss=state.replay.loss, seed=seed, p_normalized=True)
+            data = Dataset(points["u"], logpx=points["log_q"], logfx=points["log_f"])
+            before = state.flow.params.copy()
+            try:
+                trainer.train_on_dataset(data)
+            except TrainingInterruption:
+                np.copyto(state.flow.params, before)
+        state.is_trained = True
+        return []
+
+
+@dataclass
+class Judge(Step):
+    """Keep the flow of the last round if it is the best, or the first."""
+
+    is_first: bool
+
+    def then(self, state: State) -> list[Step]:
+        """Compare."""
+        if self.is_first or not state.figure > PREFERENCE * state.best_figure:
+            state.keep()
+            state.best_figure = state.figure
+        return []
+
+
+@dataclass
+class Return(Step):
+    """Go back to the best flow."""
+
+    def then(self, state: State) -> list[Step]:
+        """Go back."""
+        state.go_back()
+        state.is_surveyed = True
+        return []
+
+
+class _QuietTrainer(BasicStatefulTrainer):
+    """Trainer that leaves it to the next round of points to tell how good the flow is."""
+
+    def _warn(self, warnings: list[str]) -> None:
+        pass
+
+
+def _fit_map(state: State) -> None:
+    """Give a flow that is the identity an element-wise map, fitted to all points, tempered if few count."""
+    log_weights = state.memory.log_weights(slice(0, state.memory.n))
+    power = tempered_power(log_weights)
+    with np.errstate(under="ignore"):
+        fit_elementwise(state.flow, state.memory.u, np.exp(power * (log_weights - log_weights.max())))
