@@ -5,6 +5,7 @@
  *
  * Build:  cc -O2 -o dalitz dalitz.c -lm
  * Usage:  ./dalitz [n_events [seed]] > dalitz.csv     (defaults 20000 and 1)
+ *         ./dalitz - < points.csv > values.csv        (f at points of varflow ask)
  *
  * A line holds a point x of the open unit cube, the density p it was drawn from
  * (uniform: p = 1) and the weight f = d(Gamma)/dx in MeV at that very point. The
@@ -183,12 +184,28 @@ static int parse_number(const char *text, uint64_t *value)
     return length >= 1 && length <= 18 && strspn(text, "0123456789") == length;
 }
 
+/* Read a header and lines index,x1,...,x5 from stdin; write lines index,f. */
+static int evaluate(void)
+{
+    long index;
+    double x[5];
+    int found = scanf("%*[^\n]"); /* the header */
+    puts("index,f");
+    while ((found = scanf("%ld,%lf,%lf,%lf,%lf,%lf", &index, x, x + 1, x + 2, x + 3, x + 4)) == 6)
+        printf("%ld,%.17g\n", index, differential_width(x));
+    if (found != EOF)
+        fputs("dalitz: needs lines index,x1,x2,x3,x4,x5\n", stderr);
+    return found != EOF || fflush(stdout) != 0 || ferror(stdout);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t n_events = 20000, seed = 1;
+    if (argc == 2 && strcmp(argv[1], "-") == 0)
+        return evaluate();
     if (argc > 3 || (argc > 1 && !parse_number(argv[1], &n_events)) || n_events == 0
         || (argc > 2 && !parse_number(argv[2], &seed))) {
-        fputs("usage: dalitz [n_events > 0 [seed >= 0]]\n", stderr);
+        fputs("usage: dalitz [n_events > 0 [seed >= 0]], or dalitz -\n", stderr);
         return 2;
     }
     puts("x1,x2,x3,x4,x5,p,f");

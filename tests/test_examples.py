@@ -1,6 +1,8 @@
 """The example: the legacy program builds, and writes the dataset that is kept beside it."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +54,38 @@ def test_the_dataset_is_what_the_readme_says():
     assert (data.n, data.d) == (20_000, 5)
     assert np.all(data.px == 1)
     assert np.all(data.fx > 0)
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Variables of a process in which `varflow` is the command."""
+    command = tmp_path / "bin" / "varflow"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m varflow "$@"\n')
+    command.chmod(0o755)
+    return {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "CALLS": "150"}
+
+
+def test_a_shell_script_integrates_with_the_program(tmp_path, environment):
+    script = EXAMPLES / "ask_and_tell.sh"
+    subprocess.run([script], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    result = vf.Result.load(tmp_path / "width.npz")
+    assert 140 < result.n_calls <= 150
+    data = vf.Dataset.read(EXAMPLES / "dalitz.csv")
+    exact, error = data.fx.mean(), data.fx.std() / np.sqrt(data.n)
+    assert abs(result.mean - exact) < 5 * np.hypot(result.sdev, error)
+
+
+def test_tasks_of_an_array_job_share_a_run(tmp_path, environment, program):
+    (tmp_path / "dalitz").symlink_to(program)
+    start = ["varflow", "start", "width.run", "--dim", "5", "--calls", "150"]
+    subprocess.run(start, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    tasks = [
+        subprocess.Popen([EXAMPLES / "array_job.sh"], cwd=tmp_path, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL, env={**environment, "SLURM_ARRAY_TASK_ID": str(k)})
+        for k in range(2)
+    ]  # fmt: skip
+    assert [task.wait(timeout=120) for task in tasks] == [0, 0]
+    run = vf.Run.load(tmp_path / "width.run")
+    assert run.ask() is None
+    assert run.n_told > 140

@@ -998,7 +998,10 @@ class TestResult:
         np.testing.assert_array_equal(points, expected)
         first, w = (part["peak"] if isinstance(part, dict) else part for part in (f(points), weights))
         np.testing.assert_allclose(
-            np.reshape(first, (2000, -1))[:, 0] * np.exp(-log_q), np.reshape(w, (2000, -1))[:, 0], rtol=1e-9
+            np.reshape(first, (2000, -1))[:, 0] * np.exp(-log_q),
+            np.reshape(w, (2000, -1))[:, 0],
+            rtol=1e-9,
+            atol=1e-300,
         )
         again = make(f, loaded.bounds, flow=loaded.flow, flow_options=None)
         again.refine()

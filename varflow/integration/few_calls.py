@@ -4,7 +4,9 @@ A survey of a few rounds comes first. Round 0 draws from the flow as it is given
 new. After each round the flow is trained anew on all points so far, each with the density that it was drawn
 from, as a fixed set of points is learnt (`varflow.training.recipe`); a new flow begins with an element-wise
 map fitted to them, so that separable and singular integrands are followed like VEGAS follows them. The next
-round draws from it. The flow of the best round estimates the integral with the other half of the calls.
+round draws from it. The flow of the best round estimates the integral with the calls that are left, about
+half of them. Where few points have all of the weight, and others a little, small rounds from the map alone
+come before: they climb from the tails of a narrow peak.
 
 **Points.** A round is one scrambled Sobol set, and so accurate as a whole. The scatter of its consecutive
 blocks gives the error. Blocks of such a set repel each other, so that the error is rather too large: with so
@@ -31,17 +33,21 @@ from varflow.integration.state import State
 from varflow.integration.steps import Blocks, Step
 from varflow.training.data_checks import has_enough
 from varflow.training.stateful_trainers import BasicStatefulTrainer
-from varflow.training.tempering import tempered_power
+from varflow.training.tempering import effective_size, tempered_power
 
-__all__ = ["MIN_LEARNT", "Judge", "Learn", "Return", "estimate_blocks", "survey_of_few"]
+__all__ = ["MIN_LEARNT", "STEPS", "estimate_blocks", "survey_of_few"]
 
 MIN_LEARNT = 400  # calls from which on a flow pays
 FIRST_SHARE, ROUND_SHARE = 1 / 6, 1 / 15  # of the calls: those of round 0, and of each later one
 N_ROUNDS = 5  # after round 0
 DEFENSIVE_SHARE_OF_ROUNDS = 0.05  # of the points of a round: few points need more to find what is missing
-DEFENSIVE_SHARE_OF_ESTIMATE = 0.02
+DEFENSIVE_SHARE_OF_ESTIMATE = 0.03
 PREFERENCE = 1.3  # for later flows
+MIN_CLIMBING = 32  # points of such a round
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
+MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
+TAIL = 3.0  # points that are not zero, for each of them
+CLIMB_SHARE, N_CLIMBS = 1 / 40, 10  # of the calls, in each of so many rounds at most that only climb
 
 
 def survey_of_few(n_calls: int, state: State) -> list[Step]:
@@ -49,7 +55,12 @@ def survey_of_few(n_calls: int, state: State) -> list[Step]:
     if n_calls < MIN_LEARNT:
         return []
     share = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
-    rounds: list[Step] = [Blocks(int(FIRST_SHARE * n_calls), share, "survey"), Judge(True)]
+    n_climb = max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING)
+    rounds: list[Step] = [
+        Blocks(int(FIRST_SHARE * n_calls), share, "survey"),
+        Judge(True),
+        Climb(n_climb, N_CLIMBS),
+    ]
     for _ in range(N_ROUNDS):
         blocks = Blocks(int(ROUND_SHARE * n_calls), DEFENSIVE_SHARE_OF_ROUNDS, "survey")
         rounds += [Learn(), blocks, Judge(False)]
@@ -63,19 +74,44 @@ def estimate_blocks(n_calls: int, state: State) -> Blocks:
 
 
 @dataclass
+class Climb(Step):
+    """Draw a small round from an element-wise map, up to n_rounds times, while few points have all weight.
+
+    From the tails of a narrow peak, the next round is closer to it.
+    """
+
+    n_calls: int
+    n_rounds: int
+
+    def then(self, state: State) -> list[Step]:
+        """Decide on a round."""
+        if self.n_rounds == 0 or not state.is_flow_new or not _has_tails(state):
+            return []
+        climb = Blocks(self.n_calls, DEFENSIVE_SHARE_OF_ROUNDS, "survey")
+        return [FitMapAlone(), climb, Judge(False), Climb(self.n_calls, self.n_rounds - 1)]
+
+
+@dataclass
+class FitMapAlone(Step):
+    """Give a new flow nothing but an element-wise map."""
+
+    def then(self, state: State) -> list[Step]:
+        """Fit it."""
+        _begin_anew(state)
+        return []
+
+
+@dataclass
 class Learn(Step):
     """Train the flow anew, on all points so far."""
 
     def then(self, state: State) -> list[Step]:
         """Train."""
-        points, seed = state.memory.arrays(), int(state.generator.integers(2**31))
-        n_nonzero = int(np.count_nonzero(points["log_f"] > -math.inf))
+        points = state.memory.arrays()
         if state.is_flow_new:
-            start = state.flow.architecture.initial_params(np.random.default_rng(seed))
-            np.copyto(state.flow.params, start)
-            if n_nonzero >= MIN_FITTED:
-                _fit_map(state)
-        if has_enough(state.memory.n, n_nonzero):
+            _begin_anew(state)
+        seed = int(state.generator.integers(2**31))
+        if has_enough(state.memory.n, int(np.count_nonzero(points["log_f"] > -math.inf))):
             trainer = _QuietTrainer(state.flow, loss=state.replay.loss, seed=seed, p_normalized=True)
             data = Dataset(points["u"], logpx=points["log_q"], logfx=points["log_f"])
             before = state.flow.params.copy()
@@ -83,7 +119,6 @@ class Learn(Step):
                 trainer.train_on_dataset(data)
             except TrainingInterruption:
                 np.copyto(state.flow.params, before)
-        state.is_trained = True
         return []
 
 
@@ -112,6 +147,9 @@ class Return(Step):
         return []
 
 
+STEPS = (Climb, FitMapAlone, Learn, Judge, Return)
+
+
 class _QuietTrainer(BasicStatefulTrainer):
     """Trainer that leaves it to the next round of points to tell how good the flow is."""
 
@@ -119,9 +157,27 @@ class _QuietTrainer(BasicStatefulTrainer):
         pass
 
 
-def _fit_map(state: State) -> None:
-    """Give a flow that is the identity an element-wise map, fitted to all points, tempered if few count."""
+def _has_tails(state: State) -> bool:
+    """Tell whether few points have all of the weight, and others a little: where f is 0, nothing leads on."""
     log_weights = state.memory.log_weights(slice(0, state.memory.n))
+    n_nonzero = int(np.count_nonzero(log_weights > -math.inf))
+    if n_nonzero < MIN_FITTED:
+        return False
+    n_effective = effective_size(log_weights)
+    return n_effective < min(MIN_EFFECTIVE, n_nonzero / TAIL)
+
+
+def _begin_anew(state: State) -> None:
+    """Give a new flow other initial parameters, with an element-wise map fitted to all points.
+
+    Weights are tempered where few count.
+    """
+    start = np.random.default_rng(int(state.generator.integers(2**31)))
+    np.copyto(state.flow.params, state.flow.architecture.initial_params(start))
+    state.is_trained = True
+    log_weights = state.memory.log_weights(slice(0, state.memory.n))
+    if np.count_nonzero(log_weights > -math.inf) < MIN_FITTED:
+        return
     power = tempered_power(log_weights)
     with np.errstate(under="ignore"):
         fit_elementwise(state.flow, state.memory.u, np.exp(power * (log_weights - log_weights.max())))

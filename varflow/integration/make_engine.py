@@ -117,8 +117,9 @@ def _flow_on_cube(
     d = len(bounds)
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
-        # Two cells are too few for what two coordinates can have in common.
-        sizes = {"n_bins": 16, "d_hidden": 64, "n_hidden": 2, "repetitions": 2 if d == 2 else 1}
+        # A single coordinate has nothing but its bins; two cells are too few for what two have in common.
+        sizes = {"n_bins": 64 if d == 1 else 16, "d_hidden": 64, "n_hidden": 2}
+        sizes["repetitions"] = 2 if d == 2 else 1
         if n_fixed is not None:
             sizes = default_sizes(d, flow, n_fixed)
         return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from varflow.flow.elementwise import fit_elementwise
-from varflow.integration.few_calls import Judge, Learn, Return, estimate_blocks, survey_of_few
+from varflow.integration import few_calls
+from varflow.integration.few_calls import estimate_blocks, survey_of_few
 from varflow.integration.iteration import Iteration
 from varflow.integration.scout import N_WALKERS
 from varflow.integration.state import State
@@ -551,7 +552,8 @@ _STEPS: Mapping[str, type[Step]] = {
         *(ByCalls, ToTolerance, Refine),
         *(Survey, SurveyOfFew, SurveyOfLost, MainStage, Compare, ScoutWithin, EndSurvey, TrainOnSample),
         *(BeginMaps, FitMap, JudgeMap, EndMaps),
-        *(Blocks, Learn, Judge, Return, RefineFew, RefineFewTo),
+        *few_calls.STEPS,
+        *(Blocks, RefineFew, RefineFewTo),
         *(SurveyInStages, FirstStage, NextStage, JudgeStage, StageOfLost, RefineRest, RefineTo),
     )
 }
