@@ -495,6 +495,47 @@ def _seconds_summary() -> list[tuple[str, str, str]]:
     return items
 
 
+def few_calls() -> str:
+    """Errors with few calls beside those of vegas and of Sobol points, and pulls."""
+    lines = figures("few_calls")
+    rows = [
+        (
+            name.rpartition(" ")[0],
+            f"{one['n_calls']:,}",
+            *(number(one[who], 2) for who in ("varflow", "stated", "vegas", "sobol")),
+            number(one["varflow"] / one["vegas"], 2),
+            number(one["seconds"], 2),
+        )
+        for name, one in sorted(lines.items(), key=lambda item: item[1]["n_calls"])
+    ]
+    titles = "case", "calls", "varflow", "stated", "vegas", "Sobol", "of vegas's", "seconds"
+    ratios: dict[int, list[float]] = {}
+    for one in lines.values():
+        ratios.setdefault(one["n_calls"], []).append(one["varflow"] / one["vegas"])
+    means = [
+        (f"{n:,}", str(len(found)), number(geometric_mean(found), 2), number(max(found), 2))
+        for n, found in sorted(ratios.items())
+    ]
+    pulled = [
+        (
+            name.rpartition(" ")[0],
+            f"{one['n_calls']:,}",
+            str(one["n_seeds"]),
+            f"{one['mean']:+.2f}",
+            number(one["sdev"], 3),
+        )
+        for name, one in figures("few_calls_pulls").items()
+    ]
+    return "\n\n".join(
+        [
+            table(titles, rows),
+            table(("calls", "cases", "of vegas's error, geometric mean", "largest"), means),
+            table(("case", "calls", "seeds", "mean of the pulls", "their deviation"), pulled),
+            provenance("few_calls", "few_calls_pulls"),
+        ]
+    )
+
+
 BLOCKS = {
     name.replace("_", "-"): write
     for name, write in (
@@ -505,6 +546,7 @@ BLOCKS = {
         ("performance", performance), ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
+        ("few_calls", few_calls),
     )
 }  # fmt: skip
 

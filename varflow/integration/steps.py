@@ -224,8 +224,9 @@ class Blocks(Step):
             self.n_drawn = self.n_taken = 0
             return
         state.figure = state.batches.relative_error * state.batches.n**USUAL_RATE
-        weight = state.batches.n * float(state.batches.n) ** (2 * USUAL_RATE - 1)
-        state.append(self.stage, self.seconds, self.stage == "refine", weight)
+        # The inverse of the variance of a Sobol set of n points, whose error falls as n^-USUAL_RATE.
+        weight = float(state.batches.n) ** (2 * USUAL_RATE)
+        state.append(self.stage, self.seconds, self.stage == "refine" or state.counts_survey, weight)
 
 
 @dataclass
