@@ -111,7 +111,7 @@ class Run:
             "train_in": train_in,
         }
         self._thread: ThreadPoolExecutor | None = None
-        self._training: Future[bool] | None = None
+        self._training: list[Future[bool]] = []
         self._engine.begin(agenda)
         self._engine.advance()  # to the first step that draws points
 
@@ -247,13 +247,13 @@ class Run:
             self._engine.advance()
         elif self._train_in == "thread" and self._engine.is_ready:
             self._thread = self._thread or ThreadPoolExecutor(1)
-            self._training = self._thread.submit(self._engine.advance)
+            self._training.append(self._thread.submit(self._engine.advance))
 
     def _wait(self) -> None:
         """Wait for the thread, and raise what it has raised."""
-        training, self._training = self._training, None
-        if training is not None:
-            training.result()
+        training, self._training = self._training, []
+        for future in training:
+            future.result()
 
     # How far it is
 
