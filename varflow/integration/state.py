@@ -158,12 +158,15 @@ class State:
         log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(DEFENSIVE_SHARE))
         self.log_lost = self.walkers.log_f - log_q - log_mean
 
-    def append(self, stage: str, seconds: float, counts: bool, weight: float) -> None:
-        """Append the iteration that the batches give, and begin without batches again."""
+    def append(self, stage: str, seconds: float, counts: bool, weight: float, widening: float = 1.0) -> None:
+        """Append the iteration that the batches give, and begin without batches again.
+
+        widening: factor of the covariance, where the batches are few.
+        """
         batches, self.batches = self.batches, None
         if batches is None or batches.n_batches < 2:
             return  # of which no error can be told
-        mean, covariance = batches.mean, batches.covariance
+        mean, covariance = batches.mean, widening * batches.covariance
         self.history.append(
             Iteration(stage, batches.n, mean, covariance, batches.ess, seconds, counts, weight)
         )

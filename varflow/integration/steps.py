@@ -226,7 +226,8 @@ class Blocks(Step):
         state.figure = state.batches.relative_error * state.batches.n**USUAL_RATE
         # The inverse of the variance of a Sobol set of n points, whose error falls as n^-USUAL_RATE.
         weight = float(state.batches.n) ** (2 * USUAL_RATE)
-        state.append(self.stage, self.seconds, self.stage == "refine" or state.counts_survey, weight)
+        counts, dof = self.stage == "refine" or state.counts_survey, state.batches.n_batches - 1
+        state.append(self.stage, self.seconds, counts, weight, max(dof, 3) / (max(dof, 3) - 2))
 
 
 @dataclass
