@@ -57,6 +57,15 @@ def test_a_figure_that_was_changed_by_hand_is_seen():
     assert tables.rewritten(text.replace(f"| {shown} |", "| 0.001 |", 1)) == text
 
 
+def test_settings_that_are_varied_are_there(monkeypatch):
+    """Patching a name that has moved would measure nothing."""
+    import integrate
+
+    for constants in integrate.SETTINGS.values():
+        for name, value in constants.items():
+            monkeypatch.setattr(f"varflow.{name}", value)
+
+
 def test_the_last_line_of_a_case_counts(folder, monkeypatch):
     import results
 

@@ -57,27 +57,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rqs, 10 bins": {"flow": "rqs", "flow_options": {"n_bins": 10}},
     "pwlinear, 32 bins": {"flow": "pwlinear", "flow_options": {"n_bins": 32}},
 }
-SETTINGS: dict[str, dict[str, Any]] = {  # constants of the modules of varflow
+SETTINGS: dict[str, dict[str, Any]] = {  # names in varflow, and their values
     "nothing": {},
-    "learning rate 0.0035": {"survey.LEARNING_RATE": 0.0035},
-    "learning rate 0.014": {"survey.LEARNING_RATE": 0.014},
+    "learning rate 0.0035": {"integration.survey.LEARNING_RATE": 0.0035},
+    "learning rate 0.014": {"integration.survey.LEARNING_RATE": 0.014},
     "constant learning rate": {
-        "iterations.stage_optimiser": lambda: vf.Adam(
+        "integration.steps.stage_optimiser": lambda: vf.Adam(
             lr=survey.LEARNING_RATE, schedule="constant", betas=survey.BETAS
         )
     },
-    "minibatches of 256": {"survey.MINIBATCH": 256},
-    "minibatches of 1024": {"survey.MINIBATCH": 1024},
-    "6 steps a round": {"survey.STEPS": 6},
-    "24 steps a round": {"survey.STEPS": 24},
-    "rounds of 2048": {"survey.ROUND": 2048, "integrator.ROUND": 2048},
-    "1 % uniform points": {"survey.EXPLORATION_SHARE": 0.01},
-    "10 % uniform points": {"survey.EXPLORATION_SHARE": 0.1},
-    "the later half of the points": {"survey.RECENT": 0.5},
-    "all points": {"survey.RECENT": 1.0},
-    "tempered to 5 %": {"tempering.ESS": 0.05},
-    "tempered to 50 %": {"tempering.ESS": 0.5},
-    "not tempered": {"tempering.ESS": 0.0},
+    "minibatches of 256": {"integration.survey.MINIBATCH": 256},
+    "minibatches of 1024": {"integration.survey.MINIBATCH": 1024},
+    "6 steps a round": {"integration.survey.STEPS": 6},
+    "24 steps a round": {"integration.survey.STEPS": 24},
+    "rounds of 2048": {"integration.survey.ROUND": 2048, "integration.plan.ROUND": 2048},
+    "1 % uniform points": {"integration.survey.EXPLORATION_SHARE": 0.01},
+    "10 % uniform points": {"integration.survey.EXPLORATION_SHARE": 0.1},
+    "the later half of the points": {"integration.survey.RECENT": 0.5},
+    "all points": {"integration.survey.RECENT": 1.0},
+    "tempered to 5 %": {"training.tempering.ESS": 0.05},
+    "tempered to 50 %": {"training.tempering.ESS": 0.5},
+    "not tempered": {"training.tempering.ESS": 0.0},
 }
 MEDIANS = ("calls", "pull", "rel", "seconds", "ratio")
 
@@ -214,7 +214,7 @@ def settings(cases: dict[str, Case], n_seeds: int, cell: str | None) -> Iterator
     for changed, constants in SETTINGS.items():
         with ExitStack() as stack:
             for name, value in constants.items():
-                stack.enter_context(patch(f"varflow.integration.{name}", value))
+                stack.enter_context(patch(f"varflow.{name}", value))
             line = varied(changed, cases, n_seeds)
         record("settings", changed, line)
         yield {"changed": changed, **line}
