@@ -90,7 +90,9 @@ def flow_settings(options: argparse.Namespace) -> dict[str, Any]:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in made)
         raise ValueError(f"{given}: for a flow that is made here, but --flow-in names one")
     if format_of(options.flow_in) == FILE.name:
-        return {"flow": Result.load(options.flow_in).flow}
+        flow = Result.load(options.flow_in).flow
+        description = flow.description()
+        return {"flow": Flow.from_description(description, flow.params, options.threads, options.backend)}
     return {"flow": Flow.load(options.flow_in, options.threads, options.backend)}
 
 
