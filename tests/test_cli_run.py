@@ -1,5 +1,6 @@
 """Runs by files: any program asks for points and tells values, several at once, and some are killed."""
 
+import gzip
 import json
 import os
 import re
@@ -145,6 +146,20 @@ class TestMistakes:
         assert len(lines) == 1
         assert re.search(match, lines[0]), lines
         assert (folder / "run").read_bytes() == before
+
+    def test_files_as_they_come(self, folder, capsys):
+        """What is read from files of points is read from files of values."""
+        assert main(["ask", "run", "-n", "4", "-o", "points.csv"]) == 0
+        (folder / "values.csv").write_text('index,f\n0,1\n1,"2.5-104"\n')
+        assert main(["tell", "run", "values.csv"]) == 2
+        (folder / "values.csv").write_text("index,f\n0,1\n", encoding="utf-16")
+        assert main(["tell", "run", "values.csv"]) == 2
+        assert "values.csv is UTF-16 text: save it as UTF-8" in capsys.readouterr().err
+        (folder / "values.gz").write_bytes(gzip.compress(b"index,f\n0,1.5D-3\n"))
+        assert main(["tell", "run", "values.gz"]) == 0
+        (folder / "values.csv").write_text("index,f\n1,2.5-104\n")
+        assert main(["tell", "run", "values.csv"]) == 2
+        assert "leaves out the E of an exponent of three digits; use ES25.16E3" in capsys.readouterr().err
 
     def test_the_same_file_twice(self, folder, capsys):
         assert main(["ask", "run", "-n", "10", "-o", "points.csv"]) == 0

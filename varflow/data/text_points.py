@@ -11,6 +11,7 @@ import numpy as np
 
 from varflow.data.formats import POINT_KEYS, Array
 from varflow.data.text_columns import checked_columns, find_columns
+from varflow.data.text_numbers import is_number, why_no_number, with_e
 from varflow.data.text_source import open_text
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath
@@ -47,7 +48,7 @@ def read_text_points(path: FilePath, columns: Sequence[str] | None = None) -> di
         texts = (_cleaned(line, delimiter) for line in chain([lines.last], lines))
         # np.loadtxt takes no line before it needs it: where it fails, the last one is to blame.
         try:
-            table = np.loadtxt(map(_with_e, filter(None, texts)), delimiter=delimiter, comments=None, ndmin=2)
+            table = np.loadtxt(map(with_e, filter(None, texts)), delimiter=delimiter, comments=None, ndmin=2)
         except FileFormatError:
             raise
         except ValueError as error:
@@ -64,7 +65,7 @@ def _head(lines: _Lines) -> tuple[list[str], str | None, int]:
         text = line.partition("#")[0].strip()
         delimiter = next((mark for mark in ";,\t" if mark in text), None)
         fields = _cleaned(line, delimiter).split(delimiter)
-        if any(_is_number(field) or _LIKE_A_NUMBER.fullmatch(field) for field in fields):
+        if any(is_number(field) or _LIKE_A_NUMBER.fullmatch(field) for field in fields):
             break
         head.append(line)
     else:
@@ -84,33 +85,12 @@ def _cleaned(line: str, delimiter: str | None) -> str:
     return "" if text.isspace() else text.removesuffix(delimiter or " ")
 
 
-def _with_e(text: str) -> str:
-    """Write exponents of Fortran, 1.0D+00, as those of Python; no number has another d in it."""
-    return text.replace("D", "e").replace("d", "e")
-
-
-def _is_number(field: str) -> bool:
-    """Test whether np.loadtxt accepts a field; float() also accepts 1_000 and non-ASCII digits."""
-    try:
-        float(_with_e(field))
-    except ValueError:
-        return False
-    return field.isascii() and "_" not in field
-
-
 def _what_is_wrong(fields: list[str], n: int) -> str:
     """Say why the fields of a line are not a point; empty if they are."""
     if len(fields) != n:
         return f"needs {n} columns like the first point, found {len(fields)}"
-    bad = next((field.strip()[:40] for field in fields if not _is_number(field)), None)
-    if bad is None:
-        return ""
-    hint = ""
-    if bad and not bad.strip("*"):
-        hint = ", but what Fortran prints where the format is too narrow: use ES25.16E3"
-    elif re.fullmatch(r"[+-]?[\d.]+[+-]\d{3}", bad):
-        hint = ": Fortran leaves out the E of an exponent of three digits; use ES25.16E3"
-    return f"{bad!r} is not a number{hint}"
+    bad = next((field for field in fields if not is_number(field)), None)
+    return "" if bad is None else why_no_number(bad)
 
 
 def _pack_columns(table: Array, columns: list[int]) -> Array:

@@ -3,12 +3,14 @@
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import IO, NamedTuple
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 
 from varflow.data.formats import Array
+from varflow.data.text_numbers import is_number, why_no_number, with_e
+from varflow.data.text_source import open_text
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath, atomic_path
 
@@ -113,9 +115,9 @@ def _read_table(path: FilePath) -> _Table:
     """Read a table of numbers, with or without a header."""
     names: list[str] | None = None
     rows: list[list[float]] = []
-    with _opened(path) as file:
+    with nullcontext(sys.stdin) if path == "-" else open_text(path) as file:
         for number, fields in _lines(file):
-            if names is None and not rows and not any(map(_is_number, fields)):
+            if names is None and not rows and not any(map(is_number, fields)):
                 names = [field.strip("\"'") for field in fields]
                 continue
             rows.append([_number(path, number, field) for field in fields])
@@ -128,12 +130,6 @@ def _read_table(path: FilePath) -> _Table:
     return _Table(names, np.array(rows))
 
 
-@contextmanager
-def _opened(path: FilePath) -> Iterator[IO[str]]:
-    with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8-sig") as file:
-        yield file
-
-
 def _lines(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Give the number and the fields of each line that is not empty."""
     for number, line in enumerate(file, 1):
@@ -142,15 +138,7 @@ def _lines(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             yield number, [field for field in re.split(r"\s*[,;]\s*|\s+", text) if field]
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field.replace("D", "e").replace("d", "e"))  # as Fortran writes exponents
-    except ValueError:
-        return False
-    return True
-
-
 def _number(path: FilePath, line: int, field: str) -> float:
-    if not _is_number(field):
-        raise FileFormatError(f"{path}, line {line}: {field[:40]!r} is not a number")
-    return float(field.replace("D", "e").replace("d", "e"))
+    if not is_number(field):
+        raise FileFormatError(f"{path}, line {line}: {why_no_number(field)}")
+    return float(with_e(field))
