@@ -299,6 +299,12 @@ class TestStrategies:
         assert f.n_points == result.n_calls
         assert 0.9 * 21_000 <= result.n_calls - 6400 <= 1.1 * 21_000
 
+    @pytest.mark.parametrize(("n_iter", "n_points"), [(40, 32), (3, 500), (2, 20_000)])
+    def test_walkers_are_among_the_calls(self, n_iter, n_points):
+        f = Counting()
+        make(f, survey_strategy="flat", n_iter=n_iter, n_points=n_points).survey()
+        assert 0.4 * n_iter * n_points < f.n_points <= n_iter * n_points
+
     def test_survey_and_refine_by_hand(self):
         integrator = make()
         with pytest.raises(RuntimeError, match="no estimate yet"):

@@ -31,7 +31,6 @@ import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.errors import TrainingInterruption
-from varflow.flow.elementwise import fit_elementwise
 from varflow.integration.state import State
 from varflow.integration.steps import Blocks, Step
 from varflow.training.data_checks import has_enough
@@ -60,12 +59,12 @@ def survey_of_few(n_calls: int, state: State) -> list[Step]:
     share = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
     n_climb = max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING)
     rounds: list[Step] = [
-        Blocks(int(FIRST_SHARE * n_calls), share, "survey"),
+        Blocks(int(FIRST_SHARE * n_calls), "survey", share),
         Judge(True),
         Climb(n_climb, N_CLIMBS),
     ]
     for _ in range(N_ROUNDS):
-        blocks = Blocks(int(ROUND_SHARE * n_calls), DEFENSIVE_SHARE_OF_ROUNDS, "survey")
+        blocks = Blocks(int(ROUND_SHARE * n_calls), "survey", DEFENSIVE_SHARE_OF_ROUNDS)
         rounds += [Learn(), blocks, Judge(False)]
     return [*rounds, Return()]
 
@@ -73,7 +72,7 @@ def survey_of_few(n_calls: int, state: State) -> list[Step]:
 def estimate_blocks(n_calls: int, state: State) -> Blocks:
     """Make the step that estimates the integral with so many points."""
     is_uniform = state.is_flow_new and not state.is_trained
-    return Blocks(n_calls, 0.0 if is_uniform else DEFENSIVE_SHARE_OF_ESTIMATE)
+    return Blocks(n_calls, "refine", 0.0 if is_uniform else DEFENSIVE_SHARE_OF_ESTIMATE)
 
 
 @dataclass
@@ -90,7 +89,7 @@ class Climb(Step):
         """Decide on a round."""
         if self.n_rounds == 0 or not state.is_flow_new or not _has_tails(state):
             return []
-        climb = Blocks(self.n_calls, DEFENSIVE_SHARE_OF_ROUNDS, "survey")
+        climb = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS)
         return [FitMapAlone(), climb, Judge(False), Climb(self.n_calls, self.n_rounds - 1)]
 
 
@@ -178,9 +177,5 @@ def _begin_anew(state: State) -> None:
     start = np.random.default_rng(int(state.generator.integers(2**31)))
     np.copyto(state.flow.params, state.flow.architecture.initial_params(start))
     state.is_trained = True
-    log_weights = state.memory.log_weights(slice(0, state.memory.n))
-    if np.count_nonzero(log_weights > -math.inf) < MIN_FITTED:
-        return
-    power = tempered_power(log_weights)
-    with np.errstate(under="ignore"):
-        fit_elementwise(state.flow, state.memory.u, np.exp(power * (log_weights - log_weights.max())))
+    every = slice(0, state.memory.n)
+    state.fit_map(every, tempered_power(state.memory.log_weights(every)), MIN_FITTED)

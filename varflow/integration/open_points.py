@@ -30,8 +30,8 @@ class OpenPoints:
 
     def __init__(self, domain: Domain, engine: Engine) -> None:
         self._domain, self._engine = domain, engine
-        self._forgotten = np.empty(0, np.int64)
-        self._told = np.empty(0, np.uint64)  # hashes, for messages
+        self._forgotten: list[IntArray] = []
+        self._told: list[npt.NDArray[np.uint64]] = []  # hashes, for messages
 
     def numbers(self, points: npt.ArrayLike) -> IntArray:
         """Find the numbers of points, which must all be open and differ from each other.
@@ -59,28 +59,30 @@ class OpenPoints:
             raise ValueError(f"points[{order[first]}] and points[{order[first + 1]}] are the same point")
         return numbers
 
-    def locate(self, numbers: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Give points x (n, d) by their numbers, all open, and log |dx/du| there, (n,)."""
-        wanted = self.numbers(np.asarray(numbers))
-        if len(wanted) == 0:
-            return np.empty((0, self._domain.d)), np.empty(0)
+    def locate(self, numbers: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Give points x (n, d), and log |dx/du| there, (n,), by numbers that `numbers` has found."""
         found, u = self._engine.open_points()
-        return self._domain.from_cube(u[np.searchsorted(found, wanted)])
+        return self.in_box(u[np.searchsorted(found, numbers)])
+
+    def in_box(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map points u (n, d) of the unit cube, perhaps none, to the box; and log |dx/du|, (n,)."""
+        return self._domain.from_cube(u) if len(u) else (u, np.empty(0))
 
     def note(self, numbers: IntArray, x: FloatArray | None) -> None:
         """Note that points were told, which are at x (n, d), or forgotten, where x is None."""
         if x is None:
-            self._forgotten = np.append(self._forgotten, numbers)
+            self._forgotten.append(numbers)
         else:
-            self._told = np.append(self._told, _hashes(x))
+            self._told.append(_hashes(x))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what was noted, as arrays to be saved; see `restore`."""
-        return {"forgotten": self._forgotten, "told": self._told}
+        forgotten, told = [np.empty(0, np.int64), *self._forgotten], [np.empty(0, np.uint64), *self._told]
+        return {"forgotten": np.concatenate(forgotten), "told": np.concatenate(told)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Restore what `arrays` returned."""
-        self._forgotten, self._told = arrays["forgotten"], arrays["told"]
+        self._forgotten, self._told = [arrays["forgotten"]], [arrays["told"]]
 
     def _check_open(self, numbers: IntArray) -> None:
         is_open = np.isin(numbers, self._engine.open_points()[0])
@@ -91,7 +93,8 @@ class OpenPoints:
         if not 0 <= number < self._engine.n_asked():
             why = "was never asked for"
         else:
-            why = "was forgotten" if number in self._forgotten else "was told already"
+            is_forgotten = any(number in part for part in self._forgotten)
+            why = "was forgotten" if is_forgotten else "was told already"
         raise ValueError(f"points[{row}] is number {number}, which {why}; nothing was taken")
 
     def _find(self, x: FloatArray) -> IntArray:
@@ -101,13 +104,15 @@ class OpenPoints:
                 f"points must have shape (n, {self._domain.d}), or (n,) for their numbers, found {x.shape}"
             )
         numbers, u = self._engine.open_points()
-        known = self._domain.from_cube(u)[0] if len(u) else u
+        known, _ = self.in_box(u)
         rows = _same_rows(x, known)
         is_missing = rows < 0
         rows[is_missing] = self._close_rows(x[is_missing], known)
         if (rows < 0).any():
             row = int(np.argmax(rows < 0))
-            why = "was told already" if _hashes(x[row : row + 1])[0] in self._told else "was never asked for"
+            found = _hashes(x[row : row + 1])[0]
+            is_told = any(found in part for part in self._told)
+            why = "was told already" if is_told else "was never asked for"
             raise ValueError(f"points[{row}] = {x[row].tolist()} {why}; nothing was taken")
         return numbers[rows]
 

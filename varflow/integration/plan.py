@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from varflow.flow.elementwise import fit_elementwise
 from varflow.integration import few_calls
 from varflow.integration.few_calls import estimate_blocks, survey_of_few
 from varflow.integration.iteration import Iteration
@@ -128,7 +127,7 @@ def survey_of_each(strategy: str, n_iterations: int, n_points: int) -> Agenda:
     """Train in iterations that use their own points only, and look for lost regions, within all the calls."""
     scout = Scout.within(n_iterations * n_points)
     n_each = (n_iterations * n_points - N_WALKERS * scout.n_pieces) // n_iterations
-    trained: Agenda = [Train(strategy, k, max(n_each, MIN_POINTS)) for k in range(n_iterations)]
+    trained: Agenda = [Train(strategy, k, n_each) for k in range(n_iterations)]
     return [*trained, ScoutWithin(n_iterations * n_points), EndSurvey()]
 
 
@@ -348,12 +347,7 @@ class EndMaps(Step):
 
 
 def _fit_map(state: State) -> None:
-    rows = state.memory.latest(LOOK)
-    log_weights = state.memory.log_weights(rows)
-    if np.count_nonzero(log_weights > -math.inf) >= MIN_FITTED:
-        with np.errstate(under="ignore"):
-            weights = np.exp(state.power * (log_weights - log_weights.max()))
-        fit_elementwise(state.flow, state.memory.u[rows], weights)
+    state.fit_map(state.memory.latest(LOOK), state.power, MIN_FITTED)
 
 
 # The survey to a tolerance

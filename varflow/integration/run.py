@@ -133,21 +133,26 @@ class Run:
             Points in the coordinates of f, read-only, every one of them for the first time. None at the end
             of the run. With m = 0, all are out: values must be told first, or `step` is to be called.
         """
-        numbers = self.ask_numbers(n)
-        return None if numbers is None else self.points(numbers)
+        asked = self._asked(n)
+        return None if asked is None else read_only(self._open.in_box(asked[1])[0])
 
     def ask_numbers(self, n: int | None = None) -> npt.NDArray[np.int64] | None:
         """Do what `ask` does, but give the numbers of the points; see `points`."""
+        asked = self._asked(n)
+        return None if asked is None else asked[0]
+
+    def _asked(self, n: int | None) -> tuple[np.ndarray, np.ndarray] | None:
+        """Give numbers and points on the unit cube; None at the end."""
         n = None if n is None else positive_int("n", n)
-        numbers, _ = self._engine.ask(n, ahead=True)
+        numbers, u = self._engine.ask(n, ahead=True)
         if len(numbers) == 0 and self._train_in == "thread" and self.n_open == 0:
             self._wait()
-            numbers, _ = self._engine.ask(n, ahead=True)
+            numbers, u = self._engine.ask(n, ahead=True)
         if len(numbers) == 0 and self.is_done:
             return None
         if len(numbers) == 0:
             time.sleep(PAUSE)  # callers in other threads, who have the points, go first
-        return numbers
+        return numbers, u
 
     def points(self, numbers: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Give the points of these numbers, which are open: asked for and not told.
@@ -167,7 +172,7 @@ class Run:
         ValueError
             If a number is not that of an open point; the message names its row.
         """
-        x, _ = self._open.locate(np.asarray(numbers))
+        x, _ = self._open.locate(self._open.numbers(np.asarray(numbers, np.int64)))
         return read_only(x)
 
     def open_numbers(self) -> npt.NDArray[np.int64]:

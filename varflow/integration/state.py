@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from varflow.data.dataset import Dataset
+from varflow.flow.elementwise import fit_elementwise
 from varflow.flow.flow import Flow
 from varflow.integration.averages import average
 from varflow.integration.estimates import Batches, magnitudes
@@ -60,7 +61,7 @@ class State:
     tolerance : Tolerance
         That was asked for last.
     n_calls : int
-        Points that came back, or will not.
+        Points whose values the steps have taken.
     history : list of Iteration
         All of them.
     memory : Memory
@@ -142,6 +143,17 @@ class State:
     def go_back(self) -> None:
         """Give the flow the parameters that were remembered last."""
         np.copyto(self.flow.params, self.kept)
+
+    def fit_map(self, rows: slice, power: float, least: int) -> None:
+        """Give a flow that is not trained an element-wise map, fitted to some points of the memory.
+
+        power: of their weights |f|/p. least: points where f is not zero, below which nothing is fitted.
+        """
+        log_weights = self.memory.log_weights(rows)
+        if np.count_nonzero(log_weights > -math.inf) >= least:
+            with np.errstate(under="ignore"):
+                weights = np.exp(power * (log_weights - log_weights.max()))
+            fit_elementwise(self.flow, self.memory.u[rows], weights)
 
     def is_lost(self, n_points: int) -> np.ndarray:
         """Which walkers, (n,) bool, ended in a region that so many points of the flow would not see."""

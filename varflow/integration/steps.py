@@ -161,9 +161,13 @@ class Estimate(Step):
     def end(self, state: State) -> None:  # noqa: D102
         if state.batches is None or state.batches.n_batches < 2:  # nearly no point came back
             self.n_drawn = self.n_taken = 0
-            return
+        else:
+            self.conclude(state, state.batches)
+
+    def conclude(self, state: State, batches: Batches) -> None:
+        """Append the iteration that the batches give."""
         # Errors of Sobol points fall faster than the root of n, so larger iterations count more.
-        state.append(self.stage, self.seconds, self.stage == "refine", float(state.batches.n) ** 1.5)
+        state.append(self.stage, self.seconds, self.stage == "refine", float(batches.n) ** 1.5)
 
 
 @dataclass
@@ -173,61 +177,42 @@ class Look(Estimate):
     n_calls: int = LOOK
     stage: str = "survey"
 
-    def end(self, state: State) -> None:  # noqa: D102
-        super().end(state)
-        if self.is_done:
-            state.power = tempered_power(state.memory.log_weights(state.memory.latest(LOOK)))
+    def conclude(self, state: State, batches: Batches) -> None:  # noqa: D102
+        super().conclude(state, batches)
+        state.power = tempered_power(state.memory.log_weights(state.memory.latest(LOOK)))
 
 
 @dataclass
-class Blocks(Step):
+class Blocks(Estimate):
     """Estimate the integral from a single scramble of few points, whose consecutive blocks give the error.
 
     Attributes
     ----------
-    n_calls : int
-        Points, up to less than the number of blocks too many.
+    n_calls, stage
+        As for `Estimate`, with blocks for scrambles.
     share : float
         Share of uniform points; where it is 0, all come from the flow.
-    stage : {"refine", "survey"}
-        As for `Estimate`.
     """
 
-    n_calls: int
-    share: float
-    stage: str = "refine"
+    share: float = 0.0
 
     @property
-    def n_blocks(self) -> int:
+    def n_batches(self) -> int:
         """Number of blocks."""
         return max(MIN_BLOCKS, min(FEW_BATCHES, self.n_calls // POINTS_A_BLOCK))
 
-    @property
-    def n_pieces(self) -> int:  # noqa: D102
-        return 1
-
     def points(self, state: State) -> Draw:  # noqa: D102
-        n_each = self.n_calls // self.n_blocks
-        n_uniform = max(1, round(self.share * n_each)) if self.share > 0 else 0
-        latent = state.latent(1, self.n_blocks * (n_each - n_uniform))
-        uniform = state.latent(1, self.n_blocks * n_uniform) if n_uniform else latent[:0]
+        n_uniform = max(1, round(self.share * self.n_each)) if self.share > 0 else 0
+        latent = state.latent(1, self.n_batches * (self.n_each - n_uniform))
+        uniform = state.latent(1, self.n_batches * n_uniform) if n_uniform else latent[:0]
         return draw(state.flow, latent, uniform)
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
-        if self.stage == "survey":
-            state.remember(points, values, is_known)
-        state.batches = Batches(state.expected)
-        state.batches.add_known(points, values, self.n_blocks, is_known)
-
-    def end(self, state: State) -> None:  # noqa: D102
-        if state.batches is None or state.batches.n_batches < 2:  # nearly no point came back
-            self.n_drawn = self.n_taken = 0
-            return
-        state.figure = state.batches.relative_error * state.batches.n**USUAL_RATE
+    def conclude(self, state: State, batches: Batches) -> None:  # noqa: D102
+        state.figure = batches.relative_error * batches.n**USUAL_RATE
         # The inverse of the variance of a Sobol set of n points, whose error falls as n^-USUAL_RATE.
-        weight = float(state.batches.n) ** (2 * USUAL_RATE)
-        counts, dof = self.stage == "refine" or state.counts_survey, state.batches.n_batches - 1
-        state.append(self.stage, self.seconds, counts, weight, max(dof, 3) / (max(dof, 3) - 2))
+        weight = float(batches.n) ** (2 * USUAL_RATE)
+        counts, dof = self.stage == "refine" or state.counts_survey, max(batches.n_batches - 1, 3)
+        state.append(self.stage, self.seconds, counts, weight, dof / (dof - 2))
 
 
 @dataclass
