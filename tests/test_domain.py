@@ -181,10 +181,21 @@ class TestMap:
         assert math.log(slope) == pytest.approx(log_jacobian[0], abs=1e-5)
 
     @pytest.mark.parametrize("side", SIDES)
-    def test_ends_of_the_cube(self, side):
+    def test_ends_of_the_cube_are_moved_inside(self, side):
+        if side == (0.0, 1.0):
+            return  # whose points are those of the unit cube
         (low, high), _ = x_of([0.0, 1.0], side)
-        assert low == side[0] if math.isfinite(side[0]) else low < -1e307
-        assert high == side[1] if math.isfinite(side[1]) else 1e15 < high < INF
+        assert side[0] < low < high < side[1]
+        assert low < -1e307 if math.isinf(side[0]) else low - side[0] <= max(2 * EPS * abs(side[0]), 1e-307)
+        assert high > 1e15 if math.isinf(side[1]) else side[1] - high <= max(2 * EPS * abs(side[1]), 1e-307)
+
+    @given(st.floats(-1e300, 1e300), st.floats(0, 1e3), st.sampled_from([0.0, 1e-17, 0.5, 1 - EPS, 1.0]))
+    def test_points_of_narrow_boxes_are_inside(self, lower, n_numbers, u):
+        upper = lower
+        for _ in range(2 + int(n_numbers) % 4):  # of the numbers, there are few between the bounds
+            upper = math.nextafter(upper, INF)
+        x, _ = x_of([u], (lower, upper))
+        assert lower < x[0] < upper or upper - lower < 1e-307
 
     @pytest.mark.parametrize(
         "side", [(1e308, INF), (-1.7e308, INF), (-INF, 1.7e308), (-INF, -1.7e308), (-1.7e308, 0.0)]

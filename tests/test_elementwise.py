@@ -61,6 +61,17 @@ def test_narrow_peaks_are_found(cell, width, d):
     assert missing < -2 * math.log(1 - FLAT_SHARE)
 
 
+@pytest.mark.parametrize("cell", ["pwquad", "rqs"])  # widths of "pwlinear" are fixed
+def test_a_single_coordinate_has_bins_as_narrow_as_it_needs(cell):
+    """Each cell is fitted to what those before it have left: their bins are bins within bins."""
+    u = np.linspace(0, 1, 4001)[1:-1, None] ** 10  # points of the density u^-0.9 / 10
+    one, four = (fitted(u, cell=cell, repetitions=n) for n in (1, 4))
+    tail = np.geomspace(1e-12, 1, 400)[:-1, None]
+    off = [np.abs(flow.log_prob(tail) - np.log(0.1 * tail[:, 0] ** -0.9)).mean() for flow in (one, four)]
+    assert off[1] < 0.7
+    assert off[1] < 0.5 * off[0]
+
+
 def test_weights_count_as_points():
     u, log_weights = np.random.default_rng(1).random((50_000, 2)), None
     log_weights = log_peak(u, 0.2)

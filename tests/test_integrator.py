@@ -217,7 +217,7 @@ class TestEstimate:
         assert result.warnings or abs(result.mean - exact) < 5 * result.sdev
 
     def test_errors_are_honest(self):
-        results = [integrated(n_calls=FEWEST, seed=seed) for seed in range(40)]
+        results = [integrated(n_calls=N_CALLS, seed=seed) for seed in range(40)]
         pulls = np.array([(result.mean - EXACT) / result.sdev for result in results])
         assert abs(pulls.mean()) < 0.5
         assert 0.7 < pulls.std(ddof=1) < 1.4
@@ -281,7 +281,7 @@ class TestStrategies:
         assert_right(with_survey)
         assert all(not one.is_used for one in without.history if one.stage != "refine")
         used = [one.stage for one in with_survey.history if one.is_used]
-        assert used.count("survey") >= 2
+        assert used.count("survey") == 1  # of two, the later one
         assert not with_survey.history[0].is_used  # which decided on the flow
         assert with_survey.mean != without.mean
         np.testing.assert_array_equal(with_survey.flow.params, without.flow.params)
@@ -566,7 +566,7 @@ class TestLostRegions:
         assert [one.stage for one in result.history].count("regain") == 1
 
     def test_are_warned_of_where_calls_do_not_suffice(self, start):
-        assert has_lost(integrated(both, 5, n_calls=LONGER, **start))
+        assert has_lost(integrated(both, 5, n_calls=N_CALLS, **start))
 
 
 class TestTolerance:
@@ -655,6 +655,54 @@ class TestCallback:
     def test_may_end_few_calls(self, rtol):
         result = integrated(n_calls=2000, rtol=rtol, callback=lambda result: len(result.history) == 2)
         assert len(result.history) == 2
+
+
+def on_diagonal(x):
+    return np.abs(x[:, 0] - x[:, 1]) ** -0.5
+
+
+def far_off(x):
+    """A correlated normal density around (10.2, 25)."""
+    y = x - [10.2, 25.0]
+    return np.exp(-(y[:, 0] ** 2 - 1.8 * y[:, 0] * y[:, 1] + y[:, 1] ** 2) / 0.38) / (2 * math.pi * 0.19**0.5)
+
+
+SINGULAR = {
+    "root": (lambda x: x[:, 0] ** -0.5, 1, 2),
+    "root at 1": (lambda x: (1 - x[:, 0]) ** -0.5, 1, 2),
+    "log": (lambda x: np.log(x[:, 0]) / np.sqrt(x[:, 0]), 1, -4),
+    "arcsines": (lambda x: np.prod((1 - x**2) ** -0.5, axis=1), [(-1, 1)] * 2, math.pi**2),
+    "sinc": (lambda x: np.sin(x[:, 0]) / x[:, 0], [(0, 10)], 1.6583475942188740),
+    "diagonal": (on_diagonal, 2, 8 / 3),
+    "log of diagonal": (lambda x: np.log(np.abs(x[:, 0] - x[:, 1])), 2, -1.5),
+    "centre": (lambda x: np.sum((x - 0.5) ** 2, axis=1) ** -0.5, 3, 2.3800774),
+    "far off": (far_off, [(-INF, INF)] * 2, 1),
+    "shifted": (lambda x: (x[:, 0] - 1e6) ** -0.5 * 1e3**0.5 / 2, [(1e6, 1e6 + 1e-3)], 1),
+}
+
+
+class TestSingularities:
+    """f is infinite on faces, on diagonals and in the middle: where no point ever lies."""
+
+    @pytest.mark.parametrize("n_calls", [1000, 50_000])
+    @pytest.mark.parametrize("name", SINGULAR)
+    def test_are_integrated(self, name, n_calls):
+        f, bounds, exact = SINGULAR[name]
+        result = vf.integrate(f, bounds, n_calls=n_calls, seed=1, threads=1)
+        if n_calls == 1000 and any("one point carries" in warning for warning in result.warnings):
+            return
+        assert abs(result.mean - exact) < 5 * result.sdev
+        assert result.sdev < (0.1 if n_calls == 1000 else 0.01) * abs(exact)
+
+    def test_walkers_do_not_hit_them(self):
+        def f(x):
+            assert ((x > 0) & (x < 1)).all()
+            assert (x * 32 % 1 != 0).all()
+            assert (x[:, 0] != x[:, 1]).all()
+            return np.where(x[:, 0] > 0.999, 1.0, 1e-9)
+
+        for strategy in ("replay", "flat", "forward", "adaptive_variance"):
+            make(f, 3, survey_strategy=strategy, n_iter=2, n_points=40_000).integrate()
 
 
 class TestFewCalls:
@@ -1030,7 +1078,7 @@ class TestResult:
         result = integrator.integrate()
         assert result.n_calls == integrator.integrand.n_calls
         assert all(iteration.seconds >= 0 for iteration in result.history)
-        assert result.dof == 1
+        assert result.dof == sum(one.is_used for one in result.history) - 1
         assert 1e-4 < result.Q <= 1
 
     def test_context_manager_ends_the_workers(self):

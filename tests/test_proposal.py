@@ -84,6 +84,15 @@ class TestMixture:
         assert np.exp(-points.log_q).max() <= (1 + 1e-12) / points.uniform_share
 
 
+def test_no_point_lies_on_a_face():
+    z = np.array([[0.0, 0.5], [1.0, 1.0], [0.3, 0.0]])
+    for points in (draw(Flow(2, seed=1), z, z), draw(make_flow(2, spread=3.0), z, z)):
+        assert (points.u > 0).all()
+        assert (points.u < 1).all()
+        assert np.isfinite(1 / points.u).all()
+        assert np.isfinite(points.log_q).all()
+
+
 class TestLatentPoints:
     @pytest.mark.parametrize("make", LATENT_POINTS.values(), ids=LATENT_POINTS)
     @given(st.integers(0, 3000), st.integers(1, 12), seeds)

@@ -144,7 +144,7 @@ class TestTraining:
             optim = vf.Adam(lr=np.float32(0.25) if number is np.int64 else 0.25)
             settings = {"seed": number(4), "n_epochs": number(2), "patience": number(3), "optim": optim}
             trainer(checkpoint=tmp_path / "run.ckpt", resume=True, **settings).train_on_batch(*points())
-            options = {"n_calls": 30_000, "seed": number(3), "flow_options": TINY}
+            options = {"n_calls": 40_000, "seed": number(3), "flow_options": TINY}
             vf.integrate(peak, 2, checkpoint=tmp_path / "integral.ckpt", resume=True, **options)
 
     def test_a_file_without_resume_is_refused(self, tmp_path):
@@ -397,7 +397,7 @@ class TestIntegration:
         assert figures(refined(peak, **kept)) == figures(refined(peak))
 
     def test_of_a_survey_that_regains_a_region(self, tmp_path):
-        flow = vf.integrate(narrow_peak, 3, n_calls=30_000, seed=1, flow_options=TINY).flow
+        flow = vf.integrate(narrow_peak, 3, n_calls=40_000, seed=1, flow_options=TINY).flow
 
         def integrate(f, **options):
             integrator = vf.Integrator(f, 3, flow=flow, n_iter=2, n_points=21_000, seed=1, **options)
@@ -417,7 +417,7 @@ class TestIntegration:
         assert figures(result) == figures(whole)
 
     def test_a_run_that_has_ended_calls_nothing_again(self, tmp_path):
-        options = {"n_calls": 30_000, "seed": 3, "flow_options": TINY}
+        options = {"n_calls": 40_000, "seed": 3, "flow_options": TINY}
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True}
         first = vf.integrate(peak, 2, **options, **kept)
         calls = []
@@ -427,13 +427,13 @@ class TestIntegration:
 
     def test_another_integration_is_refused(self, tmp_path):
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "seed": 3, "flow_options": TINY}
-        vf.integrate(peak, 2, n_calls=30_000, **kept)
-        with pytest.raises(ValueError, match=r"call 1 was for ByCalls\(n_calls=30000\), here .*=40000"):
-            vf.integrate(peak, 2, n_calls=40_000, **kept)
+        vf.integrate(peak, 2, n_calls=40_000, **kept)
+        with pytest.raises(ValueError, match=r"call 1 was for ByCalls\(n_calls=40000\), here .*=50000"):
+            vf.integrate(peak, 2, n_calls=50_000, **kept)
         with pytest.raises(ValueError, match=r"run.ckpt is of another run: seed is 3 there, 4 here"):
-            vf.integrate(peak, 2, n_calls=30_000, **{**kept, "seed": 4})
+            vf.integrate(peak, 2, n_calls=40_000, **{**kept, "seed": 4})
         with pytest.raises(ValueError, match="bounds is"):
-            vf.integrate(peak, [(0, 1), (0, 2)], n_calls=30_000, **kept)
+            vf.integrate(peak, [(0, 1), (0, 2)], n_calls=40_000, **kept)
 
     @pytest.mark.parametrize(
         ("name", "other"),
@@ -462,7 +462,7 @@ class TestIntegration:
             vf.Integrator(peak, 2, **{**options, **other})
 
     def test_another_integrand_is_told_of(self, tmp_path):
-        options = {"n_calls": 30_000, "seed": 3, "flow_options": TINY}
+        options = {"n_calls": 40_000, "seed": 3, "flow_options": TINY}
         kept = {"checkpoint": tmp_path / "run.ckpt", "resume": True, "checkpoint_seconds": 0}
         with pytest.raises(Stop):
             vf.integrate(stopping(peak, 10), 2, **options, **kept)
@@ -473,7 +473,7 @@ class TestIntegration:
         path = tmp_path / "run.ckpt"
         path.write_bytes((DATA / "integration-1.ckpt").read_bytes())
         with pytest.raises(vf.FileFormatError, match="has version 1, but this varflow understands 4 only"):
-            vf.integrate(peak, 2, n_calls=30_000, checkpoint=path, resume=True)
+            vf.integrate(peak, 2, n_calls=40_000, checkpoint=path, resume=True)
 
 
 KILLED = """
@@ -593,7 +593,7 @@ class TestPreemption:
         (tmp_path / "f.py").write_text(
             "import time\ndef f(x):\n    time.sleep(0.01)\n    return x[:, 0] * x[:, 1]\n"
         )
-        run = command("integrate", "f.py:f", "--dim", 2, "--calls", 30_000, "--json")
+        run = command("integrate", "f.py:f", "--dim", 2, "--calls", 40_000, "--json")
         kept = [*run, "--checkpoint", "run.ckpt", "--checkpoint-seconds", "0.1"]
         status, errors = stopped(kept, signal.SIGTERM, tmp_path)
         assert status == 75, errors

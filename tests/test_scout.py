@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from varflow.integration.scout import (
+    MAX_STEP,
     MAX_STEPS,
     N_WALKERS,
     STEP_OF_WIDTH,
@@ -59,6 +60,21 @@ def test_walkers_end_in_all_peaks_and_know_their_width(d, width):
     assert (near.sum(axis=1) >= 5).all()
     assert near.any(axis=0).mean() > 0.6
     assert 0.5 < np.median(walkers.width[near.any(axis=0)]) / width < 2
+
+
+def test_steps_stay_short_and_points_irregular_where_all_are_accepted():
+    """Where f is flat or zero, steps once grew until folding left multiples of 1/32."""
+    walkers, rng = walkers_at(np.full((50, 3), 0.5), np.full(50, -np.inf)), generator()
+    seen = []
+    for step in range(MAX_STEPS):
+        u = propose(walkers, rng)
+        walkers = moved(walkers, u, np.full(50, -np.inf), step, rng)
+        seen.append(u)
+    u = np.concatenate(seen)
+    assert (walkers.log_step <= math.log(MAX_STEP)).all()
+    assert ((u > 0) & (u < 1)).all()
+    assert (u * 2**20 % 1 != 0).all()
+    assert len(np.unique(u)) == u.size
 
 
 def test_walkers_stay_in_the_cube_where_f_is_zero():

@@ -2,7 +2,9 @@
 
 The map needs no parameters of its own. The biases of the last layer of a cell by themselves describe a spline
 that does not depend on other coordinates. The map is stored there, in the first cell that transforms the
-coordinate, and training starts from it.
+coordinate, and training starts from it. Where there is a single coordinate, all cells are part of the map,
+each fitted to what those before it have left: together they have bins as narrow as singularities and needles
+need. With more coordinates, that would learn noise.
 """
 
 import numpy as np
@@ -33,13 +35,19 @@ def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
         Their weights, not all zero.
     """
     architecture = flow.architecture
+    cells = [
+        flow.params[biases : biases + n_out].reshape(architecture.n_logits, -1)
+        for _, n_out, _, biases in architecture.layers[:, -1]
+    ]
+    for logits in cells:
+        logits[:] = 0
     is_mapped = np.zeros(flow.d, bool)
-    for mask, (_, n_out, _, biases) in zip(architecture.masks, architecture.layers[:, -1], strict=True):
-        logits = flow.params[biases : biases + n_out].reshape(architecture.n_logits, -1)
+    for mask, logits in zip(architecture.masks, cells, strict=True):
+        u_of_cell = flow.to_latent(u)[0] if flow.d == 1 else u
         for column, i in zip(logits.T, np.flatnonzero(mask), strict=True):
             if not is_mapped[i]:
-                column[:] = LOGITS[architecture.cell](u[:, i], weights, architecture.n_bins)
-        is_mapped |= mask
+                column[:] = LOGITS[architecture.cell](u_of_cell[:, i], weights, architecture.n_bins)
+        is_mapped |= mask & (flow.d > 1)
 
 
 def distribution(u: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

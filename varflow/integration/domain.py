@@ -69,8 +69,9 @@ class Domain:
         Parameters
         ----------
         u : array_like, (n, d)
-            Points of the unit cube, its faces included. Where a side is infinite, coordinates on that face,
-            or closer to it than the smallest normal float64, are moved inside so that x is finite.
+            Points of the unit cube, its faces included. Coordinates that rounding would put on a face of a
+            box other than the unit cube are moved inside, by the least that float64 can hold; on infinite
+            sides, so that x is finite.
 
         Returns
         -------
@@ -165,17 +166,27 @@ def _real_pairs(bounds: object) -> FloatArray:
 def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, FloatArray | float]:
     """Map u (n,) to x (n,) between the bounds, and compute log |dx/du|."""
     if math.isfinite(lower) and math.isfinite(upper):
-        return np.clip(lower + u * (upper - lower), lower, upper), math.log(upper - lower)
+        x = np.clip(lower + u * (upper - lower), *_innermost(lower, upper))
+        return x, math.log(upper - lower)
+    first, last = _innermost(lower, upper)
     if math.isfinite(lower):
         u = np.minimum(u, _LAST)
-        return np.minimum(lower + u / (1 - u), _LARGEST), -2 * np.log1p(-u)
+        return np.clip(lower + u / (1 - u), first, _LARGEST), -2 * np.log1p(-u)
     u = np.maximum(u, _FIRST)
     if math.isfinite(upper):
         with np.errstate(over="ignore"):  # where the upper bound is near the most negative float64
-            return np.maximum(upper - (1 - u) / u, -_LARGEST), -2 * np.log(u)
+            return np.clip(upper - (1 - u) / u, -_LARGEST, last), -2 * np.log(u)
     u = np.minimum(u, _LAST)
     spread = u * (1 - u)
     return (u - 0.5) / spread, _log_derivative_of_line(u)
+
+
+def _innermost(lower: float, upper: float) -> tuple[float, float]:
+    """Smallest and largest number between bounds, where f is not evaluated; these themselves if none is."""
+    # Differences from bounds of 0 are to be normal numbers, whose inverse is finite.
+    first = max(math.nextafter(lower, math.inf), lower + _FIRST)
+    last = min(math.nextafter(upper, -math.inf), upper - _FIRST)
+    return (first, last) if first <= last else (lower, upper)
 
 
 def _shrunk(x: FloatArray, lower: float, upper: float) -> tuple[FloatArray, FloatArray | float]:

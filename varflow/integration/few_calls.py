@@ -1,12 +1,18 @@
 """Integration with few calls of an f that is dear: training costs nothing beside it, points cost all.
 
 A survey of a few rounds comes first. Round 0 draws from the flow as it is given, which is uniform where it is
-new. After each round the flow is trained anew on all points so far, each with the density that it was drawn
-from, as a fixed set of points is learnt (`varflow.training.recipe`); a new flow begins with an element-wise
+new. After each round the flow is trained anew on all points so far, as a fixed set of points is learnt
+(`varflow.training.recipe`); a new flow begins with an element-wise
 map fitted to them, so that separable and singular integrands are followed like VEGAS follows them. The next
 round draws from it. The flow of the best round estimates the integral with the calls that are left, about
 half of them. Where few points have all of the weight, and others a little, small rounds from the map alone
 come before: they climb from the tails of a narrow peak.
+
+**Density of the points.** With q_k the density that the n_k points of round k were drawn from, all points get
+the density of the mixture, sum_k n_k q_k / sum_k n_k (the balance heuristic of Veach and Guibas, SIGGRAPH
+1995, section 3.2; for densities that are learnt from earlier points, Cornuet et al., Scand. J. Stat. 39
+(2012) 798). A point of an early round that happened to hit a peak thus weighs no more than the others there.
+The mixture is used for learning alone, so that its slight bias does no harm.
 
 **Points.** A round is one scrambled Sobol set, and so accurate as a whole. The scatter of its consecutive
 blocks gives the error. Blocks of such a set repel each other, so that the error is rather too large: with so
@@ -31,6 +37,7 @@ import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.errors import TrainingInterruption
+from varflow.integration.proposal import log_mixture
 from varflow.integration.state import State
 from varflow.integration.steps import Blocks, Step
 from varflow.training.data_checks import has_enough
@@ -54,17 +61,19 @@ CLIMB_SHARE, N_CLIMBS = 1 / 40, 10  # of the calls, in each of so many rounds at
 
 def survey_of_few(n_calls: int, state: State) -> list[Step]:
     """Make the steps of a survey that belongs to so many calls in all, and ends with the best flow."""
+    state.rounds.clear()
     if n_calls < MIN_LEARNT:
         return []
     share = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
     n_climb = max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING)
     rounds: list[Step] = [
-        Blocks(int(FIRST_SHARE * n_calls), "survey", share),
+        Blocks(int(FIRST_SHARE * n_calls), "survey", share, 0.0),
         Judge(True),
         Climb(n_climb, N_CLIMBS),
     ]
-    for _ in range(N_ROUNDS):
-        blocks = Blocks(int(ROUND_SHARE * n_calls), "survey", DEFENSIVE_SHARE_OF_ROUNDS)
+    for k in range(N_ROUNDS):
+        n_each, progress = int(ROUND_SHARE * n_calls), k / N_ROUNDS
+        blocks = Blocks(n_each, "survey", DEFENSIVE_SHARE_OF_ROUNDS, progress)
         rounds += [Learn(), blocks, Judge(False)]
     return [*rounds, Return()]
 
@@ -87,9 +96,10 @@ class Climb(Step):
 
     def then(self, state: State) -> list[Step]:
         """Decide on a round."""
+        _pool(state)
         if self.n_rounds == 0 or not state.is_flow_new or not _has_tails(state):
             return []
-        climb = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS)
+        climb = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS, 0.0)
         return [FitMapAlone(), climb, Judge(False), Climb(self.n_calls, self.n_rounds - 1)]
 
 
@@ -109,6 +119,7 @@ class Learn(Step):
 
     def then(self, state: State) -> list[Step]:
         """Train."""
+        _pool(state)
         points = state.memory.arrays()
         if state.is_flow_new:
             _begin_anew(state)
@@ -157,6 +168,21 @@ class _QuietTrainer(BasicStatefulTrainer):
 
     def _warn(self, warnings: list[str]) -> None:
         pass
+
+
+def _pool(state: State) -> None:
+    """Give the points of all rounds the density of the mixture of these rounds, in their numbers."""
+    if not state.rounds:
+        return
+    n_total = sum(one.n for one in state.rounds)
+    rows, params = state.memory.latest(n_total), state.flow.params.copy()
+    log_q = np.full(n_total, -math.inf)
+    for one in state.rounds:
+        np.copyto(state.flow.params, one.params)
+        log_of_round = log_mixture(state.flow.log_prob(state.memory.u[rows]), one.uniform_share)
+        log_q = np.logaddexp(log_q, math.log(one.n / n_total) + log_of_round)
+    np.copyto(state.flow.params, params)
+    state.memory.set_density(rows, log_q)
 
 
 def _has_tails(state: State) -> bool:

@@ -79,8 +79,8 @@ class Integrator:
     sample : Dataset, path or (x, px, fx), optional
         Weighted points of "fixed_sample", in the coordinates of f.
     use_survey : bool
-        Whether points of a survey by "replay" count in the result. Each round's flow was trained on earlier
-        points alone, so that they are unbiased.
+        Whether rounds of the later half of a survey by "replay" count in the result, unless it is to a
+        tolerance. Each round's flow was trained on earlier points alone, so that they are unbiased.
     latent_points : {"sobol", "random"}
         Latent points of the refinement: scrambled Sobol points, or pseudo-random ones.
     vectorized, workers, on_invalid
@@ -135,7 +135,7 @@ class Integrator:
         flow_options: dict[str, Any] | None = None,
         trainer_options: dict[str, Any] | None = None,
         sample: Any = None,
-        use_survey: bool = False,
+        use_survey: bool = True,
         latent_points: str = "sobol",
         vectorized: bool = True,
         workers: Any = 1,

@@ -118,8 +118,8 @@ def _flow_on_cube(
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
         # A single coordinate has nothing but its bins; two cells are too few for what two have in common.
-        sizes = {"n_bins": 64 if d == 1 else 16, "d_hidden": 64, "n_hidden": 2}
-        sizes["repetitions"] = 2 if d == 2 else 1
+        sizes = {"n_bins": 32 if d == 1 else 16, "d_hidden": 64, "n_hidden": 2}
+        sizes["repetitions"] = {1: 4, 2: 2}.get(d, 1)
         if n_fixed is not None:
             sizes = default_sizes(d, flow, n_fixed)
         return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)

@@ -50,12 +50,15 @@ __all__ = [
 
 MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
 MIN_CALLS = 100
-FEW_CALLS = 4 * LOOK  # below which two looks, a survey and a refinement have no room
+FEW_CALLS = (
+    32_768  # below which training anew in few rounds has the smaller error, in 5 to 10 times the seconds
+)
+MIN_STAGED = 4 * LOOK  # calls of a survey in stages to a tolerance, its looks and its refinement
 MIN_REFINED = 64  # points of an iteration of a refinement to a tolerance, with few calls
-MIN_PROBED = 10 * LOOK  # calls of a refinement that a probe comes before, where there was no survey
+MIN_PROBED = 10 * LOOK  # calls of a refinement without a survey, or to a tolerance, that a probe belongs to
 SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
-MIN_FITTED = 64  # points where f is not zero, that an element-wise map is fitted to
+MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
 MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
 MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
@@ -91,7 +94,7 @@ class ToTolerance(Step):
 
     def then(self, state: State) -> Agenda:
         state.tolerance, begin = Tolerance(self.rtol, self.atol), state.n_calls
-        if self.n_calls < FEW_CALLS:
+        if self.n_calls < MIN_STAGED:
             return [*survey_of_few(self.n_calls, state), RefineFewTo(begin + self.n_calls)]
         return [SurveyInStages(begin + int(SURVEY_SHARE * self.n_calls)), RefineTo(begin + self.n_calls)]
 
@@ -299,6 +302,8 @@ class BeginMaps(Step):
 
     def then(self, state: State) -> Agenda:
         state.keep()
+        if state.flow.d == 1:
+            return [RefineMap(self.n_fits)] if self.n_fits else []
         enough = GAIN_OF_MAP * state.power
         return [FitMap(self.n_fits, enough)] if self.n_fits and enough <= 1 else []
 
@@ -333,6 +338,36 @@ class JudgeMap(Step):
             state.keep()
             state.memory.keep(state.memory.latest(LOOK))
         return [FitMap(self.n_fits, self.enough)]
+
+
+@dataclass
+class RefineMap(Step):
+    """Fit the map of a single coordinate to the last pilot run, up to `n_fits` times.
+
+    It is all that the flow has, and worth refining for as long as errors fall.
+    """
+
+    n_fits: int
+
+    def then(self, state: State) -> Agenda:
+        if self.n_fits == 0:
+            return [EndMaps()]
+        _fit_map(state)
+        return [Look(), JudgeRefined(self.n_fits - 1)]
+
+
+@dataclass
+class JudgeRefined(Step):
+    """Keep a map with a smaller error, and refine it further."""
+
+    n_fits: int
+
+    def then(self, state: State) -> Agenda:
+        if is_better(state.history[state.best], state.history[-1]):
+            return [EndMaps()]
+        state.keep()
+        state.memory.keep(state.memory.latest(LOOK))
+        return [RefineMap(self.n_fits)]
 
 
 @dataclass
@@ -402,7 +437,8 @@ class NextStage(Step):
         used, n_rounds = state.n_calls, _affordable_rounds(state, self.end_calls)
         if self.missing <= used or self.n_failures == 2 or n_rounds == 0:
             state.go_back()
-            return [ScoutWithin(used), StageOfLost(self.end_calls, used), EndSurvey()]
+            # A flow that seems good at once may be so where it knows f only.
+            return [ScoutWithin(max(used, MIN_PROBED)), StageOfLost(self.end_calls, used), EndSurvey()]
         stage = Stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25)
         return [stage, Look(), JudgeStage(self.end_calls, self.n_failures, self.missing)]
 
@@ -545,7 +581,7 @@ _STEPS: Mapping[str, type[Step]] = {
         *(Estimate, Look, Stage, Train, Scout, Regain),
         *(ByCalls, ToTolerance, Refine),
         *(Survey, SurveyOfFew, SurveyOfLost, MainStage, Compare, ScoutWithin, EndSurvey, TrainOnSample),
-        *(BeginMaps, FitMap, JudgeMap, EndMaps),
+        *(BeginMaps, FitMap, JudgeMap, RefineMap, JudgeRefined, EndMaps),
         *few_calls.STEPS,
         *(Blocks, RefineFew, RefineFewTo),
         *(SurveyInStages, FirstStage, NextStage, JudgeStage, StageOfLost, RefineRest, RefineTo),

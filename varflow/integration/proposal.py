@@ -1,5 +1,6 @@
 """Proposal density: a defensive mixture of a flow and the uniform density, and its latent points."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,7 +8,12 @@ import numpy as np
 
 from varflow.flow.flow import Flow
 
-__all__ = ["LATENT_POINTS", "Draw", "draw"]
+__all__ = ["LATENT_POINTS", "Draw", "draw", "inside", "log_mixture"]
+
+# Coordinates that points may have: f may be singular on the faces of the unit cube, but no point lies there.
+MIN_COORDINATE = float(np.finfo(np.float64).tiny)  # of smaller ones, 1/u would overflow
+MAX_COORDINATE = math.nextafter(1.0, 0.0)
+SOBOL_BITS = 53  # of a coordinate: with SciPy's 30, points of many sets would have coordinates in common
 
 
 class Draw(NamedTuple):
@@ -74,20 +80,33 @@ def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
         The n_flow + n_uniform points.
     """
     u, log_flow = flow.from_latent(z) if len(z) else (np.empty((0, flow.d)), np.empty(0))
+    u, uniform = inside(u), inside(uniform)
     if len(uniform):
         u = np.concatenate([u, uniform])
         log_flow = np.concatenate([log_flow, flow.log_prob(uniform)])
     return _mixture(u, log_flow, len(uniform))
 
 
+def inside(u: np.ndarray) -> np.ndarray:
+    """Move points (n, d) that lie on faces of the unit cube, as rounding may have it, just inside."""
+    moved: np.ndarray = np.clip(u, MIN_COORDINATE, MAX_COORDINATE)
+    return moved
+
+
 def _mixture(u: np.ndarray, log_flow: np.ndarray, n_uniform: int) -> Draw:
     """Compute the density of the mixture that points were drawn from, the last `n_uniform` uniformly."""
     if n_uniform == 0:
         return Draw(u, log_flow, log_flow, 0)
-    share = n_uniform / len(u)
+    return Draw(u, log_flow, log_mixture(log_flow, n_uniform / len(u)), n_uniform)
+
+
+def log_mixture(log_flow: np.ndarray, share: float) -> np.ndarray:
+    """Compute the log density (n,) of the mixture with a share of the uniform one, from that of the flow."""
+    if share in (0.0, 1.0):
+        return log_flow if share == 0 else np.zeros(len(log_flow))
     with np.errstate(under="ignore"):
-        log_q = np.logaddexp(log_flow + np.log1p(-share), np.log(share)) if share < 1 else np.zeros(len(u))
-    return Draw(u, log_flow, log_q, n_uniform)
+        log_q: np.ndarray = np.logaddexp(log_flow + np.log1p(-share), np.log(share))
+    return log_q
 
 
 def random_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
@@ -101,9 +120,9 @@ def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
 
     seed = int(generator.integers(2**63))  # SciPy would spawn from it, which its state does not record
     try:
-        sequence = qmc.Sobol(d, rng=seed)
+        sequence = qmc.Sobol(d, bits=SOBOL_BITS, rng=seed)
     except TypeError:  # the argument's name before SciPy 1.15
-        sequence = qmc.Sobol(d, seed=seed)
+        sequence = qmc.Sobol(d, bits=SOBOL_BITS, seed=seed)
     # In pieces whose sizes are powers of two, as SciPy warns of other sizes.
     pieces = [sequence.random(1 << k) for k in reversed(range(n.bit_length())) if n >> k & 1]
     return np.concatenate(pieces) if pieces else np.empty((0, d))

@@ -78,7 +78,7 @@ class Run:
         loss: str = "variance",
         flow: str | Flow = "pwquad",
         flow_options: dict[str, Any] | None = None,
-        use_survey: bool = False,
+        use_survey: bool = True,
         latent_points: str = "sobol",
         on_invalid: str = "raise",
         seed: int | None = None,

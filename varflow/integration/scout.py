@@ -16,15 +16,15 @@ the method of Robbins and Monro: after step t, counted from 0,
 
     log s += 2 (a - WANTED_ACCEPTANCE) / sqrt(1 + t / 10),    a = 1 if the step was accepted, else 0.
 
-These changes decrease, but slowly enough that s can reach any value. Because of them the walkers do not end
-in a sample from |f|, but in the peaks that they came near to.
+These changes decrease, but slowly enough that s can reach any value, up to ``MAX_STEP``. Because of them the
+walkers do not end in a sample from |f|, but in the peaks that they came near to.
 
 **Width.** For random walks over a Gaussian of standard deviation w in many dimensions, an acceptance rate of
 about ``WANTED_ACCEPTANCE`` is near the best, and the steps that have it are of length s = STEP_OF_WIDTH w /
 sqrt(d) (Roberts et al., Ann. Appl. Probab. 7 (1997) 110). The last s of a walker thus tells the width of its
 peak,
 
-    w = min(1, s sqrt(d) / STEP_OF_WIDTH).
+    w = min(1, s sqrt(d) / STEP_OF_WIDTH),    or 1 where s is at its bound.
 
 **When a region counts as lost** (`State.is_lost`). With q the density of the flow and c the uniform
 share of the points that estimate the integral (``DEFENSIVE_SHARE`` of `varflow.integration.state`), let
@@ -53,6 +53,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from varflow.integration.proposal import inside
+
 __all__ = ["MAX_STEPS", "N_WALKERS", "Walkers", "draw_around", "moved", "no_walkers", "propose", "walkers_at"]
 
 N_WALKERS = 32
@@ -60,6 +62,7 @@ MAX_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
 FIRST_STEP = 0.1  # standard deviation in each coordinate
 WANTED_ACCEPTANCE = 0.25
 STEP_OF_WIDTH = 2.38
+MAX_STEP = 0.5  # with which a walker forgets where it was; of much longer ones, folding would leave few bits
 
 
 class Walkers(NamedTuple):
@@ -82,9 +85,9 @@ class Walkers(NamedTuple):
     @property
     def width(self) -> np.ndarray:
         """Widths (n,) of the peaks that the walkers are in, at most 1; see the module's docstring."""
-        d = self.u.shape[1]
-        width: np.ndarray = np.minimum(np.exp(self.log_step) * math.sqrt(d) / STEP_OF_WIDTH, 1)
-        return width
+        d, is_longest = self.u.shape[1], self.log_step == math.log(MAX_STEP)
+        width = np.minimum(np.exp(self.log_step) * math.sqrt(d) / STEP_OF_WIDTH, 1)
+        return np.where(is_longest, 1.0, width)
 
 
 def no_walkers(d: int) -> Walkers:
@@ -100,7 +103,7 @@ def walkers_at(u: np.ndarray, log_f: np.ndarray) -> Walkers:
 def propose(walkers: Walkers, generator: np.random.Generator) -> np.ndarray:
     """Draw the points (n, d) to which the walkers may go next."""
     shifts = np.exp(walkers.log_step)[:, None] * generator.normal(size=walkers.u.shape)
-    return _reflected(walkers.u + shifts)
+    return inside(_reflected(walkers.u + shifts))
 
 
 def moved(
@@ -133,7 +136,7 @@ def moved(
     return Walkers(
         np.where(is_accepted[:, None], u, walkers.u),
         np.where(is_accepted, log_f, walkers.log_f),
-        walkers.log_step + change,
+        np.minimum(walkers.log_step + change, math.log(MAX_STEP)),
     )
 
 
@@ -163,7 +166,7 @@ def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tup
     below, above = ndtr(-centre / width), ndtr((1 - centre) / width)
     k = generator.integers(len(centre), size=n)
     share = below[k] + (above - below)[k] * generator.random((n, centre.shape[1]))
-    u = np.clip(centre[k] + width[k] * ndtri(share), 0, 1)
+    u = inside(centre[k] + width[k] * ndtri(share))
     log_scale = np.log(width * math.sqrt(2 * math.pi) * (above - below)).sum(axis=1)
     squares = np.stack([np.square((u - c) / w).sum(axis=1) for c, w in zip(centre, width, strict=True)])
     return u, logsumexp(-0.5 * squares - log_scale[:, None], axis=0) - math.log(len(centre))

@@ -4,14 +4,14 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.flow.elementwise import fit_elementwise
 from varflow.flow.flow import Flow
-from varflow.integration.averages import average
+from varflow.integration.averages import USUAL_RATE, average
 from varflow.integration.estimates import Batches, magnitudes
 from varflow.integration.iteration import Iteration, pack_history, unpack_history
 from varflow.integration.proposal import Draw
@@ -23,15 +23,33 @@ from varflow.runtime.checkpoint import Saved
 from varflow.training.adam import Adam, AdamState
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 
-__all__ = ["DEFENSIVE_SHARE", "USUAL_RATE", "State"]
+__all__ = ["DEFENSIVE_SHARE", "Round", "State"]
 
 logger = logging.getLogger(__name__)
 
 DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
-USUAL_RATE = 0.65  # power of n with which errors of Sobol points fall
+HALF_TRAINED = 0.5
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 
 MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
+
+
+class Round(NamedTuple):
+    """Density that the points of a round of few calls were drawn from.
+
+    Attributes
+    ----------
+    params : ndarray, (n_params,)
+        Parameters of the flow.
+    n : int
+        Number of points whose values are known.
+    uniform_share : float
+        Share of the uniform density among them.
+    """
+
+    params: np.ndarray
+    n: int
+    uniform_share: float
 
 
 class State:
@@ -66,6 +84,8 @@ class State:
         All of them.
     memory : Memory
         Points of the survey.
+    rounds : list of Round
+        Where the latest of them came from, in a survey with few calls.
     replay : Replay
         What trains on them in rounds.
     expected : ndarray, (m,)
@@ -115,6 +135,7 @@ class State:
         self.memory = Memory(flow.d)
         self.replay = Replay(flow, self.memory, generator, loss)
         self.history: list[Iteration] = []
+        self.rounds: list[Round] = []
         self.expected = np.zeros(1)
         self.kept = flow.params.copy()
         self.walkers, self.log_lost = no_walkers(flow.d), np.empty(0)
@@ -195,6 +216,14 @@ class State:
         nothing = np.full(m, math.nan), np.full((m, m), math.nan)
         self.history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0))
 
+    def counts(self, progress: float) -> bool:
+        """Whether a round of a survey counts in the result, after so much of a training, from 0 to 1.
+
+        In the first half, few points have much of the weight. To a tolerance, none counts: how many stages
+        there are depends on values.
+        """
+        return self.counts_survey and progress >= HALF_TRAINED and not self.tolerance
+
     def discount(self) -> None:
         """Let no estimate so far count any more."""
         self.history = [replace(iteration, is_used=False) for iteration in self.history]
@@ -222,6 +251,11 @@ class State:
         arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
         arrays |= {"log_lost": self.log_lost}
+        arrays |= {
+            "round_params": np.array([one.params for one in self.rounds], self.flow.params.dtype),
+            "round_n": np.array([one.n for one in self.rounds], np.int64),
+            "round_shares": np.array([one.uniform_share for one in self.rounds], np.float64),
+        }
         if self.trainer_optim is not None:
             arrays |= self.trainer_optim.state().arrays("trainer")
         if self.optim is not None:
@@ -239,6 +273,8 @@ class State:
         self.replay.n_skipped = header["n_skipped"]
         self.expected, self.log_lost = arrays["expected"], arrays["log_lost"]
         self.walkers = Walkers(*(arrays[f"walkers_{name}"] for name in Walkers._fields))
+        parts = (arrays[f"round_{name}"] for name in ("params", "n", "shares"))
+        self.rounds = [Round(params, int(n), float(share)) for params, n, share in zip(*parts, strict=True)]
         self.history = unpack_history(header["stages"], arrays, len(self.expected))
         self.memory.restore(arrays)
         np.copyto(self.flow.params, arrays["params"])

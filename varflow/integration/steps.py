@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from varflow.data.dataset import Dataset
+from varflow.integration.averages import USUAL_RATE, weight_of
 from varflow.integration.estimates import Batches, magnitudes
-from varflow.integration.proposal import Draw, draw
+from varflow.integration.proposal import Draw, draw, inside
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
-from varflow.integration.state import DEFENSIVE_SHARE, USUAL_RATE, State
+from varflow.integration.state import DEFENSIVE_SHARE, Round, State
 from varflow.integration.survey import MIN_ROUNDS, choose_points, stage_optimiser
 from varflow.training.data_checks import has_enough
 from varflow.training.tempering import tempered_power
@@ -166,8 +167,8 @@ class Estimate(Step):
 
     def conclude(self, state: State, batches: Batches) -> None:
         """Append the iteration that the batches give."""
-        # Errors of Sobol points fall faster than the root of n, so larger iterations count more.
-        state.append(self.stage, self.seconds, self.stage == "refine", float(batches.n) ** 1.5)
+        weight = weight_of(batches.n, self.n_each)
+        state.append(self.stage, self.seconds, self.stage == "refine", weight)
 
 
 @dataclass
@@ -192,9 +193,12 @@ class Blocks(Estimate):
         As for `Estimate`, with blocks for scrambles.
     share : float
         Share of uniform points; where it is 0, all come from the flow.
+    progress : float
+        How much of the training is done before, from 0 to 1.
     """
 
     share: float = 0.0
+    progress: float = 1.0
 
     @property
     def n_batches(self) -> int:
@@ -207,11 +211,16 @@ class Blocks(Estimate):
         uniform = state.latent(1, self.n_batches * n_uniform) if n_uniform else latent[:0]
         return draw(state.flow, latent, uniform)
 
+    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+        super().learn(state, points, values, is_known)
+        if self.stage == "survey" and is_known.any():
+            n, share = int(np.count_nonzero(is_known)), points.only(is_known).uniform_share
+            state.rounds.append(Round(state.flow.params.copy(), n, share))
+
     def conclude(self, state: State, batches: Batches) -> None:  # noqa: D102
         state.figure = batches.relative_error * batches.n**USUAL_RATE
-        # The inverse of the variance of a Sobol set of n points, whose error falls as n^-USUAL_RATE.
-        weight = float(batches.n) ** (2 * USUAL_RATE)
-        counts, dof = self.stage == "refine" or state.counts_survey, max(batches.n_batches - 1, 3)
+        weight = weight_of(batches.n, batches.n, self.progress)
+        counts, dof = self.stage == "refine" or state.counts(self.progress), max(batches.n_batches - 1, 3)
         state.append(self.stage, self.seconds, counts, weight, dof / (dof - 2))
 
 
@@ -238,9 +247,9 @@ class Stage(Step):
         state.batches.add_known(points, values, 1, is_known)
         n_done, n_iterations = self.n_taken + 1, max(1, min(10, self.n_rounds // MIN_ROUNDS))
         if n_done in [k * self.n_rounds // n_iterations for k in range(1, n_iterations + 1)]:
-            # Later flows are better: the square-root rule of Owen and Zhou, arXiv 1901.02976.
-            weight = state.batches.n * math.sqrt(n_done / self.n_rounds)
-            state.append("survey", self.seconds, state.counts_survey, weight)
+            progress = (n_done - state.batches.n_batches) / self.n_rounds
+            weight = weight_of(state.batches.n, 1, progress)
+            state.append("survey", self.seconds, state.counts(progress), weight)
             self.begin = time.perf_counter()
 
     def end(self, state: State) -> None:  # noqa: D102
@@ -296,7 +305,7 @@ class Scout(Step):
 
     def points(self, state: State) -> Draw:  # noqa: D102
         if self.n_drawn == 0:
-            u = state.generator.random((N_WALKERS, state.flow.d))
+            u = inside(state.generator.random((N_WALKERS, state.flow.d)))
         else:
             u = propose(state.walkers, state.generator)
         return _without_density(u)

@@ -10,7 +10,8 @@ as it is at the beginning of the round, and the uniform density (see `varflow.in
     p = (1 - s) q_flow + s,    s = round(EXPLORATION_SHARE * ROUND) / ROUND,
 
 evaluates the integrand at them, and adds them to a `Memory`, which keeps log |f| and log p of each point.
-Then it takes ``STEPS`` steps of Adam, each on a minibatch of ``MINIBATCH`` points.
+Then it takes steps of Adam, each on a minibatch of ``MINIBATCH`` points: ``STEPS`` of them, or more where a
+stage has so few rounds that there would be fewer than ``MIN_STEPS`` in all.
 
 **Replay.** The first ``ROUND / MINIBATCH`` steps go through the new points once, in random order. The points
 of all other steps are drawn, with replacement, from the latest share ``RECENT`` of all points in the memory,
@@ -36,10 +37,10 @@ relative variance of |f|/q, which is what has to be small in the end. The gradie
 by that of L_var, divided by L_var on the same minibatch. Gradients of both losses have a control variate, so
 that their noise falls as the flow comes closer to the integrand; see `varflow.training.objective`.
 
-**Learning rate.** A stage begins with a new optimiser. In a stage of n rounds, step j of round k, both
-counted from 0, has the learning rate
+**Learning rate.** A stage begins with a new optimiser. In a stage of n rounds of m steps, step j of round k,
+both counted from 0, has the learning rate
 
-    LEARNING_RATE * min(1, (k + 1) / WARM_UP) * (1 + cos(pi t)) / 2,    t = (k + j / STEPS) / n,
+    LEARNING_RATE * min(1, (k + 1) / WARM_UP) * (1 + cos(pi t)) / 2,    t = (k + j / m) / n,
 
 which rises in the first ``WARM_UP`` rounds and falls to zero at the end of the stage.
 
@@ -54,7 +55,7 @@ import numpy as np
 
 from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
-from varflow.integration.proposal import Draw, draw
+from varflow.integration.proposal import Draw, draw, inside
 from varflow.training.adam import Adam
 from varflow.training.losses import LOSSES
 from varflow.training.make_steps import make_steps
@@ -77,7 +78,8 @@ LEARNING_RATE = 7e-3
 BETAS = 0.9, 0.98  # gradients shrink along with their noise: the second moments have to follow
 MIN_ROUNDS = 8  # per stage
 ROUND = 1024  # new points per round
-STEPS = 12  # per round
+STEPS = 12  # per round, at least
+MIN_STEPS = 1000  # per stage: fewer leave much of what few rounds can teach
 MINIBATCH = 512  # points per step
 EXPLORATION_SHARE = 0.03  # of the new points
 WARM_UP = 20  # rounds in which the learning rate rises
@@ -127,6 +129,10 @@ class Memory:
         kept = self._u[rows], self._log_f[rows], self._log_q[rows]
         self._u, self._log_f, self._log_q = (array.copy() for array in kept)
         self.n = len(self._u)
+
+    def set_density(self, rows: slice, log_q: np.ndarray) -> None:
+        """Replace the log of the density p of some of the points, (n,)."""
+        self._log_q[rows] = log_q
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the points as arrays to be saved, which further points do not change; see `restore`."""
@@ -226,21 +232,21 @@ class Replay:
             Points of the round; fewer than were drawn where some did not come back.
         """
         loss = "dkl" if k < share_of_dkl * n_rounds else self.loss
-        n = self.memory.n
+        n, n_steps = self.memory.n, max(STEPS, -(-MIN_STEPS // n_rounds))
         first_recent = int((1 - RECENT) * n)
         new = n - 1 - self.generator.permutation(n_new)  # or one minibatch would get all uniform points
-        rows = np.concatenate([new, self.generator.integers(first_recent, n, STEPS * MINIBATCH - n_new)])
+        rows = np.concatenate([new, self.generator.integers(first_recent, n, n_steps * MINIBATCH - n_new)])
         power = tempered_power(self.memory.log_weights(rows))
         log_mean = self.memory.log_mean(first_recent, power)
         if log_mean == -np.inf:
             return  # f is zero at all these points: there is nothing to learn yet
         objective = self.memory.objective(self.flow, rows, loss, log_mean, power)
-        minibatches = np.split(np.arange(len(rows)), STEPS)
-        progress = [(k + step / STEPS) / n_rounds for step in range(STEPS)]
+        minibatches = np.split(np.arange(len(rows)), n_steps)
+        progress = [(k + step / n_steps) / n_rounds for step in range(n_steps)]
         warmth = min(1.0, (k + 1) / WARM_UP)
         is_variance = objective.loss.power == 2  # its logarithm has a gradient free of units
         step = 0
-        while step < STEPS:
+        while step < n_steps:
             taken = self.steps.take(
                 objective, minibatches[step:], optim, progress[step:], warmth, is_of_log=is_variance
             )
@@ -256,7 +262,7 @@ def choose_points(
         is_flat = k == 0 or memory.is_uniform_better(flow, n, ADAPTIVE[strategy])
     else:
         is_flat = strategy == "flat" or (strategy == "forward_flat_init" and k == 0)
-    points = generator.random((n, flow.d))
+    points = inside(generator.random((n, flow.d)))
     if is_flat:
         return Draw(points, flow.log_prob(points), np.zeros(n), 0)
     return draw(flow, points, np.empty((0, flow.d)))
