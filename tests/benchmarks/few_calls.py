@@ -1,11 +1,13 @@
-"""Integrals with few calls of f, beside vegas and plain Sobol points.
+"""Integrals with few calls of f, beside vegas, MadNIS and plain Sobol points.
 
-    python tests/benchmarks/few_calls.py errors --vegas-python PYTHON [--calls 1000] [--seeds 5] [--cases ...]
+    python tests/benchmarks/few_calls.py errors --peers-python PYTHON [--calls 1000] [--seeds 5] [--cases ...]
     python tests/benchmarks/few_calls.py pulls [--calls 1000] [--seeds 200]
 
 `errors`: root mean square of (estimate - exact) / exact over the seeds, of varflow as it comes, of vegas with
-ten iterations and of one scrambled Sobol set; cases are `IFLOW` up to 18 dimensions and `CHEAP` of
-`integrands.py`. `pulls`: mean and standard deviation of (estimate - exact) / error.
+ten iterations, of MadNIS, and of one scrambled Sobol set; cases are `IFLOW` up to 18 dimensions and `CHEAP`
+of `integrands.py`, and `APPLICATIONS` of `applications.py`. MadNIS trains on three quarters of the calls, in 15
+batches with five steps on earlier points after each, and estimates with the last quarter. `pulls`: mean and
+standard deviation of (estimate - exact) / error.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from applications import APPLICATIONS
 from integrands import CHEAP, IFLOW, Case
 from results import peer_versions, record
 from scipy.stats import qmc
@@ -23,24 +26,48 @@ from scipy.stats import qmc
 import varflow as vf
 
 MAX_D = 18
-CASES = {name: case for name, case in {**IFLOW, **CHEAP}.items() if case.d <= MAX_D and name != "rings"}
+PUBLISHED = {name: case for name, case in {**IFLOW, **CHEAP}.items() if case.d <= MAX_D and name != "rings"}
+CASES = {**PUBLISHED, **APPLICATIONS}
 PULLED = "camel4", "resonances", "gauss4", "corner"
 
-VEGAS = """
+CASE = """
 import json, sys
 import numpy as np
-import vegas
 sys.path.insert(0, sys.argv[1])
+from applications import APPLICATIONS
 from integrands import CHEAP, IFLOW
-case = {**IFLOW, **CHEAP}[sys.argv[2]]
+case = {**IFLOW, **CHEAP, **APPLICATIONS}[sys.argv[2]]
 n_calls, n_seeds = int(sys.argv[3]), int(sys.argv[4])
 means = []
+"""
+VEGAS = (
+    CASE
+    + """
+import vegas
 for seed in range(n_seeds):
     np.random.seed(seed)
     f = vegas.batchintegrand(lambda x: case.f(np.asarray(x)))
     means.append(vegas.Integrator([[0, 1]] * case.d)(f, nitn=10, neval=n_calls // 10).mean)
 print(json.dumps(means))
 """
+)
+MADNIS = (
+    CASE
+    + """
+import torch
+from madnis.integrator import Integrator
+torch.set_flush_denormal(True)
+torch.set_num_threads(1)
+f = lambda x: torch.as_tensor(case.f(np.clip(x.double().numpy(), 1e-12, 1 - 1e-7)), dtype=torch.float32)
+for seed in range(n_seeds):
+    torch.manual_seed(seed)
+    settings = dict(batch_size=n_calls // 20, buffer_capacity=n_calls, buffered_steps=5, learning_rate=1e-3)
+    integrator = Integrator(f, dims=case.d, **settings)
+    integrator.train(15 * 6)
+    means.append(float(integrator.sample(n_calls // 4).weights.double().mean()))
+print(json.dumps(means))
+"""
+)
 
 
 def relative_rms(means: list[float], exact: float) -> float:
@@ -48,10 +75,10 @@ def relative_rms(means: list[float], exact: float) -> float:
     return float(np.sqrt(np.mean((np.array(means) / exact - 1) ** 2)))
 
 
-def of_vegas(python: str, name: str, n_calls: int, n_seeds: int) -> list[float]:
-    """Estimates of vegas, in its own environment."""
+def of_peer(script: str, python: str, name: str, n_calls: int, n_seeds: int) -> list[float]:
+    """Estimates of a peer, in its own environment."""
     arguments = [str(Path(__file__).parent), name, str(n_calls), str(n_seeds)]
-    out = subprocess.run([python, "-W", "ignore", "-c", VEGAS, *arguments], check=True, capture_output=True)
+    out = subprocess.run([python, "-W", "ignore", "-c", script, *arguments], check=True, capture_output=True)
     means: list[float] = json.loads(out.stdout)
     return means
 
@@ -65,7 +92,7 @@ def of_sobol(case: Case, n_calls: int, n_seeds: int) -> list[float]:
 
 def errors(options: argparse.Namespace) -> None:
     """Compare the errors of all cases."""
-    peers = peer_versions(options.vegas_python, ["vegas"])
+    peers = peer_versions(options.peers_python, ["vegas", "madnis", "torch"])
     for name in options.cases or CASES:
         case, begin = CASES[name], time.perf_counter()
         results = [
@@ -78,9 +105,12 @@ def errors(options: argparse.Namespace) -> None:
             "n_seeds": options.seeds,
             "varflow": relative_rms([one.mean for one in results], case.exact),
             "stated": float(np.median([one.sdev for one in results]) / case.exact),
-            "vegas": relative_rms(
-                of_vegas(options.vegas_python, name, options.calls, options.seeds), case.exact
-            ),
+            **{
+                peer: relative_rms(
+                    of_peer(script, options.peers_python, name, options.calls, options.seeds), case.exact
+                )
+                for peer, script in (("vegas", VEGAS), ("madnis", MADNIS))
+            },
             "sobol": relative_rms(of_sobol(case, options.calls, options.seeds), case.exact),
             "seconds": seconds,
         }
@@ -112,7 +142,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="*", choices=CASES)
-    parser.add_argument("--vegas-python", default="python")
+    parser.add_argument("--peers-python", default="python")
     options = parser.parse_args()
     {"errors": errors, "pulls": pulls}[options.what](options)
 
