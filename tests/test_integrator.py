@@ -738,6 +738,14 @@ class TestFewCalls:
         plain = (f(x) * np.exp(log_jacobian)).std() / math.sqrt(3000)
         assert result.sdev < 0.4 * plain
 
+    @pytest.mark.parametrize("n_calls", [300, 400, 1001, 5001])
+    def test_calls_are_never_exceeded_on_the_way_to_a_narrow_peak(self, n_calls):
+        f = Counting(lambda x: narrow_at(x, 0.4, 0.02))
+        assert vf.integrate(f, 3, n_calls=n_calls, seed=1).n_calls == f.n_points <= n_calls
+        f = Counting(lambda x: narrow_at(x, 0.4, 0.02))
+        Integrator(f, 3, seed=1, n_iter=1, n_points=n_calls).survey()
+        assert 0.5 * n_calls < f.n_points <= n_calls
+
     def test_fewest_are_one_sobol_set(self):
         """Errors are those of Sobol points on the cube, and smaller than told."""
         errors = [integrated(n_calls=200, seed=seed) for seed in range(10)]

@@ -5,9 +5,9 @@
 
 `errors`: root mean square of (estimate - exact) / exact over the seeds, of varflow as it comes, of vegas with
 ten iterations, of MadNIS, and of one scrambled Sobol set; cases are `IFLOW` up to 18 dimensions and `CHEAP`
-of `integrands.py`, and `APPLICATIONS` of `applications.py`. MadNIS trains on three quarters of the calls, in 15
-batches with five steps on earlier points after each, and estimates with the last quarter. `pulls`: mean and
-standard deviation of (estimate - exact) / error.
+of `integrands.py`, and `APPLICATIONS` of `applications.py`. MadNIS trains on three quarters of the calls, in
+15 batches with five steps on earlier points after each, and estimates with the last quarter. `pulls`: mean
+and standard deviation of (estimate - exact) / error.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from varflow.cli.integral import add_integral, box, flow_settings
 from varflow.cli.options import Parser, add_command
-from varflow.cli.run_file import WAIT, locked
+from varflow.cli.run_file import add_wait, locked
 from varflow.integration.run import Run
 from varflow.runtime.archive import check_writable
 
@@ -23,10 +23,10 @@ def add_start(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument("run_file", metavar="RUN", help="file for the run")
     add_integral(parser)
+    add_wait(parser)
 
 
 def _start(options: argparse.Namespace) -> None:
-    options.wait = WAIT
     check_writable(options.run_file)
     run = Run(
         box(options),

@@ -17,7 +17,7 @@ The mixture is used for learning alone, so that its slight bias does no harm.
 **Points.** A round is one scrambled Sobol set, and so accurate as a whole. The scatter of its consecutive
 blocks gives the error. Blocks of such a set repel each other, so that the error is rather too large: with so
 few points, independent scrambles would be of so few points each that nothing would be left of their accuracy.
-There are 16 blocks, or one for each 8 points where that is fewer. So few make their scatter uncertain: the
+There are 16 blocks or a few less, or one for each 8 points where that is fewer. So few make their scatter uncertain: the
 error that is told is the standard deviation of Student's t with as many degrees of freedom as blocks, less
 one, which is 1.07 times the scatter for 16.
 
@@ -44,7 +44,7 @@ from varflow.training.data_checks import has_enough
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 from varflow.training.tempering import effective_size, tempered_power
 
-__all__ = ["MIN_LEARNT", "STEPS", "estimate_blocks", "survey_of_few"]
+__all__ = ["MIN_LEARNT", "STEPS", "USUAL_SHARE", "estimate_blocks", "survey_of_few"]
 
 MIN_LEARNT = 400  # calls from which on a flow pays
 FIRST_SHARE, ROUND_SHARE = 1 / 6, 1 / 15  # of the calls: those of round 0, and of each later one
@@ -57,25 +57,26 @@ MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted
 MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
 TAIL = 3.0  # points that are not zero, for each of them
 CLIMB_SHARE, N_CLIMBS = 1 / 40, 10  # of the calls, in each of so many rounds at most that only climb
+MAX_CLIMBING_SHARE = N_CLIMBS * CLIMB_SHARE
+USUAL_SHARE = FIRST_SHARE + N_ROUNDS * ROUND_SHARE  # of the calls, in a survey without climbing
 
 
-def survey_of_few(n_calls: int, state: State) -> list[Step]:
-    """Make the steps of a survey that belongs to so many calls in all, and ends with the best flow."""
+def survey_of_few(n_calls: int, state: State, share: float = USUAL_SHARE + MAX_CLIMBING_SHARE) -> list[Step]:
+    """Make the steps of a survey that belongs to so many calls in all, and ends with the best flow.
+
+    share: of the calls that it takes at most.
+    """
     state.rounds.clear()
     if n_calls < MIN_LEARNT:
         return []
-    share = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
+    defensive = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
     n_climb = max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING)
-    rounds: list[Step] = [
-        Blocks(int(FIRST_SHARE * n_calls), "survey", share, 0.0),
+    return [
+        Blocks(int(FIRST_SHARE * n_calls), "survey", defensive, 0.0),
         Judge(True),
-        Climb(n_climb, N_CLIMBS),
+        Climb(n_climb, min(N_CLIMBS, int(MAX_CLIMBING_SHARE * n_calls) // n_climb)),
+        NextRound(int(ROUND_SHARE * n_calls), state.n_calls + int(share * n_calls)),
     ]
-    for k in range(N_ROUNDS):
-        n_each, progress = int(ROUND_SHARE * n_calls), k / N_ROUNDS
-        blocks = Blocks(n_each, "survey", DEFENSIVE_SHARE_OF_ROUNDS, progress)
-        rounds += [Learn(), blocks, Judge(False)]
-    return [*rounds, Return()]
 
 
 def estimate_blocks(n_calls: int, state: State) -> Blocks:
@@ -111,6 +112,34 @@ class FitMapAlone(Step):
         """Fit it."""
         _begin_anew(state)
         return []
+
+
+@dataclass
+class NextRound(Step):
+    """Learn, and draw a round from the flow; after the last one, go back to the best flow.
+
+    Attributes
+    ----------
+    n_calls : int
+        Points of the round, or fewer where climbing has left fewer until end_calls.
+    end_calls : int
+        Calls that are not to be exceeded.
+    k : int
+        Number of the round, from 0.
+    """
+
+    n_calls: int
+    end_calls: int
+    k: int = 0
+
+    def then(self, state: State) -> list[Step]:
+        """Decide on the round."""
+        n_left = N_ROUNDS - self.k
+        if n_left == 0:
+            return [Return()]
+        n_points = min(self.n_calls, (self.end_calls - state.n_calls) // n_left)
+        blocks = Blocks(n_points, "survey", DEFENSIVE_SHARE_OF_ROUNDS, self.k / N_ROUNDS)
+        return [Learn(), blocks, Judge(False), NextRound(self.n_calls, self.end_calls, self.k + 1)]
 
 
 @dataclass
@@ -160,7 +189,7 @@ class Return(Step):
         return []
 
 
-STEPS = (Climb, FitMapAlone, Learn, Judge, Return)
+STEPS = (Climb, FitMapAlone, NextRound, Learn, Judge, Return)
 
 
 class _QuietTrainer(BasicStatefulTrainer):

@@ -459,8 +459,8 @@ def integrate(
     bounds : int or sequence of (lower, upper)
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     n_calls : int
-        Largest number of calls of the integrand, at least 100. With fewer than 16384, as for an f that is
-        very dear, the flow is trained anew after each of a few rounds, which takes seconds.
+        Largest number of calls of the integrand, at least 100. With fewer than 32768, as for an f that is
+        dear, the flow is trained anew after each of a few rounds, which takes seconds.
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
     **options

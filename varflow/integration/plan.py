@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from varflow.integration import few_calls
-from varflow.integration.few_calls import estimate_blocks, survey_of_few
+from varflow.integration.few_calls import USUAL_SHARE, estimate_blocks, survey_of_few
 from varflow.integration.iteration import Iteration
 from varflow.integration.scout import N_WALKERS
 from varflow.integration.state import State
@@ -114,16 +114,17 @@ def integration(n_calls: int, rtol: float, atol: float) -> Agenda:
 
 
 def survey(n_calls: int) -> Agenda:
-    """Train by replay, in so many calls at most.
+    """Train by replay, or anew in few rounds where the calls are few.
 
     Raises
     ------
     ValueError
         If they are too few.
     """
-    if n_calls < MIN_CALLS:
-        raise ValueError(f"a survey by replay needs {MIN_CALLS} calls at least, got {n_calls}")
-    return [Survey(n_calls) if n_calls >= MIN_SURVEYED else SurveyOfFew(n_calls)]
+    least = math.ceil(few_calls.MIN_LEARNT * USUAL_SHARE)
+    if n_calls < least:
+        raise ValueError(f"a survey by replay needs {least} calls at least, got {n_calls}")
+    return [Survey(n_calls) if n_calls >= USUAL_SHARE * FEW_CALLS else SurveyOfFew(n_calls)]
 
 
 def survey_of_each(strategy: str, n_iterations: int, n_points: int) -> Agenda:
@@ -205,7 +206,7 @@ class SurveyOfFew(Step):
 
     def then(self, state: State) -> Agenda:
         state.warnings.clear()
-        return survey_of_few(2 * self.n_calls, state)  # a survey is half of the calls
+        return survey_of_few(int(self.n_calls / USUAL_SHARE), state, USUAL_SHARE)
 
 
 @dataclass

@@ -202,8 +202,10 @@ class Blocks(Estimate):
 
     @property
     def n_batches(self) -> int:
-        """Number of blocks."""
-        return max(MIN_BLOCKS, min(FEW_BATCHES, self.n_calls // POINTS_A_BLOCK))
+        """Number of blocks: as many as may be, or somewhat fewer where these leave out fewer points."""
+        most = max(MIN_BLOCKS, min(FEW_BATCHES, self.n_calls // POINTS_A_BLOCK))
+        numbers = range(max(MIN_BLOCKS, 3 * most // 4), most + 1)
+        return max(numbers, key=lambda n: (self.n_calls // n * n, n))
 
     def points(self, state: State) -> Draw:  # noqa: D102
         n_uniform = max(1, round(self.share * self.n_each)) if self.share > 0 else 0
