@@ -23,7 +23,6 @@ from varflow.runtime.checkpoint import Saved
 
 __all__ = ["Engine"]
 
-MAX_MAGNITUDE = 1e140  # |f| beyond which squares overflow
 DRAWN, ASKED, TOLD, FORGOTTEN = range(4)  # what can become of a point, in this order
 
 
@@ -185,16 +184,7 @@ class Engine:
         return self.n_drawn - self._n(DRAWN)
 
     def tell(self, numbers: np.ndarray, values: np.ndarray) -> None:
-        """Take values (n, m) of the integrand on the unit cube, at points of these numbers, all open.
-
-        Raises
-        ------
-        ValueError
-            If |f| is too large for its square to be computed.
-        """
-        largest = float(np.abs(values).max(initial=0.0))
-        if largest > MAX_MAGNITUDE:
-            raise ValueError(f"|f| is up to {largest:.3g}, whose square overflows: use other units for f")
+        """Take values (n, m) of the integrand on the unit cube, at points of these numbers, all open."""
         with self._lock:
             for piece in self.pieces:
                 is_here = (numbers >= piece.first) & (numbers < piece.first + len(piece.status))
@@ -248,7 +238,7 @@ class Engine:
         is_known = piece.status == TOLD
         values = np.zeros((len(is_known), 1)) if piece.values is None else piece.values
         self.state.n_calls += int(np.count_nonzero(is_known))
-        step.take(self.state, piece.points, values, is_known)
+        step.take(self.state, piece.points, self.state.in_its_unit(values), is_known)
         with self._lock:
             self.pieces.pop(0)
 

@@ -25,6 +25,7 @@ I_0 is the estimate of the preceding iteration, and 0 in the first one. Where f 
 has its own I_0.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,6 +33,8 @@ import numpy as np
 from varflow.integration.proposal import Draw
 
 __all__ = ["Batches", "magnitudes", "weights_of"]
+
+MIN_SQUARED, MAX_SQUARED = 1e-140, 1e140  # values beyond have squares that underflow or overflow
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:
@@ -41,7 +44,12 @@ def magnitudes(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] == 1:
         return np.abs(values[:, 0])
-    return np.sqrt(np.sum(np.square(values), axis=1))
+    largest = float(np.abs(values).max(initial=0.0))
+    exponent = math.frexp(largest)[1] if not MIN_SQUARED < largest < MAX_SQUARED else 0
+    with np.errstate(under="ignore"):
+        of_unit = np.sqrt(np.sum(np.square(np.ldexp(values, -exponent)), axis=1))
+    size: np.ndarray = np.ldexp(of_unit, exponent)
+    return size
 
 
 def weights_of(log_q: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -111,6 +119,15 @@ class Batches:
             is_kept = is_known & (batch == k)
             if is_kept.any():
                 self.add(points.only(is_kept), values[is_kept])
+
+    def scale(self, exponent: int) -> None:
+        """Multiply the integrand by 2^exponent."""
+        with np.errstate(under="ignore"):
+            self.expected = np.ldexp(self.expected, exponent)
+            for parts in (self._means, self._whole, self._quarters):
+                parts[:] = [np.ldexp(part, exponent) for part in parts]
+            self._sum, self._largest = (math.ldexp(one, exponent) for one in (self._sum, self._largest))
+            self._squares = math.ldexp(self._squares, 2 * exponent)
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """Return what was added, as arrays to be saved; see `of`."""

@@ -17,9 +17,9 @@ The mixture is used for learning alone, so that its slight bias does no harm.
 **Points.** A round is one scrambled Sobol set, and so accurate as a whole. The scatter of its consecutive
 blocks gives the error. Blocks of such a set repel each other, so that the error is rather too large: with so
 few points, independent scrambles would be of so few points each that nothing would be left of their accuracy.
-There are 16 blocks or a few less, or one for each 8 points where that is fewer. So few make their scatter uncertain: the
-error that is told is the standard deviation of Student's t with as many degrees of freedom as blocks, less
-one, which is 1.07 times the scatter for 16.
+There are 16 blocks or some less, or one for each 8 points where that is fewer. So few make their scatter
+uncertain: the error that is told is the standard deviation of Student's t with as many degrees of freedom as
+blocks, less one, which is 1.07 times the scatter for 16.
 
 **Which flow is best** is told by the error relative to the mean of |f|/q, scaled to equal numbers of points
 by the power of n with which errors of Sobol points usually fall. A later flow has learnt from more points,

@@ -15,7 +15,7 @@ from varflow.flow.flow import Flow
 from varflow.integration.domain import Domain
 from varflow.integration.estimates import magnitudes
 from varflow.integration.integrand import Integrand
-from varflow.integration.iteration import Iteration
+from varflow.integration.iteration import Iteration, scaled
 from varflow.integration.make_engine import identity_of, make_engine, training_settings
 from varflow.integration.outcome import outcome
 from varflow.integration.plan import (
@@ -40,7 +40,7 @@ from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=4, oldest=4, sealed=4)
+FILE = Kind("varflow integration checkpoint", version=5, oldest=5, sealed=5)
 PART = 8192  # points evaluated together where there is a checkpoint, which may be written after each
 MAX_COORDINATE = 1e300  # coordinate of a given point where the bounds are infinite
 
@@ -198,7 +198,7 @@ class Integrator:
     @property
     def history(self) -> list[Iteration]:
         """All iterations so far."""
-        return self._requests.history
+        return [scaled(iteration, self._engine.state.exponent) for iteration in self._requests.history]
 
     def survey(self) -> None:
         """Train the flow, with `n_iter_survey` times `n_points_survey` points at most.
@@ -308,9 +308,10 @@ class Integrator:
         RuntimeError
             If there is nothing yet.
         """
-        if not self.history:
+        history = self._requests.history
+        if not history:
             raise RuntimeError("there is no estimate yet: call integrate() first")
-        result = outcome(self._engine.state, self.history, self.domain, self.integrand.received, self)
+        result = outcome(self._engine.state, history, self.domain, self.integrand.received, self)
         if self._has_integrand_changed:
             result.warnings += (CHANGED,)
         return result
@@ -368,10 +369,10 @@ class Integrator:
         with self._running(n_calls) as progress:
             self._engine.advance()
             while not self._engine.is_done:
-                n_before = len(self.history)
+                n_before = len(self._requests.history)
                 self._evaluate()
                 self._engine.advance()
-                if len(self.history) > n_before and self._is_enough(progress):
+                if len(self._requests.history) > n_before and self._is_enough(progress):
                     self._engine.begin([])
                 self._checkpoint.step(self._saved)
             self._requests.end()
@@ -387,8 +388,9 @@ class Integrator:
 
     def _is_enough(self, progress: Progress) -> bool:
         """Show how far the integration has come, and ask the callback whether that is enough."""
-        last = self.history[-1]
-        progress.update(self._engine.n_told, last.stage, first_component(last.mean, last.covariance))
+        last, exponent = self._requests.history[-1], self._engine.state.exponent
+        estimate = first_component(last.mean, last.covariance, exponent)
+        progress.update(self._engine.n_told, last.stage, estimate)
         return self.callback is not None and bool(self.callback(self.result()))
 
     @contextmanager

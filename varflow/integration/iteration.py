@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Iteration", "check_history", "pack_history", "unpack_history"]
+__all__ = ["Array", "Iteration", "check_history", "pack_history", "scaled", "unpack_history"]
 
 Array = npt.NDArray[Any]
 _HISTORY = {  # members of a file with one row per iteration; the stages are in the header instead
@@ -56,6 +56,15 @@ class Iteration:
     seconds: float
     is_used: bool
     weight: float
+
+
+def scaled(iteration: Iteration, exponent: int) -> Iteration:
+    """Multiply an iteration's integrand by 2^exponent; a covariance may underflow to 0 or overflow to inf."""
+    if exponent == 0:
+        return iteration
+    with np.errstate(over="ignore", under="ignore"):
+        mean, covariance = np.ldexp(iteration.mean, exponent), np.ldexp(iteration.covariance, 2 * exponent)
+    return replace(iteration, mean=mean, covariance=covariance)
 
 
 def check_history(history: list[Iteration], m: int) -> None:

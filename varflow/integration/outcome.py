@@ -17,7 +17,6 @@ __all__ = ["outcome"]
 
 MAX_SHARE = 0.05  # share of one point in the sum of all weights that is warned of
 MIN_Q = 1e-3  # probability of chi2 that is warned of
-MIN_INTEGRAL = 1e-140  # integral below which the square of an error underflows
 
 
 def outcome(
@@ -30,7 +29,7 @@ def outcome(
     state : State
         What is known.
     history : list of Iteration
-        The iterations that belong to it.
+        The iterations that belong to it, in units of the state.
     domain : Domain
         The box.
     received : Received
@@ -54,20 +53,21 @@ def outcome(
         state.flow.copy(),
         components=components,
         bounds=domain.bounds,
+        exponent=state.exponent,
         defensive_share=DEFENSIVE_SHARE,
         n_invalid=received.n_invalid,
         source=source,
     )
-    result.warnings = (*state.warnings, *_doubts(state, result))
+    result.warnings = (*state.warnings, *_doubts(state, history, result))
     return result
 
 
-def _doubts(state: State, result: Result) -> Iterator[str]:
-    """Collect the warnings about the result."""
-    used = [iteration for iteration in result.history if iteration.is_used]
+def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[str]:
+    """Collect the warnings about the result of that history."""
+    used = [iteration for iteration in history if iteration.is_used]
     if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
         yield f"f was zero at all {result.n_calls} points"
-    if state.tolerance and state.tolerance.shortfall(*average(used)) > 1:
+    if state.tolerance and state.shortfall(*average(used)) > 1:
         yield f"the tolerance was not reached in {result.n_calls} calls"
     n_used = sum(iteration.n_calls for iteration in used)
     n_lost = np.count_nonzero(state.is_lost(n_used))
@@ -84,8 +84,6 @@ def _doubts(state: State, result: Result) -> Iterator[str]:
             f"one point carries {state.heaviest:.0%} of the sum of the weights of its iteration: the flow is "
             "too small there, and the error cannot be relied upon"
         )
-    if any(0 < np.abs(iteration.mean).max() < MIN_INTEGRAL for iteration in used):
-        yield "f is so small that the square of its error is 0 in float64: use other units for f"
     if result.Q < MIN_Q:
         yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"
     if result.n_invalid:

@@ -476,7 +476,7 @@ class StageOfLost(Step):
 def _calls_missing(state: State) -> float:
     """Estimate the points that a refinement needs to reach the tolerance, from the look of the best flow."""
     look = state.history[state.best]
-    return LOOK * state.tolerance.shortfall(look.mean, look.covariance) ** (1 / state.rate)
+    return LOOK * state.shortfall(look.mean, look.covariance) ** (1 / state.rate)
 
 
 def _affordable_rounds(state: State, end_calls: int) -> int:
@@ -540,7 +540,7 @@ def _shortfall(state: State) -> float:
     uncertainty = 1 / math.sqrt(2 * len(used) * (MANY_BATCHES - 1))
     estimate = state.estimate()
     assert estimate is not None
-    return (1 + uncertainty) * state.tolerance.shortfall(*estimate)
+    return (1 + uncertainty) * state.shortfall(*estimate)
 
 
 def _next_size(state: State, shortfall: float) -> int:

@@ -15,7 +15,14 @@ from varflow.flow.flow import Flow
 from varflow.integration.averages import average, consistency, probability, standard_deviations
 from varflow.integration.components import Components
 from varflow.integration.domain import Domain
-from varflow.integration.iteration import Array, Iteration, check_history, pack_history, unpack_history
+from varflow.integration.iteration import (
+    Array,
+    Iteration,
+    check_history,
+    pack_history,
+    scaled,
+    unpack_history,
+)
 from varflow.integration.sampling import proposed_points, sampling_generator
 from varflow.integration.tables import (
     TITLES,
@@ -32,7 +39,7 @@ from varflow.validation import positive_int
 
 __all__ = ["Result"]
 
-FILE = Kind("varflow result", version=2, oldest=1, sealed=2)
+FILE = Kind("varflow result", version=3, oldest=1, sealed=2)
 
 
 class Source(Protocol):
@@ -67,12 +74,17 @@ class Result:
         Number of points where f was not finite.
     warnings : sequence of str
         What the user should know about the result, each a sentence.
+    exponent : int
+        The history that is given is in units of 2^exponent, so that squares of errors of tiny and huge
+        integrals can be computed.
     source : Source, optional
         The integrator, to which `sample` and `extend` are delegated.
 
     Attributes
     ----------
     history : list of Iteration
+        In units of f. Where integrals are below 1e-150 or above 1e150, covariances may underflow or overflow
+        here; `sdev` and `summary` do not.
     flow : Flow
     components : Components
     bounds : ndarray, (d, 2)
@@ -98,9 +110,11 @@ class Result:
         defensive_share: float = 0.0,
         n_invalid: int = 0,
         warnings: Iterable[str] = (),
+        exponent: int = 0,
         source: Source | None = None,
     ) -> None:
-        self.history = list(history)
+        self._scaled, self._exponent = list(history), int(exponent)
+        self.history = [scaled(iteration, self._exponent) for iteration in self._scaled]
         self.flow = flow
         self.components = components
         self.bounds = np.array(bounds, np.float64)
@@ -108,24 +122,29 @@ class Result:
         self.n_invalid = int(n_invalid)
         self.warnings = tuple(warnings)
         self.source = source
-        check_history(self.history, components.size)
+        check_history(self._scaled, components.size)
         if self.bounds.shape != (flow.d, 2):
             raise ValueError(f"bounds must have shape ({flow.d}, 2), found {self.bounds.shape}")
 
     @property
     def mean(self) -> Any:
         """The estimate: a float, an array, or a dict of these, in the form that the integrand returns."""
-        return self.components.unpack(self._average[0])
+        return self.components.unpack(np.ldexp(self._average[0], self._exponent))
 
     @property
     def sdev(self) -> Any:
         """Standard deviation of the estimate, in the same form."""
-        return self.components.unpack(standard_deviations(self._average[1]))
+        return self.components.unpack(np.ldexp(standard_deviations(self._average[1]), self._exponent))
 
     @property
     def covariance(self) -> Array:
-        """Covariance of all components, (m, m), in the order of the dict and of each array's ``ravel()``."""
-        return self._average[1].copy()
+        """Covariance of all components, (m, m), in the order of the dict and of each array's ``ravel()``.
+
+        It is 0 or infinite where squares of errors underflow or overflow.
+        """
+        with np.errstate(over="ignore", under="ignore"):
+            covariance: Array = np.ldexp(self._average[1], 2 * self._exponent)
+        return covariance
 
     @property
     def chi2(self) -> float:
@@ -162,7 +181,7 @@ class Result:
 
     @property
     def _used(self) -> list[Iteration]:
-        return [iteration for iteration in self.history if iteration.is_used]
+        return [iteration for iteration in self._scaled if iteration.is_used]
 
     @cached_property
     def _average(self) -> tuple[Array, Array]:
@@ -175,7 +194,8 @@ class Result:
     def __str__(self) -> str:
         """Return the estimate, followed by the warnings, one per line."""
         mean, covariance = self._average
-        texts = np.array([*map(format_estimate, mean, standard_deviations(covariance))], object)
+        means, errors = (np.ldexp(one, self._exponent) for one in (mean, standard_deviations(covariance)))
+        texts = np.array([*map(format_estimate, means, errors)], object)
         estimate = self.components.unpack(texts)
         if isinstance(estimate, dict):
             parts = [f"{key!r}: {format_array(part)}" for key, part in estimate.items()]
@@ -215,12 +235,12 @@ class Result:
                 (
                     str(number),
                     iteration.stage,
-                    first_component(iteration.mean, iteration.covariance),
-                    *(accumulated_cells(*accumulated) if accumulated else ("-", "-", "-")),
+                    first_component(iteration.mean, iteration.covariance, self._exponent),
+                    *(accumulated_cells(*accumulated, self._exponent) if accumulated else ("-", "-", "-")),
                     *effort_cells(iteration.n_calls, iteration.ess, iteration.seconds),
                 )
             )
-        totals = accumulated_cells(*self._average, *self._consistency)
+        totals = accumulated_cells(*self._average, *self._consistency, self._exponent)
         seconds = sum(iteration.seconds for iteration in self.history)
         return [*rows, ("total", "", "", *totals, *effort_cells(self.n_calls, self.ess, seconds))]
 
@@ -228,7 +248,7 @@ class Result:
         """Return each iteration with mean, covariance, chi2 and dof of those used so far; None if unused."""
         rows: list[tuple[Iteration, tuple[Array, Array, float, int] | None]] = []
         used: list[Iteration] = []
-        for iteration in self.history:
+        for iteration in self._scaled:
             if iteration.is_used:
                 used.append(iteration)
                 rows.append((iteration, (*average(used), *consistency(used))))
@@ -251,7 +271,8 @@ class Result:
         """
         gvar = _import("gvar", "to_gvar")
         mean, covariance = self._average
-        return self.components.unpack(np.asarray(gvar.gvar(mean, covariance)))
+        scaled_up = gvar.gvar(mean, covariance) * np.ldexp(1.0, self._exponent)
+        return self.components.unpack(np.asarray(scaled_up))
 
     def to_frame(self) -> Any:
         """Convert the history to a pandas table.
@@ -270,7 +291,7 @@ class Result:
         pandas = _import("pandas", "to_frame")
         return pandas.DataFrame(
             [
-                frame_row(number, iteration, accumulated)
+                frame_row(number, iteration, accumulated, self._exponent)
                 for number, (iteration, accumulated) in enumerate(self._accumulated(), 1)
             ]
         )
@@ -359,7 +380,7 @@ class Result:
         if not np.isfinite(self.flow.params).all():
             raise ValueError("params must be finite")
         arrays = {"params": self.flow.params, "bounds": self.bounds}
-        arrays |= pack_history(self.history, self.components.size)
+        arrays |= pack_history(self._scaled, self.components.size)
         write_archive(path, FILE, self._header(), arrays)
 
     def _header(self) -> dict[str, Any]:
@@ -369,6 +390,7 @@ class Result:
             "shapes": self.components.shapes,
             "stages": [iteration.stage for iteration in self.history],
             "defensive_share": self.defensive_share,
+            "exponent": self._exponent,
             "n_invalid": self.n_invalid,
             "warnings": self.warnings,
         }
@@ -404,6 +426,7 @@ class Result:
                 components=components,
                 bounds=arrays["bounds"],
                 defensive_share=header["defensive_share"],
+                exponent=header.get("exponent", 0),
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
             )

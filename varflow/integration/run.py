@@ -13,7 +13,7 @@ from varflow.data.arrays import read_only
 from varflow.flow.flow import Flow
 from varflow.integration.calls import checked_values
 from varflow.integration.domain import Domain
-from varflow.integration.iteration import Iteration
+from varflow.integration.iteration import Iteration, scaled
 from varflow.integration.make_engine import make_engine, training_settings
 from varflow.integration.open_points import OpenPoints
 from varflow.integration.outcome import outcome
@@ -290,7 +290,8 @@ class Run:
     @property
     def history(self) -> list[Iteration]:
         """All iterations so far."""
-        return list(self._engine.state.history)
+        state = self._engine.state
+        return [scaled(iteration, state.exponent) for iteration in state.history]
 
     @property
     def has_result(self) -> bool:
@@ -306,7 +307,8 @@ class Run:
             If there is nothing yet.
         """
         self._wait()
-        return outcome(self._engine.state, self.history, self.domain, self._received, None)
+        state = self._engine.state
+        return outcome(state, state.history, self.domain, self._received, None)
 
     def extend(self, n_calls: int) -> None:
         """Ask for more points, for a smaller error, once the run has come to its end.

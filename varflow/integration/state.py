@@ -13,11 +13,11 @@ from varflow.flow.elementwise import fit_elementwise
 from varflow.flow.flow import Flow
 from varflow.integration.averages import USUAL_RATE, average
 from varflow.integration.estimates import Batches, magnitudes
-from varflow.integration.iteration import Iteration, pack_history, unpack_history
+from varflow.integration.iteration import Iteration, pack_history, scaled, unpack_history
 from varflow.integration.proposal import Draw
 from varflow.integration.scout import Walkers, no_walkers
 from varflow.integration.survey import Memory, Replay, stage_optimiser
-from varflow.integration.tables import format_estimate
+from varflow.integration.tables import first_component
 from varflow.integration.tolerance import Tolerance
 from varflow.runtime.checkpoint import Saved
 from varflow.training.adam import Adam, AdamState
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5
+FAR = 300  # powers of two from the unit, beyond which squares might overflow
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 
 MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
@@ -76,6 +77,10 @@ class State:
 
     Attributes
     ----------
+    exponent : int
+        Everything about the integrand is in units of 2^exponent; see `in_its_unit`.
+    has_unit : bool
+        Whether that is known, since a value was not zero.
     tolerance : Tolerance
         That was asked for last.
     n_calls : int
@@ -130,6 +135,7 @@ class State:
         sample: Dataset | None = None,
     ) -> None:
         self.flow, self.is_flow_new, self.generator = flow, is_flow_new, generator
+        self.exponent, self.has_unit = 0, False
         self.sample, self.tolerance = sample, Tolerance()
         self.counts_survey, self.trainer, self._make_points = counts_survey, trainer, make_points
         self.memory = Memory(flow.d)
@@ -150,6 +156,37 @@ class State:
     def latent(self, n: int, size: int) -> np.ndarray:
         """Draw latent points of n scrambles, (n * size, d)."""
         return np.concatenate([self._make_points(size, self.flow.d, self.generator) for _ in range(n)])
+
+    def in_its_unit(self, values: np.ndarray) -> np.ndarray:
+        """Divide values (n, m) of the integrand by the unit in which all else is, a power of two.
+
+        It is 1 unless squares could overflow or underflow: then it follows from the largest value, and from a
+        larger one once that is met.
+        """
+        largest = float(np.abs(values).max(initial=0.0))
+        _, exponent = math.frexp(largest)
+        is_far = exponent - self.exponent > FAR or (not self.has_unit and exponent < -FAR)
+        if largest > 0 and is_far:
+            self._scale(self.exponent - exponent)
+        self.has_unit = self.has_unit or largest > 0
+        with np.errstate(under="ignore"):
+            divided: np.ndarray = np.ldexp(values, -self.exponent)
+        return divided
+
+    def _scale(self, shift: int) -> None:
+        """Multiply everything about the integrand by 2^shift, and keep the unit that makes up for it."""
+        self.exponent -= shift
+        with np.errstate(under="ignore"):
+            self.expected = np.ldexp(self.expected, shift)
+        self.history = [scaled(iteration, shift) for iteration in self.history]
+        if self.batches is not None:
+            self.batches.scale(shift)
+        self.memory.scale(shift)
+        self.walkers = self.walkers._replace(log_f=self.walkers.log_f + shift * math.log(2))
+
+    def shortfall(self, mean: np.ndarray, covariance: np.ndarray) -> float:
+        """Compute how many times too large an error is for the tolerance; see `Tolerance.shortfall`."""
+        return self.tolerance.shortfall(mean, covariance, self.exponent)
 
     def remember(self, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
         """Add points with known values, is_known (n,), to those of the survey."""
@@ -207,7 +244,7 @@ class State:
         self.rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
         if counts:
             self.heaviest = max(self.heaviest, batches.largest_share)
-        text = format_estimate(float(mean[0]), math.sqrt(covariance[0, 0]))
+        text = first_component(mean, covariance, self.exponent)
         logger.info("%s: %s, %d calls", stage, text, self.n_calls)
 
     def append_search(self, stage: str, n_calls: int, seconds: float) -> None:
@@ -295,8 +332,8 @@ class State:
         return optim
 
 
-_NUMBERS = ("n_calls", "best", "rate", "power", "heaviest", "figure", "best_figure")
-_FLAGS = ("is_surveyed", "is_trained", "is_flow_new")
+_NUMBERS = ("n_calls", "exponent", "best", "rate", "power", "heaviest", "figure", "best_figure")
+_FLAGS = ("has_unit", "is_surveyed", "is_trained", "is_flow_new")
 
 
 def _as_lists(state: Any) -> Any:

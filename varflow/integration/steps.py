@@ -204,7 +204,7 @@ class Blocks(Estimate):
     def n_batches(self) -> int:
         """Number of blocks: as many as may be, or somewhat fewer where these leave out fewer points."""
         most = max(MIN_BLOCKS, min(FEW_BATCHES, self.n_calls // POINTS_A_BLOCK))
-        numbers = range(max(MIN_BLOCKS, 3 * most // 4), most + 1)
+        numbers = range(max(MIN_BLOCKS, most // 2), most + 1)
         return max(numbers, key=lambda n: (self.n_calls // n * n, n))
 
     def points(self, state: State) -> Draw:  # noqa: D102

@@ -49,6 +49,7 @@ is also skipped where f is zero at all points of its minibatch, and a round take
 all of the latest points.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -129,6 +130,10 @@ class Memory:
         kept = self._u[rows], self._log_f[rows], self._log_q[rows]
         self._u, self._log_f, self._log_q = (array.copy() for array in kept)
         self.n = len(self._u)
+
+    def scale(self, exponent: int) -> None:
+        """Multiply the integrand by 2^exponent."""
+        self._log_f[: self.n] += exponent * math.log(2)
 
     def set_density(self, rows: slice, log_q: np.ndarray) -> None:
         """Replace the log of the density p of some of the points, (n,)."""

@@ -16,6 +16,7 @@ __all__ = [
     "aligned",
     "effort_cells",
     "first_component",
+    "first_estimate",
     "format_array",
     "format_estimate",
     "frame_row",
@@ -76,18 +77,26 @@ def format_array(part: Any) -> str:
     return np.array2string(part, formatter={"object": str}) if isinstance(part, np.ndarray) else part
 
 
-def first_component(mean: Array, covariance: Array) -> str:
-    """Format the estimate of the first component."""
+def first_estimate(mean: Array, covariance: Array, exponent: int) -> tuple[float, float]:
+    """Compute mean and standard deviation of the first component, given in units of 2^exponent."""
+    mean_and_error = np.array([mean[0], standard_deviations(covariance)[0]])
+    scaled_mean, error = np.ldexp(mean_and_error, exponent).tolist()
+    return scaled_mean, error
+
+
+def first_component(mean: Array, covariance: Array, exponent: int) -> str:
+    """Format the estimate of the first component, given in units of 2^exponent."""
     if math.isnan(mean[0]):
         return "-"
-    return format_estimate(float(mean[0]), float(standard_deviations(covariance)[0]))
+    return format_estimate(*first_estimate(mean, covariance, exponent))
 
 
-def accumulated_cells(mean: Array, covariance: Array, chi2: float, dof: int) -> tuple[str, str, str]:
-    """Format the estimate, chi2/dof and Q."""
-    if dof == 0:
-        return first_component(mean, covariance), "-", "-"
-    return first_component(mean, covariance), f"{chi2 / dof:.3g}", f"{probability(chi2, dof):.2g}"
+def accumulated_cells(
+    mean: Array, covariance: Array, chi2: float, dof: int, exponent: int
+) -> tuple[str, str, str]:
+    """Format the estimate, given in units of 2^exponent, chi2/dof and Q."""
+    estimate = first_component(mean, covariance, exponent)
+    return (estimate, f"{chi2 / dof:.3g}", f"{probability(chi2, dof):.2g}") if dof else (estimate, "-", "-")
 
 
 def effort_cells(n_calls: int, ess: float, seconds: float) -> tuple[str, str, str]:
@@ -105,18 +114,18 @@ def aligned(row: Sequence[str], widths: list[int]) -> str:
 
 
 def frame_row(
-    number: int, iteration: Iteration, accumulated: tuple[Array, Array, float, int] | None
+    number: int, iteration: Iteration, accumulated: tuple[Array, Array, float, int] | None, exponent: int
 ) -> dict[str, Any]:
-    """Make a row of a pandas table."""
+    """Make a row of a pandas table, of values in units of 2^exponent."""
     nothing = np.full(1, math.nan), np.full((1, 1), math.nan), math.nan, 0
     mean, covariance, chi2, dof = accumulated or nothing
+    of_iteration = first_estimate(iteration.mean, iteration.covariance, exponent)
+    of_all = first_estimate(mean, covariance, exponent)
     return {
         "itn": number,
         "stage": iteration.stage,
-        "mean": float(iteration.mean[0]),
-        "sdev": float(standard_deviations(iteration.covariance)[0]),
-        "accumulated_mean": float(mean[0]),
-        "accumulated_sdev": float(standard_deviations(covariance)[0]),
+        **dict(zip(("mean", "sdev"), of_iteration, strict=True)),
+        **dict(zip(("accumulated_mean", "accumulated_sdev"), of_all, strict=True)),
         "chi2": chi2,
         "dof": dof,
         "Q": probability(chi2, dof),

@@ -30,7 +30,7 @@ class Tolerance:
     def __bool__(self) -> bool:
         return self.rtol > 0 or self.atol > 0
 
-    def shortfall(self, mean: np.ndarray, covariance: np.ndarray) -> float:
+    def shortfall(self, mean: np.ndarray, covariance: np.ndarray, exponent: int = 0) -> float:
         """Compute how many times too large the error is, for the component where it is most so.
 
         Parameters
@@ -39,6 +39,8 @@ class Tolerance:
             Estimate of each component.
         covariance : ndarray, (m, m)
             Its covariance.
+        exponent : int
+            Both are in units of 2^exponent; the tolerance is not.
 
         Returns
         -------
@@ -46,6 +48,6 @@ class Tolerance:
             At most 1 where the error is small enough.
         """
         sdev = standard_deviations(covariance)
-        target = np.maximum(self.atol, self.rtol * np.abs(mean))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+            target = np.maximum(np.ldexp(self.atol, -exponent), self.rtol * np.abs(mean))
             return float(np.where(sdev == 0, 0.0, sdev / target).max())
