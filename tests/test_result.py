@@ -18,6 +18,7 @@ from scipy import stats
 
 from varflow.errors import FileFormatError
 from varflow.flow.flow import Flow
+from varflow.integration.averages import MAX_DIRECTIONS
 from varflow.integration.components import Components
 from varflow.integration.iteration import Iteration
 from varflow.integration.result import Result
@@ -279,24 +280,38 @@ class TestChi2:
     @pytest.mark.parametrize("scale", [1e-120, 1.0, 1e120])
     def test_vectors(self, scale):
         """In whatever units the components are."""
-        found = random_result()
-        units = np.geomspace(1, scale, 8)
+        units, part = np.geomspace(1, scale, MAX_DIRECTIONS), slice(MAX_DIRECTIONS)
+        history = random_result().history
         scaled = result(
             *(
-                iteration(one.mean * units, covariance=one.covariance * np.outer(units, units))
-                for one in found.history
+                iteration(
+                    one.mean[part] * units, covariance=one.covariance[part, part] * np.outer(units, units)
+                )
+                for one in history
             ),
-            components=MIXED,
+            components=Components(None, ((MAX_DIRECTIONS,),)),
         )
-        inverses = [np.linalg.inv(one.covariance) for one in found.history]
-        pulls = sum(inverse @ one.mean for inverse, one in zip(inverses, found.history, strict=True))
+        inverses = [np.linalg.inv(one.covariance[part, part]) for one in history]
+        pulls = sum(inverse @ one.mean[part] for inverse, one in zip(inverses, history, strict=True))
         common = np.linalg.solve(sum(inverses), pulls)
         expected = sum(
-            (one.mean - common) @ inverse @ (one.mean - common)
-            for inverse, one in zip(inverses, found.history, strict=True)
+            (one.mean[part] - common) @ inverse @ (one.mean[part] - common)
+            for inverse, one in zip(inverses, history, strict=True)
         )
         assert scaled.chi2 == pytest.approx(expected, rel=1e-6)
-        assert scaled.dof == 24
+        assert scaled.dof == (len(history) - 1) * MAX_DIRECTIONS
+
+    def test_many_components_with_covariances_of_few_batches(self):
+        """Of 400, the covariances of 16 batches have a rank of 15."""
+        rng, q = np.random.default_rng(1), []
+        components = Components(None, ((400,),))
+        for _ in range(40):
+            batches = 1 + rng.normal(size=(2, 16, 400))
+            history = [iteration(one.mean(axis=0), covariance=np.cov(one.T) / 16) for one in batches]
+            found = result(*history, components=components)
+            assert found.dof == MAX_DIRECTIONS
+            q.append(found.Q)
+        assert np.mean(np.array(q) < 1e-3) < 0.1
 
     @pytest.mark.parametrize("is_dependent", [False, True])
     def test_distribution(self, is_dependent):
@@ -331,7 +346,7 @@ class TestChi2:
         means = [value, value * (1 + 1e-15), value * (1 - 3e-16)]
         found = result(*(iteration([mean] * m, [0] * m) for mean in means), components=components)
         assert found.chi2 == pytest.approx(0, abs=1e-4)
-        assert found.dof == 2 * m
+        assert found.dof == 2 * min(m, MAX_DIRECTIONS)
         assert pytest.approx(1) == found.Q
         assert str(of_scalars((0.1, 0), (0.1, 0))) == "0.1(0)"
 
@@ -404,7 +419,7 @@ class TestTables:
         lines = found.summary().splitlines()
         assert len(lines) == 6
         assert format_estimate(found.mean["a"], found.sdev["a"]) in lines[-1]
-        assert f"{found.chi2 / 16:.3g}" in lines[-1]
+        assert f"{found.chi2 / (2 * MAX_DIRECTIONS):.3g}" in lines[-1]
 
     def test_html(self):
         text = self.example(warnings=["a < b & c"])._repr_html_()
@@ -613,7 +628,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("values", "match"),
         [
-            ({"version": 3}, "r.npz has version 3, but this varflow understands 1 and 2 only"),
+            ({"version": 4}, "r.npz has version 4, but this varflow understands 1 and 2 and 3 only"),
             ({"version": None}, "r.npz has version None, but"),
             ({"format": "other"}, "r.npz: format must be 'varflow result', found 'other'"),
             ({"flow": {}}, "r.npz is not a complete result file: 'architecture'"),

@@ -6,13 +6,22 @@ import numpy as np
 
 from varflow.integration.iteration import Array, Iteration
 
-__all__ = ["USUAL_RATE", "average", "consistency", "probability", "standard_deviations", "weight_of"]
+__all__ = [
+    "USUAL_RATE",
+    "average",
+    "consistency",
+    "probability",
+    "standard_deviations",
+    "student_variance",
+    "weight_of",
+]
 
 USUAL_RATE = 0.65  # power of n with which errors of scrambled Sobol points usually fall
 RATE_OF_MANY = 0.55  # the same for the points of an iteration with a trained flow
 POWER_OF_PROGRESS = 4
 
 _ROUNDING = 1e-12  # relative rounding error that a mean may have even where f is constant
+MAX_DIRECTIONS = 4  # of components together: covariances from 16 batches know no more to a factor of 1.5
 _RESOLVED = 1e-10  # relative variance below which a linear combination of components counts as constant
 
 
@@ -53,6 +62,12 @@ def weight_of(n: int, n_of_scramble: int, progress: float = 1.0) -> float:
     return float(n) * float(n_of_scramble) ** (2 * RATE_OF_MANY - 1) * progress**POWER_OF_PROGRESS
 
 
+def student_variance(dof: int) -> float:
+    """Variance of Student's t with so many degrees of freedom, or with 3, below which it is infinite."""
+    dof = max(dof, 3)
+    return dof / (dof - 2)
+
+
 def standard_deviations(covariance: Array) -> Array:
     """Compute standard deviations, (m,), taking variances that rounding has made negative as zero."""
     variances = np.diag(covariance)
@@ -66,6 +81,9 @@ def consistency(used: list[Iteration]) -> tuple[float, int]:
     size, and then by their errors, so that linear combinations that do not fluctuate can be recognised; these
     are left out. Where a combination fluctuates in general, but not in one iteration, its error in that
     iteration counts as small instead of zero, and the common mean is tied to that iteration.
+
+    Of more than ``MAX_DIRECTIONS`` linear combinations that do not depend on each other, those count that
+    fluctuate most: estimated from few batches, the smaller variances are far too small.
     """
     n, m = len(used), len(used[0].mean)
     if n == 1:
@@ -80,7 +98,7 @@ def consistency(used: list[Iteration]) -> tuple[float, int]:
     covariances += _ROUNDING**2 * np.eye(m)
     means, covariances = _in_units(standard_deviations(covariances.mean(axis=0)), means, covariances)
     values, basis = np.linalg.eigh(covariances.mean(axis=0))
-    basis = basis[:, values > _RESOLVED * values[-1]]
+    basis = basis[:, values > _RESOLVED * values[-1]][:, -MAX_DIRECTIONS:]
     chi2 = _chi2((means - means[0]) @ basis, basis.T @ covariances @ basis)
     return chi2, (n - 1) * basis.shape[1]
 

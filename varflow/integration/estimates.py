@@ -34,6 +34,7 @@ from varflow.integration.proposal import Draw
 
 __all__ = ["Batches", "magnitudes", "weights_of"]
 
+HANDFUL = 10  # points below which scatter says nothing
 MIN_SQUARED, MAX_SQUARED = 1e-140, 1e140  # values beyond have squares that underflow or overflow
 
 
@@ -78,6 +79,7 @@ class Batches:
         self._whole: list[np.ndarray] = []
         self._quarters: list[np.ndarray] = []
         self._sum, self._squares, self._largest = 0.0, 0.0, 0.0
+        self._hits, self._sizes = np.zeros(len(expected)), np.zeros(len(expected))  # of each component
 
     def add(self, points: Draw, values: np.ndarray, n_batches: int = 1) -> None:
         """Add points with values f (n, m), which form `n_batches` consecutive batches of equal size.
@@ -97,6 +99,8 @@ class Batches:
             by_batch = controlled[:n_flow].reshape(n_batches, n_flow // n_batches, -1)
             self._whole.append(by_batch.mean(axis=1))
             self._quarters.append(by_batch[:, : max(1, by_batch.shape[1] // 4)].mean(axis=1))
+        self._hits = self._hits + np.count_nonzero(weights, axis=0)
+        self._sizes = self._sizes + np.abs(weights).sum(axis=0)
         sizes = np.abs(weights).sum(axis=1)
         self.n += len(sizes)
         self.n_batches += n_batches
@@ -127,6 +131,7 @@ class Batches:
             for parts in (self._means, self._whole, self._quarters):
                 parts[:] = [np.ldexp(part, exponent) for part in parts]
             self._sum, self._largest = (math.ldexp(one, exponent) for one in (self._sum, self._largest))
+            self._sizes = np.ldexp(self._sizes, exponent)
             self._squares = math.ldexp(self._squares, 2 * exponent)
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
@@ -135,7 +140,7 @@ class Batches:
         parts = {"means": self._means, "whole": self._whole, "quarters": self._quarters}
         empty = np.empty((0, len(self.expected)))
         arrays = {name: np.concatenate(part) if part else empty for name, part in parts.items()}
-        arrays |= {"expected": self.expected, "sums": sums}
+        arrays |= {"expected": self.expected, "sums": sums, "hits": self._hits, "sizes": self._sizes}
         return {f"{prefix}_{name}": array for name, array in arrays.items()}
 
     @classmethod
@@ -144,6 +149,7 @@ class Batches:
         batches = cls(arrays[f"{prefix}_expected"])
         n, n_batches, batches._sum, batches._squares, batches._largest = arrays[f"{prefix}_sums"].tolist()
         batches.n, batches.n_batches = int(n), int(n_batches)
+        batches._hits, batches._sizes = arrays[f"{prefix}_hits"], arrays[f"{prefix}_sizes"]
         batches._means, batches._whole, batches._quarters = (
             [arrays[f"{prefix}_{name}"]] for name in ("means", "whole", "quarters")
         )
@@ -162,9 +168,26 @@ class Batches:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Covariance of the estimate, (m, m)."""
+        """Covariance of the estimate, (m, m).
+
+        Where a component is not zero at a handful of points only, its scatter says nothing: points that were
+        not hit by chance could count as much. With h of n points that were, its variance is at least
+
+            (h + 1) (w / n)^2,    if h < ``HANDFUL``,
+
+        the variance of a Poisson number whose mean has the density of a flat prior after h events were seen,
+        in units of the mean weight w of the points that were hit: by the component, or by any of them if that
+        is larger. Components are taken to be of one kind in that, as the bins of a histogram are.
+        """
         residuals = self.means - self.mean
         covariance: np.ndarray = residuals.T @ residuals / (len(residuals) - 1) / len(residuals)
+        rare = np.flatnonzero(self._hits < HANDFUL)
+        if len(rare) and self._hits.any():
+            hits = self._hits[rare]
+            of_component = self._sizes[rare] / np.maximum(hits, 1)
+            weight = np.maximum(of_component, self._sizes.sum() / self._hits.sum())
+            least = (hits + 1) * np.square(weight / self.n)
+            covariance[rare, rare] = np.maximum(covariance[rare, rare], least)
         return covariance
 
     @property

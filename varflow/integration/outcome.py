@@ -12,10 +12,13 @@ from varflow.integration.iteration import Iteration
 from varflow.integration.received import Received
 from varflow.integration.result import Result, Source
 from varflow.integration.state import DEFENSIVE_SHARE, State
+from varflow.training.pareto import pareto_shape_of_largest
 
 __all__ = ["outcome"]
 
 MAX_SHARE = 0.05  # share of one point in the sum of all weights that is warned of
+MAX_K = 0.7  # Pareto shape of the weights that is warned of
+GOOD_ESS = 0.9  # effective sample size above which the tail of the weights, whatever its shape, holds little
 MIN_Q = 1e-3  # probability of chi2 that is warned of
 
 
@@ -48,6 +51,8 @@ def outcome(
         raise RuntimeError("there is no estimate yet: the values of a first iteration must be known")
     if not any(iteration.is_used for iteration in history):
         history = [replace(one, is_used=one.stage == "survey", weight=float(one.n_calls)) for one in history]
+    if not any(one.mean.any() or one.covariance.any() for one in history if one.is_used):
+        history = [_of_unknown_error(one) for one in history]
     result = Result(
         history,
         state.flow.copy(),
@@ -56,17 +61,24 @@ def outcome(
         exponent=state.exponent,
         defensive_share=DEFENSIVE_SHARE,
         n_invalid=received.n_invalid,
+        k=pareto_shape_of_largest(state.tail, state.n_of_tail),
+        resolution=1 - 0.05 ** (1 / state.n_uniform) if state.n_uniform else 1.0,
         source=source,
     )
     result.warnings = (*state.warnings, *_doubts(state, history, result))
     return result
 
 
+def _of_unknown_error(iteration: Iteration) -> Iteration:
+    """Say of an iteration in which f was zero at all points that its error is not known."""
+    return replace(iteration, covariance=np.full_like(iteration.covariance, math.inf))
+
+
 def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[str]:
     """Collect the warnings about the result of that history."""
     used = [iteration for iteration in history if iteration.is_used]
-    if all(not iteration.mean.any() and not iteration.covariance.any() for iteration in used):
-        yield f"f was zero at all {result.n_calls} points"
+    if all(not iteration.mean.any() and np.isinf(iteration.covariance).all() for iteration in used):
+        yield f"f was zero at all {result.n_calls} points: the error is not known"
     if state.tolerance and state.shortfall(*average(used)) > 1:
         yield f"the tolerance was not reached in {result.n_calls} calls"
     n_used = sum(iteration.n_calls for iteration in used)
@@ -83,6 +95,12 @@ def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[
         yield (
             f"one point carries {state.heaviest:.0%} of the sum of the weights of its iteration: the flow is "
             "too small there, and the error cannot be relied upon"
+        )
+    if result.k > MAX_K and result.ess < GOOD_ESS:
+        yield (
+            f"the largest weights f/q fall off like a Pareto distribution of shape k = {result.k:.2f}: above "
+            f"{MAX_K}, the mean converges slowly if at all, and its error is larger than it seems; f may "
+            "have a singularity that the flow does not follow, or its integral may not exist"
         )
     if result.Q < MIN_Q:
         yield f"the iterations disagree: chi2/dof = {result.chi2:.3g}/{result.dof}, Q = {result.Q:.2g}"

@@ -53,6 +53,7 @@ MIN_CALLS = 100
 FEW_CALLS = (
     32_768  # below which training anew in few rounds has the smaller error, in 5 to 10 times the seconds
 )
+MAX_FEW = 65_536  # calls that a single coordinate is surveyed with: its map has learnt enough by then
 MIN_STAGED = 4 * LOOK  # calls of a survey in stages to a tolerance, its looks and its refinement
 MIN_REFINED = 64  # points of an iteration of a refinement to a tolerance, with few calls
 MIN_PROBED = 10 * LOOK  # calls of a refinement without a survey, or to a tolerance, that a probe belongs to
@@ -75,8 +76,8 @@ class ByCalls(Step):
 
     def then(self, state: State) -> Agenda:
         state.tolerance, end = Tolerance(), state.n_calls + self.n_calls
-        if self.n_calls < FEW_CALLS:
-            return [*survey_of_few(self.n_calls, state), RefineFew(end)]
+        if self.n_calls < FEW_CALLS or state.flow.d == 1:
+            return [*survey_of_few(min(self.n_calls, MAX_FEW), state), RefineFew(end)]
         return [Survey(int(SURVEY_SHARE * self.n_calls)), SurveyOfLost(end), RefineRest(end)]
 
 
@@ -552,12 +553,17 @@ def _next_size(state: State, shortfall: float) -> int:
 
 @dataclass
 class RefineFew(Step):
-    """Refine with all of the few calls that are left, as a single iteration."""
+    """Refine with all of the calls that are left, as a single iteration unless they are too many."""
 
     end_calls: int
 
     def then(self, state: State) -> Agenda:
-        return [estimate_blocks(self.end_calls - state.n_calls, state)]
+        n_left = self.end_calls - state.n_calls
+        n_parts = -(-n_left // MAX_CALLS)
+        return [
+            estimate_blocks((k + 1) * n_left // n_parts - k * n_left // n_parts, state)
+            for k in range(n_parts)
+        ]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import html
 import importlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -77,6 +78,13 @@ class Result:
     exponent : int
         The history that is given is in units of 2^exponent, so that squares of errors of tiny and huge
         integrals can be computed.
+    k : float
+        Shape of the generalised Pareto distribution that fits the largest weights |f|/q of the refinement;
+        see `varflow.training.pareto`. Weights have a finite variance below 0.5; above 0.7 the error cannot be
+        relied upon. -inf where weights are bounded and reach their bound, NaN where it cannot be told.
+    resolution : float
+        Share of the box that the points that looked everywhere would have hit with a probability of 95 %, had
+        f been anywhere in it: what fills less, and is far from all that the flow knows, may have been missed.
     source : Source, optional
         The integrator, to which `sample` and `extend` are delegated.
 
@@ -90,6 +98,7 @@ class Result:
     bounds : ndarray, (d, 2)
     defensive_share : float
     n_invalid : int
+    k, resolution : float
     warnings : tuple of str
     source : Source or None
         As given.
@@ -111,6 +120,8 @@ class Result:
         n_invalid: int = 0,
         warnings: Iterable[str] = (),
         exponent: int = 0,
+        k: float = math.nan,
+        resolution: float = 1.0,
         source: Source | None = None,
     ) -> None:
         self._scaled, self._exponent = list(history), int(exponent)
@@ -120,6 +131,7 @@ class Result:
         self.bounds = np.array(bounds, np.float64)
         self.defensive_share = float(defensive_share)
         self.n_invalid = int(n_invalid)
+        self.k, self.resolution = float(k), float(resolution)
         self.warnings = tuple(warnings)
         self.source = source
         check_history(self._scaled, components.size)
@@ -212,11 +224,25 @@ class Result:
         str
             The table. Estimates are those of the first component, chi2 and Q those of all components. The
             accumulated values are the average of the used iterations so far, and left out for iterations
-            that are not used. The last line holds the totals.
+            that are not used. The last line of the table holds the totals. Below it stand the shape of the
+            weights' tail, and what may have been missed.
         """
         rows = [TITLES, *self._table()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(aligned(row, widths) for row in rows)
+        return "\n".join([*(aligned(row, widths) for row in rows), *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """Say what the table does not."""
+        remarks = []
+        if not math.isnan(self.k):
+            remarks.append(f"Pareto shape of the weights: k = {self.k:.2f}")
+        if self.resolution < 1:
+            n_calls = float(f"{10 * self.n_calls:.1g}")
+            remarks.append(
+                f"a region that fills less than {self.resolution:.2g} of the box may have been missed; "
+                f"to see a tenth of it takes some {n_calls:,.0f} calls"
+            )
+        return remarks
 
     def _repr_html_(self) -> str:
         """Return the estimate and the table of `summary` as HTML, for notebooks."""
@@ -271,8 +297,10 @@ class Result:
         """
         gvar = _import("gvar", "to_gvar")
         mean, covariance = self._average
-        scaled_up = gvar.gvar(mean, covariance) * np.ldexp(1.0, self._exponent)
-        return self.components.unpack(np.asarray(scaled_up))
+        variables = np.asarray(gvar.gvar(mean, covariance))
+        if self._exponent:
+            variables = variables * np.ldexp(1.0, self._exponent)
+        return self.components.unpack(variables)
 
     def to_frame(self) -> Any:
         """Convert the history to a pandas table.
@@ -391,6 +419,8 @@ class Result:
             "stages": [iteration.stage for iteration in self.history],
             "defensive_share": self.defensive_share,
             "exponent": self._exponent,
+            "k": None if math.isnan(self.k) else repr(self.k),
+            "resolution": self.resolution,
             "n_invalid": self.n_invalid,
             "warnings": self.warnings,
         }
@@ -427,6 +457,8 @@ class Result:
                 bounds=arrays["bounds"],
                 defensive_share=header["defensive_share"],
                 exponent=header.get("exponent", 0),
+                k=float(header.get("k") or math.nan),
+                resolution=header.get("resolution", 1.0),
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
             )

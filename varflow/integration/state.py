@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5
+MAX_TAIL = 10_000
+UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 
@@ -105,6 +107,12 @@ class State:
         Number, in the history, of the pilot run with these parameters.
     heaviest : float
         Largest share of one point in the sum of the weights of an iteration that counts.
+    tail : ndarray
+        Logs of the largest weights |f|/q of the refinement, up to ``MAX_TAIL``.
+    n_of_tail : int
+        Number of points of which these are the largest.
+    n_uniform : float
+        Points that looked everywhere: those of the uniform share, and of a flow that was still uniform.
     walkers : Walkers
         The last that looked for regions the flow has lost.
     log_lost : ndarray
@@ -144,6 +152,7 @@ class State:
         self.rounds: list[Round] = []
         self.expected = np.zeros(1)
         self.kept = flow.params.copy()
+        self.tail, self.n_of_tail, self.n_uniform = np.empty(0), 0, 0
         self.walkers, self.log_lost = no_walkers(flow.d), np.empty(0)
         self.n_calls = self.best = 0
         self.rate, self.power, self.heaviest = USUAL_RATE, 1.0, 0.0
@@ -182,6 +191,7 @@ class State:
         if self.batches is not None:
             self.batches.scale(shift)
         self.memory.scale(shift)
+        self.tail = self.tail + shift * math.log(2)
         self.walkers = self.walkers._replace(log_f=self.walkers.log_f + shift * math.log(2))
 
     def shortfall(self, mean: np.ndarray, covariance: np.ndarray) -> float:
@@ -192,6 +202,20 @@ class State:
         """Add points with known values, is_known (n,), to those of the survey."""
         known = points if is_known.all() else points.only(is_known)
         self.memory.add(known.u, magnitudes(values[is_known]), known.log_q)
+
+    def note_weights(self, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+        """Keep the largest weights of points of the refinement."""
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(magnitudes(values[is_known])) - points.log_q[is_known]
+        self.n_of_tail += len(log_weights)
+        self.tail = np.concatenate([self.tail, log_weights])
+        if len(self.tail) > MAX_TAIL:
+            self.tail = np.partition(self.tail, -MAX_TAIL)[-MAX_TAIL:]
+
+    def note_exploration(self, points: Draw) -> None:
+        """Count the points that looked everywhere."""
+        is_uniform = np.abs(points.log_q).max(initial=0.0) < UNIFORM
+        self.n_uniform += len(points.u) if is_uniform else points.n_uniform
 
     def keep(self) -> None:
         """Remember the flow as it is, whose pilot run is the last iteration."""
@@ -265,6 +289,7 @@ class State:
         """Let no estimate so far count any more."""
         self.history = [replace(iteration, is_used=False) for iteration in self.history]
         self.heaviest = 0.0
+        self.tail, self.n_of_tail = np.empty(0), 0
 
     def estimate(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean (m,) and covariance (m, m) of the iterations that count; None if there are none."""
@@ -287,7 +312,7 @@ class State:
         arrays = self.memory.arrays() | pack_history(self.history, len(self.expected))
         arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
-        arrays |= {"log_lost": self.log_lost}
+        arrays |= {"log_lost": self.log_lost, "tail": self.tail}
         arrays |= {
             "round_params": np.array([one.params for one in self.rounds], self.flow.params.dtype),
             "round_n": np.array([one.n for one in self.rounds], np.int64),
@@ -309,6 +334,7 @@ class State:
         self.warnings, self.tolerance = list(header["warnings"]), Tolerance(**header["tolerance"])
         self.replay.n_skipped = header["n_skipped"]
         self.expected, self.log_lost = arrays["expected"], arrays["log_lost"]
+        self.tail = arrays["tail"]
         self.walkers = Walkers(*(arrays[f"walkers_{name}"] for name in Walkers._fields))
         parts = (arrays[f"round_{name}"] for name in ("params", "n", "shares"))
         self.rounds = [Round(params, int(n), float(share)) for params, n, share in zip(*parts, strict=True)]
@@ -332,7 +358,18 @@ class State:
         return optim
 
 
-_NUMBERS = ("n_calls", "exponent", "best", "rate", "power", "heaviest", "figure", "best_figure")
+_NUMBERS = (
+    "n_calls",
+    "exponent",
+    "n_of_tail",
+    "n_uniform",
+    "best",
+    "rate",
+    "power",
+    "heaviest",
+    "figure",
+    "best_figure",
+)
 _FLAGS = ("has_unit", "is_surveyed", "is_trained", "is_flow_new")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from varflow.data.dataset import Dataset
-from varflow.integration.averages import USUAL_RATE, weight_of
+from varflow.integration.averages import USUAL_RATE, student_variance, weight_of
 from varflow.integration.estimates import Batches, magnitudes
 from varflow.integration.proposal import Draw, draw, inside
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
@@ -156,6 +156,8 @@ class Estimate(Step):
     def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
         if self.stage == "survey":
             state.remember(points, values, is_known)
+        else:
+            state.note_weights(points, values, is_known)
         state.batches = state.batches or Batches(state.expected)
         state.batches.add_known(points, values, self._n_of_piece(self.n_taken), is_known)
 
@@ -207,6 +209,10 @@ class Blocks(Estimate):
         numbers = range(max(MIN_BLOCKS, most // 2), most + 1)
         return max(numbers, key=lambda n: (self.n_calls // n * n, n))
 
+    @property
+    def _at_once(self) -> int:
+        return self.n_batches
+
     def points(self, state: State) -> Draw:  # noqa: D102
         n_uniform = max(1, round(self.share * self.n_each)) if self.share > 0 else 0
         latent = state.latent(1, self.n_batches * (self.n_each - n_uniform))
@@ -222,8 +228,8 @@ class Blocks(Estimate):
     def conclude(self, state: State, batches: Batches) -> None:  # noqa: D102
         state.figure = batches.relative_error * batches.n**USUAL_RATE
         weight = weight_of(batches.n, batches.n, self.progress)
-        counts, dof = self.stage == "refine" or state.counts(self.progress), max(batches.n_batches - 1, 3)
-        state.append(self.stage, self.seconds, counts, weight, dof / (dof - 2))
+        counts = self.stage == "refine" or state.counts(self.progress)
+        state.append(self.stage, self.seconds, counts, weight, student_variance(batches.n_batches - 1))
 
 
 @dataclass
@@ -251,7 +257,8 @@ class Stage(Step):
         if n_done in [k * self.n_rounds // n_iterations for k in range(1, n_iterations + 1)]:
             progress = (n_done - state.batches.n_batches) / self.n_rounds
             weight = weight_of(state.batches.n, 1, progress)
-            state.append("survey", self.seconds, state.counts(progress), weight)
+            widening = student_variance(state.batches.n_batches - 1)
+            state.append("survey", self.seconds, state.counts(progress), weight, widening)
             self.begin = time.perf_counter()
 
     def end(self, state: State) -> None:  # noqa: D102

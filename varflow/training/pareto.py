@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from varflow.data.arrays import FloatArray, as_floats, check_rows
 
-__all__ = ["pareto_shape", "tail_size"]
+__all__ = ["pareto_shape", "pareto_shape_of_largest", "tail_size"]
 
 MIN_TAIL = 5  # distinct ratios in a tail, at least, and its effective number of points
 ROUNDING = 1e-12  # relative difference of ratios or counts that is put down to the rounding of their logs
@@ -78,6 +78,29 @@ def pareto_shape(log_ratios: npt.ArrayLike, log_counts: npt.ArrayLike | None = N
         return _shape_of_sorted(log_ratios[order], counts[order])
 
 
+def pareto_shape_of_largest(log_ratios: FloatArray, n: int) -> float:
+    """Estimate the shape k of the upper tail of n importance ratios, see `pareto_shape`, from the largest.
+
+    Parameters
+    ----------
+    log_ratios : ndarray, (m,)
+        Natural logs of the largest ratios, one more than `tail_size` or all of them; -inf where f is zero.
+    n : int
+        Number of all ratios.
+
+    Returns
+    -------
+    float
+        The shape, -inf or nan as told there.
+    """
+    order = np.sort(log_ratios)[::-1]
+    if len(order) < 2 or order[0] == -math.inf:
+        return math.nan
+    n_tail = min(math.ceil(tail_size(n)), len(order) - 1)
+    with np.errstate(under="ignore"):
+        return _shape_of_tail(order, np.ones(len(order)), n_tail)
+
+
 def _counts(log_counts: npt.ArrayLike, n: int) -> FloatArray:
     """Compute mu, (n,), in units of the largest."""
     log_counts = as_floats("log_counts", log_counts)
@@ -115,7 +138,12 @@ def _shape_of_sorted(log_ratios: FloatArray, counts: FloatArray) -> float:
     n = float(counts_of_all.sum())
     n_tail = 1 + _rank(counts_of_all, tail_size(n))
     n_tail = min(n_tail, len(counts) - 1)  # if it takes the last point, that one has most of the count
-    threshold = log_ratios[n_tail]
+    return _shape_of_tail(log_ratios, counts, n_tail)
+
+
+def _shape_of_tail(log_ratios: FloatArray, counts: FloatArray, n_tail: int) -> float:
+    """Estimate the shape from the first n_tail ratios in descending order, and the one that follows."""
+    top, threshold = log_ratios[0], log_ratios[n_tail]
     if top - threshold <= ROUNDING and n_tail >= MIN_TAIL:
         return -math.inf
     n_tail = int(np.searchsorted(-log_ratios[:n_tail], -threshold))
