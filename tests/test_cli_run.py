@@ -20,7 +20,7 @@ import varflow as vf
 from varflow.cli.command import main
 
 SMALL = {"n_bins": 8, "d_hidden": 16, "n_hidden": 1, "repetitions": 1}
-START = ["start", "run", "--dim", "2", "--calls", "20000", "--seed", "1", "--n-bins", "8", "--d-hidden", "16"]
+START = ["start", "run", "--dim", "2", "--calls", "40000", "--seed", "1", "--n-bins", "8", "--d-hidden", "16"]
 START += ["--n-hidden", "1", "--repetitions", "1"]
 
 
@@ -57,7 +57,7 @@ class TestLoop:
         assert go_through(columns=columns) == 1
         assert "the run has ended: varflow result run" in capsys.readouterr().err
         assert main(["result", "run", "-o", "result.npz", "--flow-out", "flow.npz"]) == 0
-        whole = vf.integrate(peak, 2, n_calls=20_000, seed=1, flow_options=SMALL)
+        whole = vf.integrate(peak, 2, n_calls=40_000, seed=1, flow_options=SMALL)
         assert figures(vf.Result.load("result.npz")) == figures(whole)
         assert f"result = {whole}" in capsys.readouterr().out
         np.testing.assert_array_equal(vf.Flow.load("flow.npz").params, whole.flow.params)
@@ -66,16 +66,16 @@ class TestLoop:
         capsys.readouterr()
         assert main(["status", "run", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
-        assert found == {"stage": "survey", "told": 0, "calls": 20000, "out": 0, "iterations": 0,
+        assert found == {"stage": "survey", "told": 0, "calls": 40000, "out": 0, "iterations": 0,
                          "mean": None, "sdev": None}  # fmt: skip
         assert main(["result", "run"]) == 2
-        assert "no estimate yet: 0 of 20,000 values are told, 0 are out" in capsys.readouterr().err
+        assert "no estimate yet: 0 of 40,000 values are told, 0 are out" in capsys.readouterr().err
         go_through()
         capsys.readouterr()
         assert main(["status", "run"]) == 0
         out = capsys.readouterr().out
         assert "done" in out
-        assert "20,000" in out
+        assert "40,000" in out
         assert "0.104" in out
 
     def test_parts_that_several_files_hold(self, folder, capsys):
@@ -84,13 +84,13 @@ class TestLoop:
         evaluate("points.csv", "b.csv", rows=slice(4, 7))
         capsys.readouterr()
         assert main(["tell", "run", "b.csv", "a.csv"]) == 0
-        assert capsys.readouterr().out == "7 values taken, 7 of 20,000 told, 3 out\n"
+        assert capsys.readouterr().out == "7 values taken, 7 of 40,000 told, 3 out\n"
         assert main(["ask", "run", "--again"]) == 0
         assert [line.split(",")[0] for line in capsys.readouterr().out.split()] == ["index", "7", "8", "9"]
         assert main(["forget", "run", "points.csv"]) == 2
         assert "points[0] is number 0, which was told already" in capsys.readouterr().err
         assert main(["forget", "run"]) == 0
-        assert capsys.readouterr().out == "3 points forgotten, 7 of 20,000 told, 0 out\n"
+        assert capsys.readouterr().out == "3 points forgotten, 7 of 40,000 told, 0 out\n"
 
     def test_nothing_to_give_yet(self, folder, capsys):
         assert main(["ask", "run", "-o", "points.csv"]) == 0
@@ -190,7 +190,7 @@ class TestMistakes:
         assert "run is locked: another command has worked with it for 0.1 seconds" in capsys.readouterr().err
 
     def test_a_flow_of_an_infinite_box(self, folder, capsys):
-        assert main(["start", "wide", "--bounds=-inf,inf", "--calls", "20000"]) == 0
+        assert main(["start", "wide", "--bounds=-inf,inf", "--calls", "40000"]) == 0
         assert main(["result", "wide", "--flow-out", "flow.npz"]) == 2
         assert "--flow-out: a flow has finite bounds, and the integral has not" in capsys.readouterr().err
 
@@ -246,5 +246,5 @@ class TestAtOnce:
         if not told:
             assert main(["tell", "run", "values.csv"]) == 0
         assert go_through() == 1
-        whole = vf.integrate(peak, 2, n_calls=20_000, seed=1, flow_options=SMALL)
+        whole = vf.integrate(peak, 2, n_calls=40_000, seed=1, flow_options=SMALL)
         assert figures(vf.Run.load("run").result()) == figures(whole)

@@ -502,13 +502,13 @@ def few_calls() -> str:
         (
             name.rpartition(" ")[0],
             f"{one['n_calls']:,}",
-            *(number(one[who], 2) for who in ("varflow", "stated", "vegas", "sobol")),
+            *(number(one[who], 2) for who in ("varflow", "stated", "vegas", "madnis", "sobol")),
             number(one["varflow"] / one["vegas"], 2),
             number(one["seconds"], 2),
         )
         for name, one in sorted(lines.items(), key=lambda item: item[1]["n_calls"])
     ]
-    titles = "case", "calls", "varflow", "stated", "vegas", "Sobol", "of vegas's", "seconds"
+    titles = "case", "calls", "varflow", "stated", "vegas", "MadNIS", "Sobol", "of vegas's", "seconds"
     ratios: dict[int, list[float]] = {}
     for one in lines.values():
         ratios.setdefault(one["n_calls"], []).append(one["varflow"] / one["vegas"])

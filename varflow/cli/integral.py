@@ -122,7 +122,19 @@ def show_result(result: Result, seconds: float | None, options: argparse.Namespa
 def _print_result(result: Result, seconds: float | None, options: argparse.Namespace) -> None:
     time = {} if seconds is None else {"seconds": seconds}
     if options.json:
-        names = ("mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid", "warnings")
+        names = (
+            "mean",
+            "sdev",
+            "chi2",
+            "dof",
+            "Q",
+            "n_calls",
+            "ess",
+            "k",
+            "resolution",
+            "n_invalid",
+            "warnings",
+        )
         print_json({**{name: getattr(result, name) for name in names}, **time})
         return
     print(result.summary())
