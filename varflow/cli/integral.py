@@ -22,6 +22,8 @@ from varflow.runtime.archive import check_writable, format_of
 
 __all__ = ["add_integral", "add_outputs", "box", "check_outputs", "flow_settings", "show_result"]
 
+# Of a result, in JSON.
+FIGURES = "mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "k", "resolution", "n_invalid", "warnings"
 CELL = "pwquad"  # as the integrator takes it where none is named
 
 
@@ -122,20 +124,7 @@ def show_result(result: Result, seconds: float | None, options: argparse.Namespa
 def _print_result(result: Result, seconds: float | None, options: argparse.Namespace) -> None:
     time = {} if seconds is None else {"seconds": seconds}
     if options.json:
-        names = (
-            "mean",
-            "sdev",
-            "chi2",
-            "dof",
-            "Q",
-            "n_calls",
-            "ess",
-            "k",
-            "resolution",
-            "n_invalid",
-            "warnings",
-        )
-        print_json({**{name: getattr(result, name) for name in names}, **time})
+        print_json({**{name: getattr(result, name) for name in FIGURES}, **time})
         return
     print(result.summary())
     print(f"result = {format_result(result)}", flush=True)
