@@ -26,6 +26,7 @@ from scipy.stats import qmc
 import varflow as vf
 
 MAX_D = 18
+MAX_SECONDS = 240  # of a peer: MadNIS draws for ever where all weights are 0
 PUBLISHED = {name: case for name, case in {**IFLOW, **CHEAP}.items() if case.d <= MAX_D and name != "rings"}
 CASES = {**PUBLISHED, **APPLICATIONS}
 PULLED = "camel4", "resonances", "gauss4", "corner"
@@ -70,15 +71,19 @@ print(json.dumps(means))
 )
 
 
-def relative_rms(means: list[float], exact: float) -> float:
-    """Root mean square of the relative errors."""
-    return float(np.sqrt(np.mean((np.array(means) / exact - 1) ** 2)))
+def relative_rms(means: list[float], exact: float) -> float | None:
+    """Root mean square of the relative errors; None where there are no estimates."""
+    return float(np.sqrt(np.mean((np.array(means) / exact - 1) ** 2))) if means else None
 
 
 def of_peer(script: str, python: str, name: str, n_calls: int, n_seeds: int) -> list[float]:
-    """Estimates of a peer, in its own environment."""
+    """Estimates of a peer, in its own environment; none where it does not come to an end."""
     arguments = [str(Path(__file__).parent), name, str(n_calls), str(n_seeds)]
-    out = subprocess.run([python, "-W", "ignore", "-c", script, *arguments], check=True, capture_output=True)
+    command = [python, "-W", "ignore", "-c", script, *arguments]
+    try:
+        out = subprocess.run(command, check=True, capture_output=True, timeout=MAX_SECONDS)
+    except subprocess.TimeoutExpired:
+        return []
     means: list[float] = json.loads(out.stdout)
     return means
 

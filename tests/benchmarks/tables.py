@@ -502,7 +502,10 @@ def few_calls() -> str:
         (
             name.rpartition(" ")[0],
             f"{one['n_calls']:,}",
-            *(number(one[who], 2) for who in ("varflow", "stated", "vegas", "madnis", "sobol")),
+            *(
+                "-" if one.get(who) is None else number(one[who], 2)
+                for who in ("varflow", "stated", "vegas", "madnis", "sobol")
+            ),
             number(one["varflow"] / one["vegas"], 2),
             number(one["seconds"], 2),
         )
