@@ -2,9 +2,8 @@
 
 A survey of a few rounds comes first. Round 0 draws from the flow as it is given, which is uniform where it is
 new. After each round the flow is trained anew on all points so far, as a fixed set of points is learnt
-(`varflow.training.recipe`); a new flow begins with an element-wise
-map fitted to them, so that separable and singular integrands are followed like VEGAS follows them. The next
-round draws from it. The flow of the best round estimates the integral with the calls that are left, about
+(`varflow.training.recipe`); a new flow begins with an element-wise map fitted to them, so that separable and
+singular integrands are followed like VEGAS follows them. The next round draws from it. The flow of the best round estimates the integral with the calls that are left, about
 half of them. Where few points have all of the weight, and others a little, small rounds from the map alone
 come before: they climb from the tails of a narrow peak.
 

@@ -50,9 +50,8 @@ __all__ = [
 
 MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
 MIN_CALLS = 100
-FEW_CALLS = (
-    32_768  # below which training anew in few rounds has the smaller error, in 5 to 10 times the seconds
-)
+# Calls below which training anew in few rounds has the smaller error, in 5 to 10 times the seconds:
+FEW_CALLS = 32_768
 MAX_FEW = 65_536  # calls that a single coordinate is surveyed with: its map has learnt enough by then
 MIN_STAGED = 4 * LOOK  # calls of a survey in stages to a tolerance, its looks and its refinement
 MIN_REFINED = 64  # points of an iteration of a refinement to a tolerance, with few calls
