@@ -3,9 +3,10 @@
 A survey of a few rounds comes first. Round 0 draws from the flow as it is given, which is uniform where it is
 new. After each round the flow is trained anew on all points so far, as a fixed set of points is learnt
 (`varflow.training.recipe`); a new flow begins with an element-wise map fitted to them, so that separable and
-singular integrands are followed like VEGAS follows them. The next round draws from it. The flow of the best round estimates the integral with the calls that are left, about
-half of them. Where few points have all of the weight, and others a little, small rounds from the map alone
-come before: they climb from the tails of a narrow peak.
+singular integrands are followed like VEGAS follows them. The next round draws from it. The flow of the best
+round estimates the integral with the calls that are left, about half of them. Where few points have all of
+the weight, and others a little, small rounds from the map alone come before: they climb from the tails of a
+narrow peak.
 
 **Density of the points.** With q_k the density that the n_k points of round k were drawn from, all points get
 the density of the mixture, sum_k n_k q_k / sum_k n_k (the balance heuristic of Veach and Guibas, SIGGRAPH
