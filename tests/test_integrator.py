@@ -1140,6 +1140,15 @@ class TestResult:
         assert result.dof == sum(one.is_used for one in result.history) - 1
         assert 1e-4 < result.Q <= 1
 
+    def test_resolution_counts_points_that_looked_everywhere(self):
+        """The first look, and the uniform shares after it; not the walkers, which climb."""
+        result = integrated()
+        n_uniform = math.log(0.05) / math.log1p(-result.resolution)
+        assert [one.n_calls for one in result.history if one.stage != "scouts"][:3] == [4096, 14 * 1024, 4096]
+        # All of the first look and of the first round, whose flow is still uniform; 3 % of the other rounds;
+        # of the second look and of two iterations, 1 % of each of 16 scrambles.
+        assert n_uniform == pytest.approx(4096 + 1024 + 13 * 31 + 3 * 16 * 3)
+
     def test_context_manager_ends_the_workers(self):
         with make(workers=2) as integrator:
             assert_right(integrator.extend(4096))

@@ -270,6 +270,19 @@ class TestStage:
         assert relative_variance(replay.flow) < relative_variance(make_flow())
 
 
+def test_arrays_of_a_memory_stay_what_they_are():
+    """A step that an exception ends goes back to them."""
+    memory = memory_of(lambda u: gaussian(u)[:, 0])
+    kept = memory.arrays()
+    expected = {name: array.copy() for name, array in kept.items()}
+    memory.scale(-700)
+    memory.set_density(memory.latest(100), np.ones(100))
+    np.testing.assert_array_equal(memory.arrays()["log_f"], expected["log_f"] - 700 * math.log(2))
+    np.testing.assert_array_equal(memory.arrays()["log_q"][-100:], np.ones(100))
+    for name, array in expected.items():
+        np.testing.assert_array_equal(kept[name], array)
+
+
 def memory_of(f):
     """The last 2000 points of which all are uniform."""
     u = np.random.default_rng(1).random((2000, 2))

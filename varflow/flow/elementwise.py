@@ -47,7 +47,8 @@ def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
         for column, i in zip(logits.T, np.flatnonzero(mask), strict=True):
             if not is_mapped[i]:
                 column[:] = LOGITS[architecture.cell](u_of_cell[:, i], weights, architecture.n_bins)
-        is_mapped |= mask & (flow.d > 1)
+        if flow.d > 1:
+            is_mapped |= mask
 
 
 def distribution(u: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from varflow.data.arrays import checked_points, read_only
 
-__all__ = ["Domain"]
+__all__ = ["MAX_ON_CUBE", "MIN_ON_CUBE", "Domain"]
 
 FloatArray = npt.NDArray[np.float64]
 
 _LARGEST = float(np.finfo(np.float64).max)
-# Smallest and largest u that are mapped to infinite sides: 1/u and 1/(1-u) are finite there.
-_FIRST = float(np.finfo(np.float64).tiny)
-_LAST = math.nextafter(1.0, 0.0)
+# Smallest and largest coordinate of points inside the unit cube: 1/u and 1/(1-u) are finite there.
+MIN_ON_CUBE = float(np.finfo(np.float64).tiny)
+MAX_ON_CUBE = math.nextafter(1.0, 0.0)
 
 
 class Domain:
@@ -170,13 +170,13 @@ def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, F
         return x, math.log(upper - lower)
     first, last = _innermost(lower, upper)
     if math.isfinite(lower):
-        u = np.minimum(u, _LAST)
+        u = np.minimum(u, MAX_ON_CUBE)
         return np.clip(lower + u / (1 - u), first, _LARGEST), -2 * np.log1p(-u)
-    u = np.maximum(u, _FIRST)
+    u = np.maximum(u, MIN_ON_CUBE)
     if math.isfinite(upper):
         with np.errstate(over="ignore"):  # where the upper bound is near the most negative float64
             return np.clip(upper - (1 - u) / u, -_LARGEST, last), -2 * np.log(u)
-    u = np.minimum(u, _LAST)
+    u = np.minimum(u, MAX_ON_CUBE)
     spread = u * (1 - u)
     return (u - 0.5) / spread, _log_derivative_of_line(u)
 
@@ -184,8 +184,8 @@ def _stretched(u: FloatArray, lower: float, upper: float) -> tuple[FloatArray, F
 def _innermost(lower: float, upper: float) -> tuple[float, float]:
     """Smallest and largest number between bounds, where f is not evaluated; these themselves if none is."""
     # Differences from bounds of 0 are to be normal numbers, whose inverse is finite.
-    first = max(math.nextafter(lower, math.inf), lower + _FIRST)
-    last = min(math.nextafter(upper, -math.inf), upper - _FIRST)
+    first = max(math.nextafter(lower, math.inf), lower + MIN_ON_CUBE)
+    last = min(math.nextafter(upper, -math.inf), upper - MIN_ON_CUBE)
     return (first, last) if first <= last else (lower, upper)
 
 

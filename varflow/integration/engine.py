@@ -238,7 +238,6 @@ class Engine:
         is_known = piece.status == TOLD
         values = np.zeros((len(is_known), 1)) if piece.values is None else piece.values
         self.state.n_calls += int(np.count_nonzero(is_known))
-        self.state.note_exploration(piece.points)
         step.take(self.state, piece.points, self.state.in_its_unit(values), is_known)
         with self._lock:
             self.pieces.pop(0)

@@ -37,7 +37,6 @@ import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.errors import TrainingInterruption
-from varflow.integration.proposal import log_mixture
 from varflow.integration.state import State
 from varflow.integration.steps import Blocks, Step
 from varflow.training.data_checks import has_enough
@@ -97,7 +96,6 @@ class Climb(Step):
 
     def then(self, state: State) -> list[Step]:
         """Decide on a round."""
-        _pool(state)
         if self.n_rounds == 0 or not state.is_flow_new or not _has_tails(state):
             return []
         climb = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS, 0.0)
@@ -148,7 +146,6 @@ class Learn(Step):
 
     def then(self, state: State) -> list[Step]:
         """Train."""
-        _pool(state)
         points = state.memory.arrays()
         if state.is_flow_new:
             _begin_anew(state)
@@ -197,21 +194,6 @@ class _QuietTrainer(BasicStatefulTrainer):
 
     def _warn(self, warnings: list[str]) -> None:
         pass
-
-
-def _pool(state: State) -> None:
-    """Give the points of all rounds the density of the mixture of these rounds, in their numbers."""
-    if not state.rounds:
-        return
-    n_total = sum(one.n for one in state.rounds)
-    rows, params = state.memory.latest(n_total), state.flow.params.copy()
-    log_q = np.full(n_total, -math.inf)
-    for one in state.rounds:
-        np.copyto(state.flow.params, one.params)
-        log_of_round = log_mixture(state.flow.log_prob(state.memory.u[rows]), one.uniform_share)
-        log_q = np.logaddexp(log_q, math.log(one.n / n_total) + log_of_round)
-    np.copyto(state.flow.params, params)
-    state.memory.set_density(rows, log_q)
 
 
 def _has_tails(state: State) -> bool:

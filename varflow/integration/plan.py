@@ -175,7 +175,12 @@ def extension(n_calls: int) -> Agenda:
 def _refined(n_calls: int, n_parts: int) -> Agenda:
     """Refine in so many iterations, but none of them too large or too small."""
     n_parts = min(max(n_parts, -(-n_calls // MAX_CALLS)), n_calls // MIN_POINTS)
-    return [Estimate((k + 1) * n_calls // n_parts - k * n_calls // n_parts) for k in range(n_parts)]
+    return [Estimate(n) for n in _shared_out(n_calls, n_parts)]
+
+
+def _shared_out(n_calls: int, n_parts: int) -> list[int]:
+    """Share out calls as evenly as may be."""
+    return [(k + 1) * n_calls // n_parts - k * n_calls // n_parts for k in range(n_parts)]
 
 
 # The survey by replay
@@ -558,11 +563,7 @@ class RefineFew(Step):
 
     def then(self, state: State) -> Agenda:
         n_left = self.end_calls - state.n_calls
-        n_parts = -(-n_left // MAX_CALLS)
-        return [
-            estimate_blocks((k + 1) * n_left // n_parts - k * n_left // n_parts, state)
-            for k in range(n_parts)
-        ]
+        return [estimate_blocks(n, state) for n in _shared_out(n_left, -(-n_left // MAX_CALLS))]
 
 
 @dataclass

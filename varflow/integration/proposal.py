@@ -1,18 +1,15 @@
 """Proposal density: a defensive mixture of a flow and the uniform density, and its latent points."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from varflow.flow.flow import Flow
+from varflow.integration.domain import MAX_ON_CUBE, MIN_ON_CUBE
 
 __all__ = ["LATENT_POINTS", "Draw", "draw", "inside", "log_mixture"]
 
-# Coordinates that points may have: f may be singular on the faces of the unit cube, but no point lies there.
-MIN_COORDINATE = float(np.finfo(np.float64).tiny)  # of smaller ones, 1/u would overflow
-MAX_COORDINATE = math.nextafter(1.0, 0.0)
 SOBOL_BITS = 53  # of a coordinate: with SciPy's 30, points of many sets would have coordinates in common
 
 
@@ -88,8 +85,8 @@ def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
 
 
 def inside(u: np.ndarray) -> np.ndarray:
-    """Move points (n, d) that lie on faces of the unit cube, as rounding may have it, just inside."""
-    moved: np.ndarray = np.clip(u, MIN_COORDINATE, MAX_COORDINATE)
+    """Move points (n, d) that lie on faces of the unit cube, where f may be singular, just inside."""
+    moved: np.ndarray = np.clip(u, MIN_ON_CUBE, MAX_ON_CUBE)
     return moved
 
 

@@ -141,12 +141,12 @@ class Result:
     @property
     def mean(self) -> Any:
         """The estimate: a float, an array, or a dict of these, in the form that the integrand returns."""
-        return self.components.unpack(np.ldexp(self._average[0], self._exponent))
+        return self.components.unpack(self._estimate[0])
 
     @property
     def sdev(self) -> Any:
         """Standard deviation of the estimate, in the same form."""
-        return self.components.unpack(np.ldexp(standard_deviations(self._average[1]), self._exponent))
+        return self.components.unpack(self._estimate[1])
 
     @property
     def covariance(self) -> Array:
@@ -199,15 +199,19 @@ class Result:
     def _average(self) -> tuple[Array, Array]:
         return average(self._used)
 
+    @property
+    def _estimate(self) -> tuple[Array, Array]:
+        """Means and standard deviations, (m,) each, in units of f."""
+        mean, covariance = self._average
+        return np.ldexp(mean, self._exponent), np.ldexp(standard_deviations(covariance), self._exponent)
+
     @cached_property
     def _consistency(self) -> tuple[float, int]:
         return consistency(self._used)
 
     def __str__(self) -> str:
         """Return the estimate, followed by the warnings, one per line."""
-        mean, covariance = self._average
-        means, errors = (np.ldexp(one, self._exponent) for one in (mean, standard_deviations(covariance)))
-        texts = np.array([*map(format_estimate, means, errors)], object)
+        texts = np.array([*map(format_estimate, *self._estimate)], object)
         estimate = self.components.unpack(texts)
         if isinstance(estimate, dict):
             parts = [f"{key!r}: {format_array(part)}" for key, part in estimate.items()]

@@ -14,7 +14,7 @@ from varflow.flow.flow import Flow
 from varflow.integration.averages import USUAL_RATE, average
 from varflow.integration.estimates import Batches, magnitudes
 from varflow.integration.iteration import Iteration, pack_history, scaled, unpack_history
-from varflow.integration.proposal import Draw
+from varflow.integration.proposal import Draw, log_mixture
 from varflow.integration.scout import Walkers, no_walkers
 from varflow.integration.survey import Memory, Replay, stage_optimiser
 from varflow.integration.tables import first_component
@@ -28,8 +28,8 @@ __all__ = ["DEFENSIVE_SHARE", "Round", "State"]
 logger = logging.getLogger(__name__)
 
 DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
-HALF_TRAINED = 0.5
-MAX_TAIL = 10_000
+HALF_TRAINED = 0.5  # progress from which on rounds count
+MAX_TAIL = 10_000  # weights that are kept for the shape of their tail, which 10 million points need
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
@@ -202,18 +202,39 @@ class State:
         """Add points with known values, is_known (n,), to those of the survey."""
         known = points if is_known.all() else points.only(is_known)
         self.memory.add(known.u, magnitudes(values[is_known]), known.log_q)
+        self._note_exploration(points)
+
+    def add_round(self, points: Draw, is_known: np.ndarray) -> None:
+        """Note where the points came from that were added last, and give those of all rounds their density.
+
+        That is the density of the mixture of the rounds, in their numbers.
+        """
+        n = int(np.count_nonzero(is_known))
+        if n == 0:
+            return
+        self.rounds.append(Round(self.flow.params.copy(), n, points.only(is_known).uniform_share))
+        n_total = sum(one.n for one in self.rounds)
+        rows, params = self.memory.latest(n_total), self.flow.params.copy()
+        log_q = np.full(n_total, -math.inf)
+        for one in self.rounds:
+            np.copyto(self.flow.params, one.params)
+            log_of_round = log_mixture(self.flow.log_prob(self.memory.u[rows]), one.uniform_share)
+            log_q = np.logaddexp(log_q, math.log(one.n / n_total) + log_of_round)
+        np.copyto(self.flow.params, params)
+        self.memory.set_density(rows, log_q)
 
     def note_weights(self, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
         """Keep the largest weights of points of the refinement."""
         with np.errstate(divide="ignore"):
             log_weights = np.log(magnitudes(values[is_known])) - points.log_q[is_known]
+        self._note_exploration(points)
         self.n_of_tail += len(log_weights)
         self.tail = np.concatenate([self.tail, log_weights])
         if len(self.tail) > MAX_TAIL:
             self.tail = np.partition(self.tail, -MAX_TAIL)[-MAX_TAIL:]
 
-    def note_exploration(self, points: Draw) -> None:
-        """Count the points that looked everywhere."""
+    def _note_exploration(self, points: Draw) -> None:
+        """Count the points that looked everywhere; those of walkers go where |f| leads them."""
         is_uniform = np.abs(points.log_q).max(initial=0.0) < UNIFORM
         self.n_uniform += len(points.u) if is_uniform else points.n_uniform
 

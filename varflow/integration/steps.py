@@ -16,7 +16,7 @@ from varflow.integration.averages import USUAL_RATE, student_variance, weight_of
 from varflow.integration.estimates import Batches, magnitudes
 from varflow.integration.proposal import Draw, draw, inside
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
-from varflow.integration.state import DEFENSIVE_SHARE, Round, State
+from varflow.integration.state import DEFENSIVE_SHARE, State
 from varflow.integration.survey import MIN_ROUNDS, choose_points, stage_optimiser
 from varflow.training.data_checks import has_enough
 from varflow.training.tempering import tempered_power
@@ -221,9 +221,8 @@ class Blocks(Estimate):
 
     def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
         super().learn(state, points, values, is_known)
-        if self.stage == "survey" and is_known.any():
-            n, share = int(np.count_nonzero(is_known)), points.only(is_known).uniform_share
-            state.rounds.append(Round(state.flow.params.copy(), n, share))
+        if self.stage == "survey":
+            state.add_round(points, is_known)
 
     def conclude(self, state: State, batches: Batches) -> None:  # noqa: D102
         state.figure = batches.relative_error * batches.n**USUAL_RATE

@@ -133,11 +133,15 @@ class Memory:
 
     def scale(self, exponent: int) -> None:
         """Multiply the integrand by 2^exponent."""
-        self._log_f[: self.n] += exponent * math.log(2)
+        log_f = self._log_f.copy()  # what `arrays` has returned stays as it is
+        log_f[: self.n] += exponent * math.log(2)
+        self._log_f = log_f
 
     def set_density(self, rows: slice, log_q: np.ndarray) -> None:
         """Replace the log of the density p of some of the points, (n,)."""
-        self._log_q[rows] = log_q
+        changed = self._log_q.copy()  # what `arrays` has returned stays as it is
+        changed[rows] = log_q
+        self._log_q = changed
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the points as arrays to be saved, which further points do not change; see `restore`."""
