@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from varflow import Flow
-from varflow.integration.estimates import magnitudes
+from varflow.integration.estimates import Evaluated, magnitudes
 from varflow.integration.survey import (
     MIN_STEPS,
     ROUND,
@@ -49,7 +49,7 @@ def go_through(replay, f=gaussian, n_rounds=10, share_of_dkl=0.5):
     for k in range(n_rounds):
         points = replay.draw()
         values = f(points.u)
-        replay.memory.add(points.u, magnitudes(values), points.log_q)
+        replay.memory.add(points.u, Evaluated.of(values).log_f, points.log_q)
         replay.train(optim, k, n_rounds, share_of_dkl, len(points.u))
         yield points, values
 
@@ -74,10 +74,14 @@ def parts(*sizes, seed=1):
     return [(rng.random((n, 2)), rng.uniform(0.5, 2, n), rng.normal(size=n)) for n in sizes]
 
 
+def add(memory, u, f, log_q):
+    memory.add(u, Evaluated.of(f[:, None]).log_f, log_q)
+
+
 def remembered(*several):
     memory = Memory(2)
     for part in several:
-        memory.add(*part)
+        add(memory, *part)
     return memory
 
 
@@ -122,7 +126,7 @@ class TestMemory:
         assert memory.n == expected.n
         np.testing.assert_array_equal(memory.u, expected.u)
         memory.keep(slice(2 * ROUND))
-        memory.add(*several[0])
+        add(memory, *several[0])
         expected = remembered(several[1], several[0])
         np.testing.assert_array_equal(memory.u, expected.u)
         np.testing.assert_array_equal(
@@ -159,7 +163,7 @@ class TestMemory:
         flow = random_flow()
         memory = remembered((u, np.ones(4000), np.zeros(4000)), (u, np.exp(flow.log_prob(u)), np.zeros(4000)))
         assert not memory.is_uniform_better(flow, 4000, "dkl")
-        memory.add(u, np.ones(4000), np.zeros(4000))
+        add(memory, u, np.ones(4000), np.zeros(4000))
         assert memory.is_uniform_better(flow, 4000, "dkl")
 
 

@@ -45,6 +45,9 @@ def add_integral(parser: argparse.ArgumentParser) -> None:
         "--atol", type=float, default=0.0, metavar="TOL", help="absolute error that is enough"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument(
+        "--log", action="store_true", help="values are logarithms of those of the integrand: log=True"
+    )
     add_name(parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite")
     add_machine(parser)
     add_architecture(parser, CELL, " (default: 1, and 2 in two dimensions)")
@@ -124,7 +127,8 @@ def show_result(result: Result, seconds: float | None, options: argparse.Namespa
 def _print_result(result: Result, seconds: float | None, options: argparse.Namespace) -> None:
     time = {} if seconds is None else {"seconds": seconds}
     if options.json:
-        print_json({**{name: getattr(result, name) for name in FIGURES}, **time})
+        names = ("log_mean", "log_sdev", *FIGURES) if result.is_log else FIGURES
+        print_json({**{name: getattr(result, name) for name in names}, **time})
         return
     print(result.summary())
     print(f"result = {format_result(result)}", flush=True)

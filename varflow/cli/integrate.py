@@ -54,6 +54,7 @@ def _integrate(options: argparse.Namespace) -> None:
                 vectorized=not options.scalar,
                 workers=options.workers,
                 on_invalid=options.on_invalid,
+                log=options.log,
                 seed=options.seed,
                 threads=options.threads,
                 **checkpoint_settings(options),

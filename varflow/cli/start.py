@@ -35,6 +35,7 @@ def _start(options: argparse.Namespace) -> None:
         atol=options.atol,
         **flow_settings(options),
         on_invalid=options.on_invalid,
+        log=options.log,
         seed=options.seed,
         threads=options.threads,
     )

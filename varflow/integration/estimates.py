@@ -27,15 +27,44 @@ has its own I_0.
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
+from varflow.integration.iteration import times_power
 from varflow.integration.proposal import Draw
 
-__all__ = ["Batches", "magnitudes", "weights_of"]
+__all__ = ["Batches", "Evaluated", "magnitudes", "weights_of"]
 
 HANDFUL = 10  # points below which scatter says nothing
 MIN_SQUARED, MAX_SQUARED = 1e-140, 1e140  # values beyond have squares that underflow or overflow
+
+
+class Evaluated(NamedTuple):
+    """Values of the integrand at n points.
+
+    Attributes
+    ----------
+    f : ndarray, (n, m)
+        The values; 0 where they underflow.
+    log_f : ndarray, (n,)
+        Log of |f|, which does not underflow; -inf where f is zero.
+    """
+
+    f: np.ndarray
+    log_f: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Evaluated":
+        """Add the logs to values (n, m)."""
+        with np.errstate(divide="ignore"):
+            return cls(values, np.log(magnitudes(values)))
+
+    @classmethod
+    def of_logs(cls, log_f: np.ndarray) -> "Evaluated":
+        """Add the values to logs (n,) of a positive integrand."""
+        with np.errstate(under="ignore"):
+            return cls(np.exp(log_f)[:, None], log_f)
 
 
 def magnitudes(values: np.ndarray) -> np.ndarray:
@@ -126,13 +155,11 @@ class Batches:
 
     def scale(self, exponent: int) -> None:
         """Multiply the integrand by 2^exponent."""
-        with np.errstate(under="ignore"):
-            self.expected = np.ldexp(self.expected, exponent)
-            for parts in (self._means, self._whole, self._quarters):
-                parts[:] = [np.ldexp(part, exponent) for part in parts]
-            self._sum, self._largest = (math.ldexp(one, exponent) for one in (self._sum, self._largest))
-            self._sizes = np.ldexp(self._sizes, exponent)
-            self._squares = math.ldexp(self._squares, 2 * exponent)
+        self.expected, self._sizes = (times_power(one, exponent) for one in (self.expected, self._sizes))
+        for parts in (self._means, self._whole, self._quarters):
+            parts[:] = [times_power(part, exponent) for part in parts]
+        self._sum, self._largest = (float(times_power(one, exponent)) for one in (self._sum, self._largest))
+        self._squares = float(times_power(self._squares, 2 * exponent))
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """Return what was added, as arrays to be saved; see `of`."""

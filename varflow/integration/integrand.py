@@ -52,6 +52,8 @@ class Integrand:
         the workers.
     on_invalid : {"raise", "zero"}, optional
         Whether to raise an exception where a value is not finite, or to replace the value by 0.
+    log : bool, optional
+        Whether f returns the logarithm of the integrand, a number for each point; -inf stands for 0.
 
     Attributes
     ----------
@@ -78,12 +80,13 @@ class Integrand:
         vectorized: bool = True,
         workers: int | Map = 1,
         on_invalid: str = "raise",
+        log: bool = False,
     ) -> None:
         if is_device_function(f):
             f = device_integrand(f)
         if not callable(f):
             raise TypeError(f"f must be callable, found {f!r}")
-        self.domain, self.received = domain, Received(on_invalid)
+        self.domain, self.received = domain, Received(on_invalid, log)
         self.n_calls = 0
         self._f = f
         self._vectorized = vectorized
@@ -125,7 +128,7 @@ class Integrand:
         return None if self.components is None else self.components.size
 
     def __call__(self, u: npt.ArrayLike) -> FloatArray:
-        """Evaluate f(x(u)) |dx/du|.
+        """Evaluate f(x(u)) |dx/du|, or its logarithm where f is given by that.
 
         Parameters
         ----------

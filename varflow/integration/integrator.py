@@ -13,7 +13,6 @@ import numpy.typing as npt
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.integration.domain import Domain
-from varflow.integration.estimates import magnitudes
 from varflow.integration.integrand import Integrand
 from varflow.integration.iteration import Iteration, scaled
 from varflow.integration.make_engine import identity_of, make_engine, training_settings
@@ -85,6 +84,9 @@ class Integrator:
         Latent points of the refinement: scrambled Sobol points, or pseudo-random ones.
     vectorized, workers, on_invalid
         See `Integrand`.
+    log : bool
+        Whether f returns the logarithm of a positive integrand, which may then underflow or overflow; -inf
+        stands for 0. See `Result.log_mean`.
     seed : int, optional
         Seed of everything random; drawn from the system if not given.
     threads : int, optional
@@ -140,6 +142,7 @@ class Integrator:
         vectorized: bool = True,
         workers: Any = 1,
         on_invalid: str = "raise",
+        log: bool = False,
         seed: int | None = None,
         threads: int | None = None,
         backend: str | None = None,
@@ -165,13 +168,21 @@ class Integrator:
         training = training_settings(survey_strategy, trainer_options)
         kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
         self.survey_strategy, self.progress, self.callback = survey_strategy, progress, callback
-        self.domain = Domain(bounds)
+        self.domain, self._is_log = Domain(bounds), bool(log)
         self.integrand = Integrand(
-            f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid
+            f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid, log=self._is_log
         )
         points = None if sample is None else _on_cube(sample, self.domain)
         self._engine = make_engine(
-            self.domain.bounds, settings, training, flow, flow_options, points, threads, backend
+            self.domain.bounds,
+            settings,
+            training,
+            flow,
+            flow_options,
+            points,
+            threads,
+            backend,
+            self._is_log,
         )
         self._requests = Requests(self._engine)
         self._is_surveyed = self._has_integrand_changed = False
@@ -183,6 +194,7 @@ class Integrator:
                 **identity_of(self._engine, settings, training, flow_options),
                 "vectorized": vectorized,
                 "on_invalid": on_invalid,
+                "log": self._is_log,
                 **asdict(self.sizes),
             },
         )
@@ -336,13 +348,13 @@ class Integrator:
         x : ndarray, (n, d)
             Points, in the coordinates of f.
         w : ndarray, (n,) or (n, m)
-            Weights f/q, whose mean is the integral; where unweighted: 1, or what is left of an excess, with
-            the sign of f (of its first component).
+            Weights f/q, whose mean is the integral, or their logarithms with ``log=True``; where unweighted:
+            1, or what is left of an excess, with the sign of f (of its first component).
         """
         n = positive_int("n", n)
-        points = unweighted_points if unweight else weighted_points
+        points, generator = unweighted_points if unweight else weighted_points, sampling_generator(seed)
         try:
-            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, sampling_generator(seed))
+            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, generator, self._is_log)
         finally:
             self.close()
         x, _ = self.domain.from_cube(u)
@@ -388,8 +400,8 @@ class Integrator:
 
     def _is_enough(self, progress: Progress) -> bool:
         """Show how far the integration has come, and ask the callback whether that is enough."""
-        last, exponent = self._requests.history[-1], self._engine.state.exponent
-        estimate = first_component(last.mean, last.covariance, exponent)
+        last, state = self._requests.history[-1], self._engine.state
+        estimate = first_component(last.mean, last.covariance, state.exponent, state.is_log)
         progress.update(self._engine.n_told, last.stage, estimate)
         return self.callback is not None and bool(self.callback(self.result()))
 
@@ -430,8 +442,7 @@ class Integrator:
         if memory.n == 0:
             return
         state, n_calls, known = received.state(), self.integrand.n_calls, memory.arrays()
-        with np.errstate(divide="ignore"):
-            found = np.log(magnitudes(self.integrand(known["u"][:1])))
+        found = self._engine.state.divided(self.integrand(known["u"][:1])).log_f
         received.restore(state)
         self.integrand.n_calls = n_calls
         self._has_integrand_changed = not np.allclose(found, known["log_f"][:1], rtol=0, atol=1e-6)
@@ -457,7 +468,8 @@ def integrate(
     Parameters
     ----------
     f : callable
-        The integrand, (n, d) -> (n,); see `Integrand` for all that it may be and return.
+        The integrand, (n, d) -> (n,); see `Integrand` for all that it may be and return. With ``log=True``,
+        its logarithm.
     bounds : int or sequence of (lower, upper)
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
     n_calls : int
@@ -471,7 +483,8 @@ def integrate(
     Returns
     -------
     Result
-        The estimate: ``result.mean``, ``result.sdev``, and more.
+        The estimate: ``result.mean``, ``result.sdev``, and more; with ``log=True``, ``result.log_mean`` and
+        ``result.log_sdev``.
 
     Raises
     ------

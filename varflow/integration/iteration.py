@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Iteration", "check_history", "pack_history", "scaled", "unpack_history"]
+__all__ = ["Array", "Iteration", "check_history", "pack_history", "scaled", "times_power", "unpack_history"]
 
 Array = npt.NDArray[Any]
+FARTHEST = 4096  # power of two that takes any float64 to 0 or infinity
 _HISTORY = {  # members of a file with one row per iteration; the stages are in the header instead
     "n_calls": np.dtype(np.int64),
     "mean": np.dtype(np.float64),
@@ -58,12 +59,18 @@ class Iteration:
     weight: float
 
 
+def times_power(values: npt.ArrayLike, exponent: int) -> Array:
+    """Multiply values by 2^exponent; they may underflow to 0 or overflow to inf."""
+    with np.errstate(over="ignore", under="ignore"):
+        product: Array = np.ldexp(values, max(-FARTHEST, min(exponent, FARTHEST)))
+    return product
+
+
 def scaled(iteration: Iteration, exponent: int) -> Iteration:
     """Multiply an iteration's integrand by 2^exponent; a covariance may underflow to 0 or overflow to inf."""
     if exponent == 0:
         return iteration
-    with np.errstate(over="ignore", under="ignore"):
-        mean, covariance = np.ldexp(iteration.mean, exponent), np.ldexp(iteration.covariance, 2 * exponent)
+    mean, covariance = times_power(iteration.mean, exponent), times_power(iteration.covariance, 2 * exponent)
     return replace(iteration, mean=mean, covariance=covariance)
 
 

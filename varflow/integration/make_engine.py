@@ -43,6 +43,7 @@ def make_engine(
     sample: Dataset | None,
     threads: int | None,
     backend: str | None,
+    is_log: bool,
 ) -> Engine:
     """Make an engine that has nothing to do yet.
 
@@ -58,6 +59,8 @@ def make_engine(
         As `Integrator` has them.
     sample : Dataset or None
         Points of "fixed_sample", on the unit cube.
+    is_log : bool
+        Whether values of the integrand are told by their logarithms.
 
     Returns
     -------
@@ -78,6 +81,7 @@ def make_engine(
         settings.loss,
         settings.use_survey,
         trainer,
+        is_log,
         sample,
     )
     return Engine(state)

@@ -59,6 +59,7 @@ def outcome(
         components=components,
         bounds=domain.bounds,
         exponent=state.exponent,
+        log=state.is_log,
         defensive_share=DEFENSIVE_SHARE,
         n_invalid=received.n_invalid,
         k=pareto_shape_of_largest(state.tail, state.n_of_tail),

@@ -23,6 +23,7 @@ from varflow.validation import unknown_name
 __all__ = ["Received"]
 
 ON_INVALID = ("raise", "zero")
+MAX_LOG = 1e12  # beyond which differences of logarithms have no digits left
 
 
 class Received:
@@ -32,6 +33,8 @@ class Received:
     ----------
     on_invalid : {"raise", "zero"}
         Whether to raise an exception where a value is not finite, or to replace the value by 0.
+    is_log : bool
+        Whether values are logarithms of those of f; -inf stands for 0.
 
     Attributes
     ----------
@@ -41,10 +44,10 @@ class Received:
         Shape of the value of f at one point; None as long as none is known.
     """
 
-    def __init__(self, on_invalid: str) -> None:
+    def __init__(self, on_invalid: str, is_log: bool) -> None:
         if on_invalid not in ON_INVALID:
             raise unknown_name("on_invalid", on_invalid, ON_INVALID)
-        self.on_invalid, self.n_invalid = on_invalid, 0
+        self.on_invalid, self.is_log, self.n_invalid = on_invalid, is_log, 0
         self.shapes: Shape | dict[str, Shape] | None = None
 
     @property
@@ -85,7 +88,13 @@ class Received:
         ndarray, (n, m)
             The values, with a column for each component.
         """
-        known = self.shapes = shapes_of(results[0]) if self.shapes is None else self.shapes
+        known = shapes_of(results[0]) if self.shapes is None else self.shapes
+        if self.is_log and known != ():
+            raise ValueError(
+                f"with log=True, f must return one logarithm a point, an array (n,), got "
+                f"{describe_shapes(known)} at each"
+            )
+        self.shapes = known
         for found in map(shapes_of, results):
             if found != known:
                 before, now = describe_shapes(known), describe_shapes(found)
@@ -99,6 +108,8 @@ class Received:
     ) -> FloatArray:
         """Multiply values (n, m) at points x (n, d) by the Jacobian, and see to those that are not finite.
 
+        Of logarithms, the sum is returned; -inf is as good as finite there.
+
         Parameters
         ----------
         x, values, log_jacobian : ndarray, (n, d), (n, m) and (n,)
@@ -111,8 +122,12 @@ class Received:
         InvalidIntegrandError
             If a value is not finite and ``on_invalid="raise"``.
         """
-        product = _times_exp(values, log_jacobian)
-        finite = np.isfinite(product)
+        if self.is_log:
+            product = values + log_jacobian[:, None]
+            finite = product < MAX_LOG
+        else:
+            product = _times_exp(values, log_jacobian)
+            finite = np.isfinite(product)
         good: npt.NDArray[np.bool_] = np.logical_and.reduce(finite, axis=1)
         n_bad = len(good) - int(np.count_nonzero(good))
         self.n_invalid += n_bad
@@ -120,7 +135,7 @@ class Received:
             first = int(np.argmin(good))
             raise self._invalid(what.format(row=first), x[first].copy(), values[first], n_bad, len(good))
         if n_bad:
-            product[~finite] = 0.0
+            product[~finite] = -math.inf if self.is_log else 0.0
         return product
 
     def _invalid(
@@ -129,8 +144,8 @@ class Received:
         """Make the error for a point x (d,) and the value of f there, (m,)."""
         assert self.components is not None
         shown = self.components.unpack(value)
-        found = f"{what} is {shown} at x = {x.tolist()}"
-        if np.isfinite(value).all():
+        found = f"{'log ' if self.is_log else ''}{what} is {shown} at x = {x.tolist()}"
+        if np.isfinite(value).all() and not self.is_log:
             found = f"{what} times the Jacobian |dx/du| overflows at x = {x.tolist()}, where f is {shown}"
         error = InvalidIntegrandError(
             f'{found}; {n_bad} of {n} points are not finite (on_invalid="zero" takes such values as 0)'

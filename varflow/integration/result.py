@@ -22,6 +22,7 @@ from varflow.integration.iteration import (
     check_history,
     pack_history,
     scaled,
+    times_power,
     unpack_history,
 )
 from varflow.integration.sampling import proposed_points, sampling_generator
@@ -34,13 +35,14 @@ from varflow.integration.tables import (
     format_array,
     format_estimate,
     frame_row,
+    log_estimate,
 )
 from varflow.runtime.archive import Kind, read_archive, refused_as, write_archive
 from varflow.validation import positive_int
 
 __all__ = ["Result"]
 
-FILE = Kind("varflow result", version=3, oldest=1, sealed=2)
+FILE = Kind("varflow result", version=4, oldest=1, sealed=2)
 
 
 class Source(Protocol):
@@ -78,6 +80,8 @@ class Result:
     exponent : int
         The history that is given is in units of 2^exponent, so that squares of errors of tiny and huge
         integrals can be computed.
+    log : bool
+        Whether the integrand was given by its logarithm, so that estimates are shown by theirs.
     k : float
         Shape of the generalised Pareto distribution that fits the largest weights |f|/q of the refinement;
         see `varflow.training.pareto`. Weights have a finite variance below 0.5; above 0.7 the error cannot be
@@ -98,6 +102,8 @@ class Result:
     bounds : ndarray, (d, 2)
     defensive_share : float
     n_invalid : int
+    is_log : bool
+        Whether the integrand was given by its logarithm.
     k, resolution : float
     warnings : tuple of str
     source : Source or None
@@ -120,6 +126,7 @@ class Result:
         n_invalid: int = 0,
         warnings: Iterable[str] = (),
         exponent: int = 0,
+        log: bool = False,
         k: float = math.nan,
         resolution: float = 1.0,
         source: Source | None = None,
@@ -130,7 +137,7 @@ class Result:
         self.components = components
         self.bounds = np.array(bounds, np.float64)
         self.defensive_share = float(defensive_share)
-        self.n_invalid = int(n_invalid)
+        self.n_invalid, self.is_log = int(n_invalid), bool(log)
         self.k, self.resolution = float(k), float(resolution)
         self.warnings = tuple(warnings)
         self.source = source
@@ -140,13 +147,26 @@ class Result:
 
     @property
     def mean(self) -> Any:
-        """The estimate: a float, an array, or a dict of these, in the form that the integrand returns."""
-        return self.components.unpack(self._estimate[0])
+        """The estimate: a float, an array, or a dict of these, in the form that the integrand returns.
+
+        NaN where it is too small or too large for a float64; `log_mean` is not.
+        """
+        return self.components.unpack(self._in_units_of_f(self._average[0]))
 
     @property
     def sdev(self) -> Any:
         """Standard deviation of the estimate, in the same form."""
-        return self.components.unpack(self._estimate[1])
+        return self.components.unpack(self._in_units_of_f(standard_deviations(self._average[1])))
+
+    @property
+    def log_mean(self) -> Any:
+        """Logarithm of the estimate, in the same form; NaN where that is negative."""
+        return self.components.unpack(self._log_estimate[0])
+
+    @property
+    def log_sdev(self) -> Any:
+        """Standard deviation of the logarithm, to first order: the relative error of the estimate."""
+        return self.components.unpack(self._log_estimate[1])
 
     @property
     def covariance(self) -> Array:
@@ -154,9 +174,7 @@ class Result:
 
         It is 0 or infinite where squares of errors underflow or overflow.
         """
-        with np.errstate(over="ignore", under="ignore"):
-            covariance: Array = np.ldexp(self._average[1], 2 * self._exponent)
-        return covariance
+        return times_power(self._average[1], 2 * self._exponent)
 
     @property
     def chi2(self) -> float:
@@ -199,11 +217,28 @@ class Result:
     def _average(self) -> tuple[Array, Array]:
         return average(self._used)
 
+    def _in_units_of_f(self, values: Array) -> Array:
+        """Convert means or errors, (m,), to units of f; NaN where that underflows or overflows."""
+        converted = times_power(values, self._exponent)
+        is_lost = ((converted == 0) & (values != 0)) | (np.isinf(converted) & np.isfinite(values))
+        return np.where(is_lost, math.nan, converted)
+
     @property
-    def _estimate(self) -> tuple[Array, Array]:
-        """Means and standard deviations, (m,) each, in units of f."""
+    def _log_estimate(self) -> tuple[Array, Array]:
+        """Logarithms of the means and their errors, (m,) each."""
         mean, covariance = self._average
-        return np.ldexp(mean, self._exponent), np.ldexp(standard_deviations(covariance), self._exponent)
+        return log_estimate(mean, standard_deviations(covariance), self._exponent)
+
+    @property
+    def _texts(self) -> Array:
+        """The estimates as strings, (m,)."""
+        if self.is_log:
+            return np.array(
+                [f"exp({format_estimate(*one)})" for one in zip(*self._log_estimate, strict=True)], object
+            )
+        mean, covariance = self._average
+        of_f = (self._in_units_of_f(one) for one in (mean, standard_deviations(covariance)))
+        return np.array([*map(format_estimate, *of_f)], object)
 
     @cached_property
     def _consistency(self) -> tuple[float, int]:
@@ -211,8 +246,7 @@ class Result:
 
     def __str__(self) -> str:
         """Return the estimate, followed by the warnings, one per line."""
-        texts = np.array([*map(format_estimate, *self._estimate)], object)
-        estimate = self.components.unpack(texts)
+        estimate = self.components.unpack(self._texts)
         if isinstance(estimate, dict):
             parts = [f"{key!r}: {format_array(part)}" for key, part in estimate.items()]
             text = "{" + ", ".join(parts) + "}"
@@ -259,18 +293,18 @@ class Result:
 
     def _table(self) -> list[tuple[str, ...]]:
         """Return the cells of the lines below the titles."""
-        rows = []
+        rows, form = [], (self._exponent, self.is_log)
         for number, (iteration, accumulated) in enumerate(self._accumulated(), 1):
             rows.append(
                 (
                     str(number),
                     iteration.stage,
-                    first_component(iteration.mean, iteration.covariance, self._exponent),
-                    *(accumulated_cells(*accumulated, self._exponent) if accumulated else ("-", "-", "-")),
+                    first_component(iteration.mean, iteration.covariance, *form),
+                    *(accumulated_cells(*accumulated, *form) if accumulated else ("-", "-", "-")),
                     *effort_cells(iteration.n_calls, iteration.ess, iteration.seconds),
                 )
             )
-        totals = accumulated_cells(*self._average, *self._consistency, self._exponent)
+        totals = accumulated_cells(*self._average, *self._consistency, *form)
         seconds = sum(iteration.seconds for iteration in self.history)
         return [*rows, ("total", "", "", *totals, *effort_cells(self.n_calls, self.ess, seconds))]
 
@@ -298,12 +332,16 @@ class Result:
         ------
         ImportError
             If gvar is not installed.
+        OverflowError
+            If the estimate is too small or too large for a float64.
         """
         gvar = _import("gvar", "to_gvar")
         mean, covariance = self._average
+        if np.isnan(self._in_units_of_f(mean)).any():
+            raise OverflowError("the estimate does not fit into a float64: take gvar(log_mean, log_sdev)")
         variables = np.asarray(gvar.gvar(mean, covariance))
         if self._exponent:
-            variables = variables * np.ldexp(1.0, self._exponent)
+            variables = variables * float(times_power(1.0, self._exponent))
         return self.components.unpack(variables)
 
     def to_frame(self) -> Any:
@@ -313,7 +351,8 @@ class Result:
         -------
         pandas.DataFrame
             One row per iteration. mean, sdev, accumulated_mean and accumulated_sdev are those of the first
-            component; accumulated values are NaN where the iteration is not used.
+            component, and of its logarithm, by the names log_mean and so on, where the integrand was given by
+            that; accumulated values are NaN where the iteration is not used.
 
         Raises
         ------
@@ -323,7 +362,7 @@ class Result:
         pandas = _import("pandas", "to_frame")
         return pandas.DataFrame(
             [
-                frame_row(number, iteration, accumulated, self._exponent)
+                frame_row(number, iteration, accumulated, self._exponent, self.is_log)
                 for number, (iteration, accumulated) in enumerate(self._accumulated(), 1)
             ]
         )
@@ -423,6 +462,7 @@ class Result:
             "stages": [iteration.stage for iteration in self.history],
             "defensive_share": self.defensive_share,
             "exponent": self._exponent,
+            "log": self.is_log,
             "k": None if math.isnan(self.k) else repr(self.k),
             "resolution": self.resolution,
             "n_invalid": self.n_invalid,
@@ -461,6 +501,7 @@ class Result:
                 bounds=arrays["bounds"],
                 defensive_share=header["defensive_share"],
                 exponent=header.get("exponent", 0),
+                log=header.get("log", False),
                 k=float(header.get("k") or math.nan),
                 resolution=header.get("resolution", 1.0),
                 n_invalid=header["n_invalid"],

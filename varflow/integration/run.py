@@ -42,7 +42,7 @@ class Run:
         Largest number of values that the run uses, at least 100; see `integrate`.
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
-    loss, flow, flow_options, use_survey, latent_points, on_invalid, seed, threads, backend
+    loss, flow, flow_options, use_survey, latent_points, on_invalid, log, seed, threads, backend
         As `Integrator` has them.
     train_in : {"tell", "thread", "step"}
         Where the flow is trained, which takes seconds: in the `tell` that completes what it learns from; in a
@@ -81,6 +81,7 @@ class Run:
         use_survey: bool = True,
         latent_points: str = "sobol",
         on_invalid: str = "raise",
+        log: bool = False,
         seed: int | None = None,
         threads: int | None = None,
         backend: str | None = None,
@@ -88,7 +89,8 @@ class Run:
     ) -> None:
         check_name("train_in", train_in, TRAIN_IN)
         agenda = integration(n_calls, rtol, atol)
-        self.domain, self.n_calls, self._received = Domain(bounds), int(n_calls), Received(on_invalid)
+        self.domain, self.n_calls = Domain(bounds), int(n_calls)
+        self._received = Received(on_invalid, bool(log))
         settings = SurveySettings("replay", loss, latent_points, use_survey, seed)
         self._engine = make_engine(
             self.domain.bounds,
@@ -99,6 +101,7 @@ class Run:
             None,
             threads,
             backend,
+            self._received.is_log,
         )
         self._open = OpenPoints(self.domain, self._engine)
         self._telling = threading.Lock()
@@ -108,6 +111,7 @@ class Run:
             "latent_points": latent_points,
             "use_survey": use_survey,
             "on_invalid": on_invalid,
+            "log": self._received.is_log,
             "train_in": train_in,
         }
         self._thread: ThreadPoolExecutor | None = None
@@ -188,7 +192,8 @@ class Run:
             The points, in any order and in parts of any size; coordinates are compared to nine digits. Or
             their numbers.
         values : array_like, (n,) or (n, ...), or dict of these
-            The values of f, as a function for `integrate` would return them.
+            The values of f, as a function for `integrate` would return them; with ``log=True``, their
+            logarithms.
 
         Raises
         ------

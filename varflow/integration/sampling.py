@@ -1,6 +1,7 @@
 """Sampling of points for the user, weighted or with unit weights."""
 
 import logging
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -43,15 +44,29 @@ def proposed_points(
 
 
 def weighted_points(
-    n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
+    n: int,
+    flow: Flow,
+    uniform_share: float,
+    evaluate: Evaluate,
+    generator: np.random.Generator,
+    is_log: bool = False,
 ) -> Points:
-    """Draw points u (n, d) of the unit cube, in random order, with weights f/q (n, m)."""
+    """Draw points u (n, d) of the unit cube, in random order, with weights f/q (n, m).
+
+    Where `is_log`, values of f are given by their logarithms, and so are the weights.
+    """
     u, log_q = proposed_points(n, flow, uniform_share, generator)
-    return u, weights_of(log_q, evaluate(u))
+    values = evaluate(u)
+    return u, values - log_q[:, None] if is_log else weights_of(log_q, values)
 
 
 def unweighted_points(
-    n: int, flow: Flow, uniform_share: float, evaluate: Evaluate, generator: np.random.Generator
+    n: int,
+    flow: Flow,
+    uniform_share: float,
+    evaluate: Evaluate,
+    generator: np.random.Generator,
+    is_log: bool = False,
 ) -> Points:
     """Draw points u (n, d) of the unit cube, with weights (n, 1) of magnitude 1 wherever possible.
 
@@ -64,17 +79,21 @@ def unweighted_points(
     ValueError
         If r is zero, or more than MAX_DRAWN_A_POINT * n points were drawn and too few of them accepted.
     """
-    u, weights = weighted_points(max(n, MIN_DRAWN), flow, uniform_share, evaluate, generator)
-    reference = float(np.quantile(magnitudes(weights), REFERENCE))
-    if reference == 0:
+    source = flow, uniform_share, evaluate, generator, is_log
+    u, weights = weighted_points(max(n, MIN_DRAWN), *source)
+    # "lower": of a zero and a positive weight, whose log is -inf, there is nothing in between.
+    unit = float(np.quantile(_sizes(weights, is_log), REFERENCE, method="lower" if is_log else "linear"))
+    if unit == (-math.inf if is_log else 0.0):
         raise ValueError("f is zero at nearly all points: there is nothing to be unweighted")
     kept: list[Points] = []
     n_missing, n_drawn = n, 0
     while True:
         n_drawn += len(u)
-        ratio = magnitudes(weights) / reference
+        sizes = _sizes(weights, is_log)
+        ratio = np.exp(sizes - unit) if is_log else sizes / unit
         is_kept = generator.random(len(u)) < ratio
-        kept.append((u[is_kept], (np.sign(weights[:, 0]) * np.maximum(ratio, 1.0))[is_kept]))
+        sign = 1.0 if is_log else np.sign(weights[:, 0])
+        kept.append((u[is_kept], (sign * np.maximum(ratio, 1.0))[is_kept]))
         n_missing -= int(np.count_nonzero(is_kept))
         if n_missing <= 0:
             break
@@ -83,9 +102,14 @@ def unweighted_points(
                 f"only {n - n_missing} of {n} points were kept of {n_drawn} drawn: a few weights are much "
                 "larger than all others; train the flow further, or take weighted points"
             )
-        u, weights = weighted_points(max(2 * n_missing, MIN_DRAWN), flow, uniform_share, evaluate, generator)
-    all_u, unit = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
-    n_over = int(np.count_nonzero(np.abs(unit) > 1))
+        u, weights = weighted_points(max(2 * n_missing, MIN_DRAWN), *source)
+    all_u, unit_weights = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
+    n_over = int(np.count_nonzero(np.abs(unit_weights) > 1))
     if n_over:
         logger.warning("%d of %d unweighted points keep a weight above 1", n_over, n)
-    return all_u, unit[:, None]
+    return all_u, unit_weights[:, None]
+
+
+def _sizes(weights: np.ndarray, is_log: bool) -> np.ndarray:
+    """Magnitudes (n,) of weights (n, m), or their logarithms where they are given by these, (n, 1)."""
+    return weights[:, 0] if is_log else magnitudes(weights)

@@ -12,8 +12,8 @@ from varflow.data.dataset import Dataset
 from varflow.flow.elementwise import fit_elementwise
 from varflow.flow.flow import Flow
 from varflow.integration.averages import USUAL_RATE, average
-from varflow.integration.estimates import Batches, magnitudes
-from varflow.integration.iteration import Iteration, pack_history, scaled, unpack_history
+from varflow.integration.estimates import Batches, Evaluated
+from varflow.integration.iteration import Iteration, pack_history, scaled, times_power, unpack_history
 from varflow.integration.proposal import Draw, log_mixture
 from varflow.integration.scout import Walkers, no_walkers
 from varflow.integration.survey import Memory, Replay, stage_optimiser
@@ -31,6 +31,7 @@ DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5  # progress from which on rounds count
 MAX_TAIL = 10_000  # weights that are kept for the shape of their tail, which 10 million points need
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
+LOG_OF_2 = math.log(2)
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 
@@ -74,6 +75,8 @@ class State:
         Whether rounds of a survey count in the result.
     trainer : BasicStatefulTrainer
         Trainer of that flow, for strategies other than replay.
+    is_log : bool
+        Whether values of the integrand are told by their logarithms.
     sample : Dataset, optional
         Points of the survey that are given.
 
@@ -140,9 +143,11 @@ class State:
         loss: str,
         counts_survey: bool,
         trainer: BasicStatefulTrainer,
+        is_log: bool,
         sample: Dataset | None = None,
     ) -> None:
         self.flow, self.is_flow_new, self.generator = flow, is_flow_new, generator
+        self.is_log = is_log
         self.exponent, self.has_unit = 0, False
         self.sample, self.tolerance = sample, Tolerance()
         self.counts_survey, self.trainer, self._make_points = counts_survey, trainer, make_points
@@ -166,42 +171,53 @@ class State:
         """Draw latent points of n scrambles, (n * size, d)."""
         return np.concatenate([self._make_points(size, self.flow.d, self.generator) for _ in range(n)])
 
-    def in_its_unit(self, values: np.ndarray) -> np.ndarray:
+    def in_its_unit(self, values: np.ndarray) -> Evaluated:
         """Divide values (n, m) of the integrand by the unit in which all else is, a power of two.
 
         It is 1 unless squares could overflow or underflow: then it follows from the largest value, and from a
-        larger one once that is met.
+        larger one once that is met. Where `is_log`, the values are logarithms, (n, 1).
         """
+        exponent = self._exponent_of(values)
+        if exponent is not None:
+            if exponent - self.exponent > FAR or (not self.has_unit and exponent < -FAR):
+                self._scale(self.exponent - exponent)
+            self.has_unit = True
+        return self.divided(values)
+
+    def _exponent_of(self, values: np.ndarray) -> int | None:
+        """Exponent of the power of two just above the largest value; None where f is zero at all points."""
+        if self.is_log:
+            largest = float(values.max(initial=-math.inf))
+            return None if largest == -math.inf else math.ceil(largest / LOG_OF_2)
         largest = float(np.abs(values).max(initial=0.0))
-        _, exponent = math.frexp(largest)
-        is_far = exponent - self.exponent > FAR or (not self.has_unit and exponent < -FAR)
-        if largest > 0 and is_far:
-            self._scale(self.exponent - exponent)
-        self.has_unit = self.has_unit or largest > 0
+        return None if largest == 0 else math.frexp(largest)[1]
+
+    def divided(self, values: np.ndarray) -> Evaluated:
+        """Divide values of the integrand, as `in_its_unit` takes them, by the unit as it is."""
+        if self.is_log:
+            return Evaluated.of_logs(values[:, 0] - self.exponent * LOG_OF_2)
         with np.errstate(under="ignore"):
-            divided: np.ndarray = np.ldexp(values, -self.exponent)
-        return divided
+            return Evaluated.of(np.ldexp(values, -self.exponent))
 
     def _scale(self, shift: int) -> None:
         """Multiply everything about the integrand by 2^shift, and keep the unit that makes up for it."""
         self.exponent -= shift
-        with np.errstate(under="ignore"):
-            self.expected = np.ldexp(self.expected, shift)
+        self.expected = times_power(self.expected, shift)
         self.history = [scaled(iteration, shift) for iteration in self.history]
         if self.batches is not None:
             self.batches.scale(shift)
         self.memory.scale(shift)
-        self.tail = self.tail + shift * math.log(2)
-        self.walkers = self.walkers._replace(log_f=self.walkers.log_f + shift * math.log(2))
+        self.tail = self.tail + shift * LOG_OF_2
+        self.walkers = self.walkers._replace(log_f=self.walkers.log_f + shift * LOG_OF_2)
 
     def shortfall(self, mean: np.ndarray, covariance: np.ndarray) -> float:
         """Compute how many times too large an error is for the tolerance; see `Tolerance.shortfall`."""
         return self.tolerance.shortfall(mean, covariance, self.exponent)
 
-    def remember(self, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+    def remember(self, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Add points with known values, is_known (n,), to those of the survey."""
         known = points if is_known.all() else points.only(is_known)
-        self.memory.add(known.u, magnitudes(values[is_known]), known.log_q)
+        self.memory.add(known.u, values.log_f[is_known], known.log_q)
         self._note_exploration(points)
 
     def add_round(self, points: Draw, is_known: np.ndarray) -> None:
@@ -223,10 +239,9 @@ class State:
         np.copyto(self.flow.params, params)
         self.memory.set_density(rows, log_q)
 
-    def note_weights(self, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+    def note_weights(self, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Keep the largest weights of points of the refinement."""
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(magnitudes(values[is_known])) - points.log_q[is_known]
+        log_weights = values.log_f[is_known] - points.log_q[is_known]
         self._note_exploration(points)
         self.n_of_tail += len(log_weights)
         self.tail = np.concatenate([self.tail, log_weights])
@@ -289,7 +304,7 @@ class State:
         self.rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
         if counts:
             self.heaviest = max(self.heaviest, batches.largest_share)
-        text = first_component(mean, covariance, self.exponent)
+        text = first_component(mean, covariance, self.exponent, self.is_log)
         logger.info("%s: %s, %d calls", stage, text, self.n_calls)
 
     def append_search(self, stage: str, n_calls: int, seconds: float) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.integration.averages import USUAL_RATE, student_variance, weight_of
-from varflow.integration.estimates import Batches, magnitudes
+from varflow.integration.estimates import Batches, Evaluated
 from varflow.integration.proposal import Draw, draw, inside
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
 from varflow.integration.state import DEFENSIVE_SHARE, State
@@ -85,8 +85,8 @@ class Step:
         self.n_drawn += 1
         return points
 
-    def take(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
-        """Take the values (n, m) of the next piece, of which those count that are known, (n,)."""
+    def take(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
+        """Take the values of the next piece, of which those count that are known, (n,)."""
         self.learn(state, points, values, is_known)
         self.n_taken += 1
         if self.is_done:
@@ -101,7 +101,7 @@ class Step:
         """Draw a piece."""
         raise NotImplementedError
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Use the values of a piece."""
 
     def end(self, state: State) -> None:
@@ -153,13 +153,13 @@ class Estimate(Step):
         n, n_uniform = self._n_of_piece(self.n_drawn), max(1, round(DEFENSIVE_SHARE * self.n_each))
         return draw(state.flow, state.latent(n, self.n_each - n_uniform), state.latent(n, n_uniform))
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         if self.stage == "survey":
             state.remember(points, values, is_known)
         else:
             state.note_weights(points, values, is_known)
         state.batches = state.batches or Batches(state.expected)
-        state.batches.add_known(points, values, self._n_of_piece(self.n_taken), is_known)
+        state.batches.add_known(points, values.f, self._n_of_piece(self.n_taken), is_known)
 
     def end(self, state: State) -> None:  # noqa: D102
         if state.batches is None or state.batches.n_batches < 2:  # nearly no point came back
@@ -219,7 +219,7 @@ class Blocks(Estimate):
         uniform = state.latent(1, self.n_batches * n_uniform) if n_uniform else latent[:0]
         return draw(state.flow, latent, uniform)
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         super().learn(state, points, values, is_known)
         if self.stage == "survey":
             state.add_round(points, is_known)
@@ -245,13 +245,13 @@ class Stage(Step):
     def points(self, state: State) -> Draw:  # noqa: D102
         return state.replay.draw()
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         state.remember(points, values, is_known)
         state.optim = state.optim or stage_optimiser()
         n_new = int(np.count_nonzero(is_known))
         state.replay.train(state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new)
         state.batches = state.batches or Batches(state.expected)
-        state.batches.add_known(points, values, 1, is_known)
+        state.batches.add_known(points, values.f, 1, is_known)
         n_done, n_iterations = self.n_taken + 1, max(1, min(10, self.n_rounds // MIN_ROUNDS))
         if n_done in [k * self.n_rounds // n_iterations for k in range(1, n_iterations + 1)]:
             progress = (n_done - state.batches.n_batches) / self.n_rounds
@@ -280,13 +280,13 @@ class Train(Step):
         n_points = self.n_calls // FEW_BATCHES * FEW_BATCHES
         return choose_points(self.strategy, self.k, state.flow, n_points, state.generator, state.memory)
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         state.remember(points, values, is_known)
-        known, size = points.only(is_known), magnitudes(values[is_known])
-        if has_enough(len(size), int(np.count_nonzero(size))):
-            state.trainer.train_on_dataset(Dataset(known.u, logpx=known.log_q, fx=size))
+        known, log_f = points.only(is_known), values.log_f[is_known]
+        if has_enough(len(log_f), int(np.count_nonzero(log_f > -math.inf))):
+            state.trainer.train_on_dataset(Dataset(known.u, logpx=known.log_q, logfx=log_f))
         state.batches = Batches(state.expected)
-        state.batches.add_known(points, values, FEW_BATCHES, is_known)
+        state.batches.add_known(points, values.f, FEW_BATCHES, is_known)
 
     def end(self, state: State) -> None:  # noqa: D102
         state.append("survey", self.seconds, False, 0.0)
@@ -318,9 +318,8 @@ class Scout(Step):
             u = propose(state.walkers, state.generator)
         return _without_density(u)
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
-        with np.errstate(divide="ignore"):
-            log_f = np.where(is_known, np.log(magnitudes(values)), -math.inf)
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
+        log_f = np.where(is_known, values.log_f, -math.inf)
         self.n_known += int(np.count_nonzero(is_known))
         if self.n_taken == 0:
             state.walkers = walkers_at(points.u, log_f)
@@ -353,7 +352,7 @@ class Regain(Step):
         u, log_q = draw_around(lost, LOOK, state.generator)
         return _without_density(u)._replace(log_q=log_q)
 
-    def learn(self, state: State, points: Draw, values: np.ndarray, is_known: np.ndarray) -> None:  # noqa: D102
+    def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         # Of all points, so many are in regions known before that those in others would be chosen too rarely.
         state.memory.keep(state.memory.latest(LOOK))
         state.remember(points, values, is_known)

@@ -102,8 +102,8 @@ class Memory:
         self.n = 0
         self._u, self._log_f, self._log_q = np.empty((ROUND, d)), np.empty(ROUND), np.empty(ROUND)
 
-    def add(self, u: np.ndarray, magnitude: np.ndarray, log_q: np.ndarray) -> None:
-        """Add points (n, d) with |f| (n,) and log p (n,)."""
+    def add(self, u: np.ndarray, log_f: np.ndarray, log_q: np.ndarray) -> None:
+        """Add points (n, d) with log |f| (n,) and log p (n,)."""
         end = self.n + len(u)
         while end > len(self._u):
             more = max(len(self._u), ROUND)
@@ -112,8 +112,7 @@ class Memory:
                 for array in (self._u, self._log_f, self._log_q)
             )
         rows = slice(self.n, end)
-        with np.errstate(divide="ignore"):
-            self._u[rows], self._log_f[rows], self._log_q[rows] = u, np.log(magnitude), log_q
+        self._u[rows], self._log_f[rows], self._log_q[rows] = u, log_f, log_q
         self.n = end
 
     @property

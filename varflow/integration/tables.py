@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from varflow.integration.averages import probability, standard_deviations
-from varflow.integration.iteration import Array, Iteration
+from varflow.integration.iteration import Array, Iteration, times_power
 
 __all__ = [
     "TITLES",
@@ -20,6 +20,7 @@ __all__ = [
     "format_array",
     "format_estimate",
     "frame_row",
+    "log_estimate",
 ]
 
 _DIGITS = 15  # decimal digits that every float64 holds
@@ -77,25 +78,45 @@ def format_array(part: Any) -> str:
     return np.array2string(part, formatter={"object": str}) if isinstance(part, np.ndarray) else part
 
 
-def first_estimate(mean: Array, covariance: Array, exponent: int) -> tuple[float, float]:
-    """Compute mean and standard deviation of the first component, given in units of 2^exponent."""
-    mean_and_error = np.array([mean[0], standard_deviations(covariance)[0]])
-    scaled_mean, error = np.ldexp(mean_and_error, exponent).tolist()
-    return scaled_mean, error
+def first_estimate(mean: Array, covariance: Array, exponent: int, is_log: bool) -> tuple[float, float]:
+    """Compute mean and standard deviation of the first component, given in units of 2^exponent.
+
+    Where `is_log`, these are those of its logarithm; see `log_estimate`.
+    """
+    sdev = standard_deviations(covariance)
+    if is_log:
+        log_mean, log_sdev = log_estimate(mean[:1], sdev[:1], exponent)
+        return float(log_mean[0]), float(log_sdev[0])
+    return float(times_power(mean[0], exponent)), float(times_power(sdev[0], exponent))
 
 
-def first_component(mean: Array, covariance: Array, exponent: int) -> str:
-    """Format the estimate of the first component, given in units of 2^exponent."""
+def log_estimate(mean: Array, sdev: Array, exponent: int) -> tuple[Array, Array]:
+    """Compute logarithms of means (m,), given in units of 2^exponent, and their errors to first order.
+
+    The log of a mean below zero is NaN; that of zero is -inf, and its error infinite.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_mean: Array = np.log(mean) + exponent * math.log(2)
+        log_sdev: Array = np.where(mean == 0, math.inf, sdev / np.abs(mean))
+    return log_mean, log_sdev
+
+
+def first_component(mean: Array, covariance: Array, exponent: int, is_log: bool) -> str:
+    """Format the estimate of the first component, given in units of 2^exponent.
+
+    Where `is_log`, it is written as exp(-36.09(12)).
+    """
     if math.isnan(mean[0]):
         return "-"
-    return format_estimate(*first_estimate(mean, covariance, exponent))
+    text = format_estimate(*first_estimate(mean, covariance, exponent, is_log))
+    return f"exp({text})" if is_log else text
 
 
 def accumulated_cells(
-    mean: Array, covariance: Array, chi2: float, dof: int, exponent: int
+    mean: Array, covariance: Array, chi2: float, dof: int, exponent: int, is_log: bool
 ) -> tuple[str, str, str]:
     """Format the estimate, given in units of 2^exponent, chi2/dof and Q."""
-    estimate = first_component(mean, covariance, exponent)
+    estimate = first_component(mean, covariance, exponent, is_log)
     return (estimate, f"{chi2 / dof:.3g}", f"{probability(chi2, dof):.2g}") if dof else (estimate, "-", "-")
 
 
@@ -114,18 +135,23 @@ def aligned(row: Sequence[str], widths: list[int]) -> str:
 
 
 def frame_row(
-    number: int, iteration: Iteration, accumulated: tuple[Array, Array, float, int] | None, exponent: int
+    number: int,
+    iteration: Iteration,
+    accumulated: tuple[Array, Array, float, int] | None,
+    exponent: int,
+    is_log: bool,
 ) -> dict[str, Any]:
-    """Make a row of a pandas table, of values in units of 2^exponent."""
+    """Make a row of a pandas table, of values in units of 2^exponent, or of their logarithms."""
     nothing = np.full(1, math.nan), np.full((1, 1), math.nan), math.nan, 0
     mean, covariance, chi2, dof = accumulated or nothing
-    of_iteration = first_estimate(iteration.mean, iteration.covariance, exponent)
-    of_all = first_estimate(mean, covariance, exponent)
+    of_iteration = first_estimate(iteration.mean, iteration.covariance, exponent, is_log)
+    of_all = first_estimate(mean, covariance, exponent, is_log)
+    names = ("log_mean", "log_sdev") if is_log else ("mean", "sdev")
     return {
         "itn": number,
         "stage": iteration.stage,
-        **dict(zip(("mean", "sdev"), of_iteration, strict=True)),
-        **dict(zip(("accumulated_mean", "accumulated_sdev"), of_all, strict=True)),
+        **dict(zip(names, of_iteration, strict=True)),
+        **dict(zip((f"accumulated_{name}" for name in names), of_all, strict=True)),
         "chi2": chi2,
         "dof": dof,
         "Q": probability(chi2, dof),

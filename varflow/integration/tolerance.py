@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from varflow.integration.averages import standard_deviations
+from varflow.integration.iteration import times_power
 from varflow.validation import check_finite_from_0
 
 __all__ = ["Tolerance"]
@@ -49,5 +50,5 @@ class Tolerance:
         """
         sdev = standard_deviations(covariance)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
-            target = np.maximum(np.ldexp(self.atol, -exponent), self.rtol * np.abs(mean))
+            target = np.maximum(times_power(self.atol, -exponent), self.rtol * np.abs(mean))
             return float(np.where(sdev == 0, 0.0, sdev / target).max())
