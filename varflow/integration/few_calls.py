@@ -54,9 +54,11 @@ PREFERENCE = 1.3  # for later flows
 MIN_CLIMBING = 32  # points of such a round
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
+NEAR = 0.3  # power of the weights from which on the flow finds the rest of the way
 TAIL = 3.0  # points that are not zero, for each of them
-CLIMB_SHARE, N_CLIMBS = 1 / 40, 10  # of the calls, in each of so many rounds at most that only climb
+CLIMB_SHARE, N_CLIMBS = 1 / 100, 25  # of the calls, in each of so many rounds at most that only climb
 MAX_CLIMBING_SHARE = N_CLIMBS * CLIMB_SHARE
+EFFECTIVE_SHARE = 1 / 3  # of the points of such a round: by weight, so many make the map of the next one
 USUAL_SHARE = FIRST_SHARE + N_ROUNDS * ROUND_SHARE  # of the calls, in a survey without climbing
 
 
@@ -88,7 +90,8 @@ def estimate_blocks(n_calls: int, state: State) -> Blocks:
 class Climb(Step):
     """Draw a small round from an element-wise map, up to n_rounds times, while few points have all weight.
 
-    From the tails of a narrow peak, the next round is closer to it.
+    From the tails of a narrow peak, the next round is closer to it. Flows, which also follow what coordinates
+    have in common, take over once the map has come near.
     """
 
     n_calls: int
@@ -96,19 +99,28 @@ class Climb(Step):
 
     def then(self, state: State) -> list[Step]:
         """Decide on a round."""
-        if self.n_rounds == 0 or not state.is_flow_new or not _has_tails(state):
+        least = max(MIN_EFFECTIVE, EFFECTIVE_SHARE * self.n_calls)
+        if self.n_rounds == 0 or not state.is_flow_new or not _is_far(state, least):
             return []
-        climb = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS, 0.0)
-        return [FitMapAlone(), climb, Judge(False), Climb(self.n_calls, self.n_rounds - 1)]
+        blocks = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS, 0.0)
+        return [FitMapAlone(least), blocks, Judge(False), Climb(self.n_calls, self.n_rounds - 1)]
 
 
 @dataclass
 class FitMapAlone(Step):
-    """Give a new flow nothing but an element-wise map."""
+    """Give a new flow nothing but an element-wise map, of points whose weights are tempered.
+
+    Attributes
+    ----------
+    least : float
+        Their effective number: with fewer, the map follows single points; with more, it climbs slowly.
+    """
+
+    least: float
 
     def then(self, state: State) -> list[Step]:
         """Fit it."""
-        _begin_anew(state)
+        _begin_anew(state, self.least)
         return []
 
 
@@ -196,23 +208,26 @@ class _QuietTrainer(BasicStatefulTrainer):
         pass
 
 
-def _has_tails(state: State) -> bool:
-    """Tell whether few points have all of the weight, and others a little: where f is 0, nothing leads on."""
+def _is_far(state: State, least: float) -> bool:
+    """Tell whether few points have all of the weight, and others a little: where f is 0, nothing leads on.
+
+    least: effective number of points that a map is made of; with so many, it would be far from f.
+    """
     log_weights = state.memory.log_weights(slice(0, state.memory.n))
     n_nonzero = int(np.count_nonzero(log_weights > -math.inf))
     if n_nonzero < MIN_FITTED:
         return False
-    n_effective = effective_size(log_weights)
-    return n_effective < min(MIN_EFFECTIVE, n_nonzero / TAIL)
+    has_tails = effective_size(log_weights) < min(MIN_EFFECTIVE, n_nonzero / TAIL)
+    return has_tails and tempered_power(log_weights, least) < NEAR
 
 
-def _begin_anew(state: State) -> None:
+def _begin_anew(state: State, least: float | None = None) -> None:
     """Give a new flow other initial parameters, with an element-wise map fitted to all points.
 
-    Weights are tempered where few count.
+    Weights are tempered where few count; see `tempered_power`.
     """
     start = np.random.default_rng(int(state.generator.integers(2**31)))
     np.copyto(state.flow.params, state.flow.architecture.initial_params(start))
     state.is_trained = True
     every = slice(0, state.memory.n)
-    state.fit_map(every, tempered_power(state.memory.log_weights(every)), MIN_FITTED)
+    state.fit_map(every, tempered_power(state.memory.log_weights(every), least), MIN_FITTED)

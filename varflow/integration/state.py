@@ -230,14 +230,21 @@ class State:
             return
         self.rounds.append(Round(self.flow.params.copy(), n, points.only(is_known).uniform_share))
         n_total = sum(one.n for one in self.rounds)
-        rows, params = self.memory.latest(n_total), self.flow.params.copy()
-        log_q = np.full(n_total, -math.inf)
-        for one in self.rounds:
-            np.copyto(self.flow.params, one.params)
-            log_of_round = log_mixture(self.flow.log_prob(self.memory.u[rows]), one.uniform_share)
-            log_q = np.logaddexp(log_q, math.log(one.n / n_total) + log_of_round)
-        np.copyto(self.flow.params, params)
-        self.memory.set_density(rows, log_q)
+        latest, earlier = self.memory.latest(n), slice(self.memory.n - n_total, self.memory.n - n)
+        of_latest = [self._log_part(one, n_total, latest) for one in self.rounds]
+        self.memory.set_density(latest, np.logaddexp.reduce(of_latest))
+        if n < n_total:
+            of_others = self.memory.log_q[earlier] + math.log((n_total - n) / n_total)
+            of_last = self._log_part(self.rounds[-1], n_total, earlier)
+            self.memory.set_density(earlier, np.logaddexp(of_others, of_last))
+
+    def _log_part(self, one: Round, n_total: int, rows: slice) -> np.ndarray:
+        """Log of the part of a round in the density of the mixture, at some points of the memory."""
+        kept = self.flow.params.copy()
+        np.copyto(self.flow.params, one.params)
+        log_of_round = log_mixture(self.flow.log_prob(self.memory.u[rows]), one.uniform_share)
+        np.copyto(self.flow.params, kept)
+        return math.log(one.n / n_total) + log_of_round
 
     def note_weights(self, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Keep the largest weights of points of the refinement."""

@@ -120,6 +120,11 @@ class Memory:
         """The points, (n, d)."""
         return self._u[: self.n]
 
+    @property
+    def log_q(self) -> np.ndarray:
+        """Logs of the density that they were drawn from, (n,)."""
+        return self._log_q[: self.n]
+
     def latest(self, n: int) -> slice:
         """Return the rows of the n points that were added last."""
         return slice(self.n - n, self.n)

@@ -4,6 +4,7 @@ import numpy as np
 
 __all__ = ["effective_size", "tempered_power"]
 
+ENOUGH = 0.9  # of the points, which no power is asked to exceed
 ESS = 0.2  # effective sample size of tempered weights, at least, as a fraction of the points with f != 0
 
 
@@ -16,7 +17,7 @@ def effective_size(log_weights: np.ndarray) -> float:
         return float(total**2 / np.square(weights, out=weights).sum())
 
 
-def tempered_power(log_weights: np.ndarray) -> float:
+def tempered_power(log_weights: np.ndarray, least: float | None = None) -> float:
     """Find the largest power of weights, at most 1, at which their effective sample size is large enough.
 
     Weights f/q, raised to the power b, are the weights of the density q^(1 - b) f^b, which lies between q and
@@ -25,12 +26,14 @@ def tempered_power(log_weights: np.ndarray) -> float:
     tempering, a flow that is far off would learn the one point that has all of the weight.
 
     Large enough means that (sum w)^2 / sum w^2, for the tempered weights w = (f/q)^b, is at least ``ESS``
-    times the number of points where f is not zero.
+    times the number of points where f is not zero, or `least` where that is given.
 
     Parameters
     ----------
     log_weights : ndarray, (n,)
         Logs of the weights; -inf where f is zero.
+    least : float, optional
+        The least effective sample size.
 
     Returns
     -------
@@ -41,9 +44,10 @@ def tempered_power(log_weights: np.ndarray) -> float:
     if len(log_weights) == 0:
         return 1.0
     log_weights = log_weights - log_weights.max()
+    wanted = ESS if least is None else min(least / len(log_weights), ENOUGH)
 
     def excess(power: float) -> float:
-        return effective_size(power * log_weights) / len(log_weights) - ESS
+        return effective_size(power * log_weights) / len(log_weights) - wanted
 
     if excess(1.0) >= 0:
         return 1.0
