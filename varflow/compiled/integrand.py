@@ -238,14 +238,7 @@ def compiled_integrand(f: Any) -> CompiledIntegrand | None:
     """
     if isinstance(f, CompiledIntegrand):
         return f
-    if not is_pointer(f):
-        return None
-    try:
-        return CompiledIntegrand(f)
-    except TypeError as error:
-        raise TypeError(
-            f"f is a compiled function: give vf.CompiledIntegrand(f, kind=...). {error}"
-        ) from None
+    return CompiledIntegrand(f) if is_pointer(f) else None
 
 
 # The integrands of this process, and of those that it was forked from: addresses are good nowhere else.

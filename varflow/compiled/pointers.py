@@ -75,8 +75,8 @@ def pointer_to(f: Any) -> Pointer:
     else:
         raise TypeError(
             "a compiled integrand must be a path and a symbol, an address, a function of ctypes, a pointer "
-            "of cffi (ffi.addressof(lib, 'name')), a function by numba.cfunc, a LowLevelCallable or an object "
-            f"of f2py, got {f!r}"
+            "of cffi (ffi.addressof(lib, 'name')), a function by numba.cfunc, a LowLevelCallable or an "
+            f"object of f2py, got {f!r}"
         )
     _check_code_at(found.address)
     return found

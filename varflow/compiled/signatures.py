@@ -6,23 +6,24 @@ import re
 from varflow.compiled.kinds import KINDS, Kind
 from varflow.validation import check_name
 
-__all__ = ["check_kind", "four_kinds"]
+__all__ = ["check_kind"]
 
-_INTEGERS = {
-    **{
-        name: 4
-        for name in ("int", "int32", "int32_t", "uint32", "uint32_t", "unsigned int", "uint", "npy_int32")
-    },
-    **{name: 8 for name in ("int64", "int64_t", "uint64", "uint64_t", "long long", "longlong", "npy_int64")},
-    **{name: ctypes.sizeof(ctypes.c_long) for name in ("long", "ulong", "unsigned long")},
-    **{name: ctypes.sizeof(ctypes.c_size_t) for name in ("size_t", "ssize_t", "intptr_t")},
+_BYTES = {  # of integers, whose signs do not matter here
+    "int": 4,
+    "int32_t": 4,
+    "int64_t": 8,
+    "long long": 8,
+    "longlong": 8,
+    "long": ctypes.sizeof(ctypes.c_long),
+    "size_t": ctypes.sizeof(ctypes.c_size_t),
+    "ssize_t": ctypes.sizeof(ctypes.c_size_t),
 }
 _OTHERS = {"double": "double", "float64": "double", "float": "float", "void": "void"}
 
 Types = tuple[str | None, ...]  # of the result and of the arguments; None for one that is not known here
 
 
-def four_kinds() -> str:
+def _four_kinds() -> str:
     """Name the kinds with their declarations."""
     return "; ".join(f"{name!r}: {kind.prototype}" for name, kind in KINDS.items())
 
@@ -64,7 +65,10 @@ def check_kind(kind: object, signature: str | None, what: str) -> str:
     if len(known) == 1:
         return known[0]
     found = "its declaration is not known" if signature is None else f"it is {signature}"
-    raise TypeError(f"the kind of {what} must be given, {found}. Kinds are {four_kinds()}")
+    raise TypeError(
+        f"the kind of {what} must be given as in vf.CompiledIntegrand(f, kind='scipy'), {found}. Kinds are "
+        f"{_four_kinds()}"
+    )
 
 
 def _types(signature: str | None) -> Types:
@@ -74,16 +78,16 @@ def _types(signature: str | None) -> Types:
 
 
 def _type(text: str) -> str | None:
-    words = re.sub(r"\bconst\b", "", text).replace("*", " * ").split()
+    words = re.sub(r"\bconst\b|\bunsigned\b", "", text).replace("*", " * ").split()
     stars = words.count("*")
     name = " ".join(word for word in words if word != "*")
-    known = f"int{8 * _INTEGERS[name]}" if name in _INTEGERS else _OTHERS.get(name)
+    known = f"int{8 * _BYTES[name]}" if name in _BYTES else _OTHERS.get(name)
     return None if known is None else " ".join([known, *"*" * stars])
 
 
 def _may_be(kind: Kind, types: Types) -> bool:
     """Tell whether nothing known contradicts; void * is any pointer."""
-    return _is(kind, types, lambda found, wanted: found is None or "*" in wanted and found == "void *")
+    return _is(kind, types, lambda found, wanted: found is None or ("*" in wanted and found == "void *"))
 
 
 def _is(kind: Kind, types: Types, or_else: object = None) -> bool:

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_all_start_methods, get_context, get_start_method
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,8 @@ class Workers:
         try:
             return list(self._pool.map(evaluate_received, range(len(blocks)), blocks))
         except BrokenProcessPool as error:
-            processes = list((self._pool._processes or {}).values()) or processes
-            ended = [process for process in processes if process.exitcode is not None]
+            ready = wait([process.sentinel for process in processes], timeout=0)
+            ended = [process for process in processes if process.sentinel in ready]
             kill_workers(self._pool)
             raise self._death(processes, ended, blocks, error) from error
 
@@ -76,9 +77,14 @@ class Workers:
     def _death(
         self, processes: list[Any], ended: list[Any], blocks: list[FloatArray], error: BrokenProcessPool
     ) -> WorkerDiedError:
-        """Tell which process ended, how, and at which points. The others were killed, by the pool or here."""
+        """Tell which process ended, how, and at which points.
+
+        The others were killed: by the pool, which may have begun when those were found that had `ended`, or
+        here.
+        """
+        at_first = [process for process in ended if process.exitcode != -signal.SIGTERM]
         by_itself = [process for process in processes if process.exitcode not in (None, *_KILLED)]
-        dead = next(iter([*by_itself, *ended]), None)
+        dead = next(iter([*at_first, *by_itself, *ended]), None)
         callers = list(self._callers)
         if dead is None or dead.pid not in callers:
             told = WorkerDiedError(f"a worker process ended abruptly, before it called f or after: {error}")
