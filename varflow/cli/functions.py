@@ -15,6 +15,7 @@ from typing import Any
 
 from varflow.compiled.integrand import CompiledIntegrand
 from varflow.compiled.library import is_library
+from varflow.compiled.signatures import four_kinds
 from varflow.errors import (
     CompiledIntegrandError,
     FunctionError,
@@ -100,13 +101,14 @@ def load_integrand(
     """
     source, _, symbol = text.rpartition(":")
     if source and symbol and is_library(source):
-        return CompiledIntegrand(
-            source, symbol, kind=kind, n_components=n_components or 1, threadsafe=is_threadsafe
-        )
+        if kind is None:
+            raise ValueError(f"--kind must be given for a function in a library. Kinds are {four_kinds()}")
+        m = 1 if n_components is None else n_components
+        return CompiledIntegrand(source, symbol, kind=kind, n_components=m, threadsafe=is_threadsafe)
     if kind is not None or n_components is not None or is_threadsafe:
         raise ValueError(
-            "--kind, --components and --threadsafe are for a function in a shared library, libme.so:function, "
-            f"got {text!r}"
+            "--kind, --components and --threadsafe are for a function in a shared library, as in "
+            f"libme.so:function, got {text!r}"
         )
     return load_function(text)
 

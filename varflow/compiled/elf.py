@@ -13,7 +13,7 @@ MACHINES = {
 OBJECT_FILE, DYNAMIC_SYMBOLS, DATA = 1, 11, 1
 
 # By the class of the file, 1: 32 bits, 2: 64 bits. Fields that are not needed are skipped.
-_HEADER = {1: "16xHH8xI4xI10xHH", 2: "16xHH12x8xQ10xHH"}
+_HEADER = {1: "16xHH12xI10xHH", 2: "16xHH20xQ10xHH"}
 _SECTION = {1: "4xI8xIII8xI", 2: "4xI16xQQI12xQ"}
 _SYMBOL = {1: "I8xBxH", 2: "IBxH16x"}
 
@@ -43,7 +43,7 @@ def read_elf(path: str) -> Elf | None:
     content = Path(path).read_bytes()
     try:
         return _parsed(content)
-    except (struct.error, KeyError, IndexError):
+    except (struct.error, KeyError, IndexError, ValueError):
         return None
 
 

@@ -15,6 +15,7 @@ __all__ = ["Pointer", "is_pointer", "pointer_to", "user_pointer"]
 
 _FUNCTION: Any = ctypes._CFuncPtr  # type: ignore[attr-defined]  # of all functions of ctypes
 _CAPSULE = "PyCapsule"  # a type that Python gives no name
+_WRAPPED = "f2pywrap"  # how f2py begins the names of subroutines around functions
 
 
 class Pointer:
@@ -67,7 +68,7 @@ def pointer_to(f: Any) -> Pointer:
     elif isinstance(f, CFunc):
         found = pointer_to(f.ctypes)
     elif hasattr(f, "_cpointer"):  # of f2py
-        found = Pointer(_of_capsule(f._cpointer))
+        found = Pointer(_behind_wrapper(_of_capsule(f._cpointer)))
     elif type(f).__name__ == _CAPSULE:
         found = Pointer(_of_capsule(f), _name(f))
     elif _is_callable_of_scipy(f) or isinstance(f, _FUNCTION) or _is_of_cffi(f):
@@ -123,6 +124,37 @@ def _by_scipy(f: Any) -> Pointer:
 
 def _of_capsule(capsule: object) -> int:
     return _python("PyCapsule_GetPointer", capsule, _python("PyCapsule_GetName", capsule)) or 0
+
+
+class _Symbol(ctypes.Structure):
+    """Dl_info of dladdr: the library and the symbol that an address belongs to."""
+
+    _fields_ = (
+        ("library", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def _behind_wrapper(address: int) -> int:
+    """Find the function that f2py has wrapped: its pointer is to a subroutine that gives back the result."""
+    symbol = _Symbol()
+    if not hasattr(ctypes.pythonapi, "dladdr"):
+        return address
+    ctypes.pythonapi.dladdr(ctypes.c_void_p(address), ctypes.byref(symbol))
+    name = (symbol.name or b"").decode()
+    if not name.startswith(_WRAPPED):
+        return address
+    library = os.fsdecode(symbol.library)
+    try:
+        function = ctypes.CDLL(library)[name.removeprefix(_WRAPPED)]
+    except AttributeError:
+        raise TypeError(
+            f"f2py's _cpointer is to {name} in {library}, a subroutine around the function: give the path of a "
+            "library and the symbol of the function"
+        ) from None
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def _name(capsule: object) -> str | None:

@@ -6,7 +6,7 @@ import re
 from varflow.compiled.kinds import KINDS, Kind
 from varflow.validation import check_name
 
-__all__ = ["check_kind"]
+__all__ = ["check_kind", "four_kinds"]
 
 _BYTES = {  # of integers, whose signs do not matter here
     "int": 4,
@@ -23,7 +23,7 @@ _OTHERS = {"double": "double", "float64": "double", "float": "float", "void": "v
 Types = tuple[str | None, ...]  # of the result and of the arguments; None for one that is not known here
 
 
-def _four_kinds() -> str:
+def four_kinds() -> str:
     """Name the kinds with their declarations."""
     return "; ".join(f"{name!r}: {kind.prototype}" for name, kind in KINDS.items())
 
@@ -67,7 +67,7 @@ def check_kind(kind: object, signature: str | None, what: str) -> str:
     found = "its declaration is not known" if signature is None else f"it is {signature}"
     raise TypeError(
         f"the kind of {what} must be given as in vf.CompiledIntegrand(f, kind='scipy'), {found}. Kinds are "
-        f"{_four_kinds()}"
+        f"{four_kinds()}"
     )
 
 
