@@ -151,8 +151,8 @@ def _behind_wrapper(address: int) -> int:
         function = ctypes.CDLL(library)[name.removeprefix(_WRAPPED)]
     except AttributeError:
         raise TypeError(
-            f"f2py's _cpointer is to {name} in {library}, a subroutine around the function: give the path of a "
-            "library and the symbol of the function"
+            f"f2py's _cpointer is to {name} in {library}, a subroutine around the function: give the path "
+            "of a library and the symbol of the function"
         ) from None
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
