@@ -145,11 +145,12 @@ class CompiledIntegrand:
         CompiledIntegrandError
             If f returns a status other than 0, or the check complains. It has the points of the call.
         """
-        given = np.asarray(x, np.float64)
+        given = np.asarray(x, np.float64, order="C")
         if given.ndim not in (1, 2) or given.shape[-1] == 0:
             raise ValueError(f"x must be points (n, d) or a point (d,), got shape {given.shape}")
-        points = read_only(np.ascontiguousarray(np.atleast_2d(given)))
-        values = np.full((len(points), self.n_components), np.nan)
+        points = read_only(given.reshape(-1, given.shape[-1]))
+        values = np.empty((len(points), self.n_components))
+        values.fill(np.nan)
         if self.threadsafe:
             self._check(points)
             self._set(points, values, min(default_threads(), max(len(points), 1)))
@@ -181,9 +182,10 @@ class CompiledIntegrand:
     def _set(self, x: FloatArray, values: FloatArray, n_threads: int) -> None:
         """Set the values (n, m) at points x (n, d)."""
         failures = [_NO_FAILURE] * n_threads
-        is_ending = threading.Event()
+        is_ending = False
 
         def task(k: int) -> None:
+            nonlocal is_ending
             begin, end = share(k, n_threads, len(x))
             size = max(end - begin, 1) if self._kind.is_at_once else max(SLICE, self.nvec)
             space = np.empty((self.nvec, x.shape[1]))
@@ -193,10 +195,10 @@ class CompiledIntegrand:
                     first, count, status = self._evaluate(x[rows], values[rows], space)
                     if status:
                         failures[k] = row + first, count, status
-                    if status or is_ending.is_set():
+                    if status or is_ending:
                         break
             except BaseException:
-                is_ending.set()  # Ctrl-C, which the other threads do not get
+                is_ending = True  # Ctrl-C, which the other threads do not get
                 raise
 
         run(task, n_threads)

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +59,13 @@ def _evaluate_batch(
     address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray
 ) -> Failure:
     n, d = x.shape
-    status = _BATCH(address)(x.ctypes.data, n, d, values.ctypes.data, values.shape[1], user) if n else 0
+    status = _batch_at(address)(x.ctypes.data, n, d, values.ctypes.data, values.shape[1], user) if n else 0
     return (0, n, status) if status else _NO_FAILURE
+
+
+@lru_cache(maxsize=64)
+def _batch_at(address: int) -> Callable[..., int]:
+    return _BATCH(address)
 
 
 def _evaluate_scipy(
