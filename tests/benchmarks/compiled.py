@@ -5,8 +5,8 @@
 The function is that of vegas's example for cffi, a Gaussian in four dimensions, built by gcc; its own time is
 that of a loop in C that calls it by a pointer. `call` is the time of a call of `vf.CompiledIntegrand` at 8192
 points, the fastest of 50. `refine` is the time that a refinement spends on values of the integrand, less the
-same for a Python function that returns an array it has, which is varflow's own share. Both are nanoseconds a
-point, on one thread, medians over the rounds, in which all take turns.
+same for a Python function that returns an array it has, which is varflow's own share. Both are nanoseconds of
+a processor's time a point, on one thread, medians over the rounds, in which all take turns.
 
 PYTHON is the interpreter of an environment that has vegas 6 and cffi. There, the function is integrated as
 vegas's documentation does it, and here as a "batch", to a relative error; both begin anew, take turns, and
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import thread_time
 from typing import Any
 from unittest.mock import patch
 
@@ -99,9 +99,9 @@ def of_call(f: Callable[[], object]) -> float:
     """Nanoseconds a point of a call at N_CALL points, the fastest of 50."""
     times = []
     for _ in range(50):
-        begin = perf_counter()
+        begin = thread_time()
         f()
-        times.append(perf_counter() - begin)
+        times.append(thread_time() - begin)
     return min(times) / N_CALL * 1e9
 
 
@@ -111,9 +111,9 @@ def in_refinement(f: Callable[..., Any]) -> float:
 
     def timed(integrand: Integrand, x: Any) -> Any:
         nonlocal seconds
-        begin = perf_counter()
+        begin = thread_time()
         values = evaluate(integrand, x)
-        seconds += perf_counter() - begin
+        seconds += thread_time() - begin
         return values
 
     flow = vf.Flow(4, bounds=BOUNDS, n_bins=2, d_hidden=2, n_hidden=1, seed=1, threads=1)
