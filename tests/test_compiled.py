@@ -6,11 +6,14 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -244,6 +247,19 @@ class TestSources:
             vf.integrate(other, 1)
         with pytest.raises(TypeError, match=r"is no function of kind 'scipy', .*: it is double \(double\)"):
             vf.CompiledIntegrand(other, kind="scipy")
+
+    def test_numba_with_a_record_for_user(self, x):
+        record = numba.from_dtype(np.dtype([("scale", np.float64)]))
+        pointer = numba.types.CPointer(numba.types.float64)
+
+        @numba.cfunc(numba.types.float64(numba.types.int32, pointer, numba.types.CPointer(record)))
+        def f(n, x, user):
+            return x[0] * numba.carray(user, 1)[0].scale
+
+        with pytest.raises(TypeError, match="its declaration is not known"):
+            vf.CompiledIntegrand(f)
+        scale = np.array([(3.0,)], dtype=[("scale", np.float64)])
+        np.testing.assert_array_equal(vf.CompiledIntegrand(f, kind="scipy", user=scale)(x), 3.0 * x[:, 0])
 
     def test_cffi(self, c, x):
         ffi = pytest.importorskip("cffi").FFI()
@@ -643,6 +659,39 @@ class TestThreads:
         turn.set()
         thread.join(60)
         assert not thread.is_alive()
+
+
+class TestSpeed:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_call_costs_less_than_30_ns_beyond_the_function(self, c, fortran, kind):
+        """The fastest of many, in the time of this thread: other processes may be at work."""
+        x = np.random.default_rng(6).random((8192, 3))
+        library = ctypes.CDLL(c)
+        own = partial(
+            library.total, x.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(8192), 3, library.scipy_kind
+        )
+        f = vf.CompiledIntegrand(
+            *{"vegas77": (fortran, "fxn_")}.get(kind, (c, (VECTOR | SCALAR).get(kind))), kind=kind
+        )
+        of_function, of_call = (min(seconds(work) for _ in range(50)) for work in (own, partial(f, x)))
+        assert of_call - of_function < 30e-9 * len(x)
+
+    @pytest.mark.parametrize("n_threads", [1, 2])
+    def test_ctrl_c_does_not_wait_for_all_points(self, c, monkeypatch, n_threads):
+        monkeypatch.setattr("varflow.compiled.integrand.default_threads", lambda: n_threads)
+        f = vf.CompiledIntegrand(c, "slow", kind="scipy", threadsafe=True)
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        begin = time.perf_counter()
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            f(np.ones((1_000_000, 1)))  # takes a minute or more
+        assert time.perf_counter() - begin < 20
+
+
+def seconds(work):
+    begin = time.thread_time()
+    work()
+    return time.thread_time() - begin
 
 
 def evaluated(f, x):

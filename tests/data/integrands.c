@@ -1,8 +1,10 @@
 /* Integrands of all kinds that C can declare, and some that misbehave: for test_compiled.py. */
+#define _POSIX_C_SOURCE 199309L
 #include <math.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
 int data_not_code = 3;
 
@@ -141,6 +143,21 @@ int writes_three(const double *x, int64_t n, int32_t d, double *out, int32_t m, 
 double nan_above_half(int n, double *x, void *user)
 {
     return x[0] > 0.5 ? NAN : scipy_kind(n, x, user);
+}
+
+double slow(int n, double *x, void *user)
+{
+    struct timespec tenth_of_a_millisecond = {0, 100000};
+    nanosleep(&tenth_of_a_millisecond, 0);
+    return scipy_kind(n, x, user);
+}
+
+double total(const double *x, int64_t n, int32_t d, double (*volatile f)(int, double *, void *))
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += f(d, (double *)x + i * d, 0);
+    return sum;
 }
 
 double exits(int n, double *x, void *user)
