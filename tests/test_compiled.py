@@ -256,10 +256,8 @@ class TestSources:
         def f(n, x, user):
             return x[0] * numba.carray(user, 1)[0].scale
 
-        with pytest.raises(TypeError, match="its declaration is not known"):
-            vf.CompiledIntegrand(f)
         scale = np.array([(3.0,)], dtype=[("scale", np.float64)])
-        np.testing.assert_array_equal(vf.CompiledIntegrand(f, kind="scipy", user=scale)(x), 3.0 * x[:, 0])
+        np.testing.assert_array_equal(vf.CompiledIntegrand(f, user=scale)(x), 3.0 * x[:, 0])
 
     def test_cffi(self, c, x):
         ffi = pytest.importorskip("cffi").FFI()

@@ -66,7 +66,7 @@ def pointer_to(f: Any) -> Pointer:
     if isinstance(f, Integral) and not isinstance(f, bool):
         found = Pointer(int(f))
     elif isinstance(f, CFunc):
-        found = Pointer(int(f.address), _signature_of_numba(f))
+        found = _by_scipy(f.ctypes)
     elif hasattr(f, "_cpointer"):  # of f2py
         found = Pointer(_behind_wrapper(_of_capsule(f._cpointer)))
     elif type(f).__name__ == _CAPSULE:
@@ -107,14 +107,6 @@ def _is_callable_of_scipy(f: object) -> bool:
 def _is_of_cffi(f: object) -> bool:
     module: Any = sys.modules.get("_cffi_backend")
     return module is not None and isinstance(f, module._CDataBase)
-
-
-def _signature_of_numba(f: Any) -> str | None:
-    """Declaration of a function by numba; None where a type is one that ctypes has not, as of records."""
-    try:
-        return _by_scipy(f.ctypes).signature
-    except TypeError:
-        return None
 
 
 def _by_scipy(f: Any) -> Pointer:
