@@ -44,7 +44,7 @@ def commands(path: Path) -> list[str]:
 def prepare(folder: Path) -> None:
     """Put the files of the examples where a reader has them, and some of the dataset as events.csv."""
     (folder / "examples").mkdir()
-    for name in ("dalitz.csv", "camel.py"):
+    for name in ("dalitz.csv", "camel.py", "matrix_element.f"):
         shutil.copy(ROOT / "examples" / name, folder / "examples")
     lines = (ROOT / "examples" / "dalitz.csv").read_text().splitlines(keepends=True)
     (folder / "events.csv").write_text("".join(lines[: 1 + N_EVENTS]))

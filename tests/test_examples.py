@@ -1,4 +1,4 @@
-"""The example: the legacy program builds, and writes the dataset that is kept beside it."""
+"""The examples: legacy programs build, and do what is said of them."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compilers import shared_library
 
 import varflow as vf
 
@@ -89,3 +90,41 @@ def test_tasks_of_an_array_job_share_a_run(tmp_path, environment, program):
     run = vf.Run.load(tmp_path / "width.run")
     assert run.ask() is None
     assert run.n_told > 140
+
+
+@pytest.fixture(scope="module")
+def matrix_element(tmp_path_factory):
+    source = EXAMPLES / "matrix_element.f"
+    assert "gfortran -O2 -shared -fPIC -o libme.so matrix_element.f" in source.read_text()
+    library = shared_library(source, tmp_path_factory.mktemp("library") / "libme.so")
+    return vf.CompiledIntegrand(library, "fxn_", kind="vegas77")
+
+
+def cross_section(x):
+    """The same from the amplitudes of each helicity, at points (n, 3)."""
+    beta, mass, width, sin2w, alpha, s_min = 0.05, 91.1876, 2.4952, 0.2312, 0.0078125, 400.0
+    s = 95.0**2 * (1 - x[:, 0] ** (1 / beta)) * (1 - x[:, 1] ** (1 / beta))
+    costh = 2 * x[:, 2] - 1
+    ratio = s / (4 * sin2w * (1 - sin2w)) / (s - mass**2 + 1j * mass * width)
+    couplings = 2 * sin2w, 2 * sin2w - 1  # of the Z to right- and left-handed leptons, V - A and V + A
+    total = sum(
+        np.abs(1 + one * other * ratio) ** 2 * (1 + (costh if one == other else -costh)) ** 2
+        for one in couplings
+        for other in couplings
+    )
+    return np.where(s < s_min, 0.0, 2 * 0.3893794e9 * np.pi * alpha**2 / (8 * s) * total)
+
+
+def test_the_matrix_element_is_the_sum_of_its_amplitudes(matrix_element):
+    x = np.random.default_rng(1).random((1000, 3))
+    np.testing.assert_allclose(matrix_element(x), cross_section(x), rtol=1e-10)
+
+
+def test_the_matrix_element_in_ten_lines(matrix_element):
+    result = vf.integrate(matrix_element, 3, n_calls=40_000, seed=1)
+    # Gauss' points in the energies; in cos(theta), two are exact.
+    (u, weights), (v, halves) = (np.polynomial.legendre.leggauss(n) for n in (1000, 2))
+    x = np.stack(np.meshgrid(u, u, v, indexing="ij"), axis=-1).reshape(-1, 3) / 2 + 0.5
+    exact = np.einsum("ijk,i,j,k", cross_section(x).reshape(1000, 1000, 2), weights, weights, halves) / 8
+    assert result.sdev < 0.002 * exact
+    assert abs(result.mean - exact) < 5 * result.sdev

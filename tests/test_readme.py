@@ -7,6 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from compilers import shared_library
 from pages import (
     OUTPUT,
     PAGES,
@@ -26,8 +27,10 @@ all_pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relativ
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, request):
     prepare(tmp_path)
+    if "page" in request.fixturenames and "libme.so" in request.getfixturevalue("page").read_text("utf-8"):
+        shared_library(tmp_path / "examples" / "matrix_element.f", tmp_path / "libme.so")
     return tmp_path
 
 

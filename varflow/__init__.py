@@ -5,15 +5,18 @@ density q makes importance sampling of f from q have the least variance.
 """
 
 from varflow._version import __version__
+from varflow.compiled.integrand import CompiledIntegrand
 from varflow.data.dataset import Dataset
 from varflow.errors import (
     BackendError,
+    CompiledIntegrandError,
     FileFormatError,
     InvalidIntegrandError,
     InvalidLossError,
     NoCheckpoint,
     Preempted,
     TrainingInterruption,
+    WorkerDiedError,
 )
 from varflow.flow.architecture import Architecture
 from varflow.flow.flow import Flow
@@ -50,6 +53,8 @@ __all__ = [
     "BasicStatefulVarTrainer",
     "BasicTrainer",
     "BasicVarTrainer",
+    "CompiledIntegrand",
+    "CompiledIntegrandError",
     "Dataset",
     "Domain",
     "Evaluation",
@@ -71,6 +76,7 @@ __all__ = [
     "Training",
     "TrainingInterruption",
     "TrainingRecord",
+    "WorkerDiedError",
     "__version__",
     "device_integrand",
     "evaluate",

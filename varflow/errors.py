@@ -1,5 +1,6 @@
 """Every exception of varflow, and the words in which a wrong name is refused."""
 
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 __all__ = [
     "BackendError",
+    "CompiledIntegrandError",
     "FileFormatError",
     "FunctionError",
     "InvalidIntegrandError",
@@ -14,6 +16,7 @@ __all__ = [
     "NoCheckpoint",
     "Preempted",
     "TrainingInterruption",
+    "WorkerDiedError",
     "WorkerError",
 ]
 
@@ -32,6 +35,36 @@ class InvalidIntegrandError(ValueError):
 
 class WorkerError(RuntimeError):
     """In a worker process, f raised an exception that cannot be sent to another process; its text is here."""
+
+
+class WorkerDiedError(BrokenProcessPool):
+    """A worker process ended while it called f: by STOP, exit, an invalid address, or a lack of memory.
+
+    Attributes
+    ----------
+    x : ndarray, (n, d)
+        The points of that call.
+    partial : Result or None
+        The estimate so far, if there is one.
+    """
+
+    x: npt.NDArray[np.float64]
+    partial: Any = None
+
+
+class CompiledIntegrandError(RuntimeError):
+    """A compiled integrand returned a status other than 0, or a first call of it went wrong.
+
+    Attributes
+    ----------
+    x : ndarray, (n, d)
+        The points of that call.
+    status : int or None
+        The status that it returned; None where it did not.
+    """
+
+    x: npt.NDArray[np.float64]
+    status: int | None = None
 
 
 class FunctionError(RuntimeError):

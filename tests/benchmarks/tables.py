@@ -539,6 +539,32 @@ def few_calls() -> str:
     )
 
 
+def compiled() -> str:
+    """Cost of calling a compiled integrand, and seconds beside vegas with cffi."""
+    rows = [
+        [f"`{kind}`", *(number(one[key], 2) for key in ("own_ns", "call_ns", "refine_ns")),
+         number(one["refine_ns"] - one["own_ns"], 2)]
+        for kind, one in figures("compiled").items()
+    ]  # fmt: skip
+    titles = [
+        "kind",
+        "the function, ns",
+        "a call, ns",
+        "in a refinement, ns",
+        "of that beyond the function, ns",
+    ]
+    beside = [
+        [rtol, *(f"{one[who]['calls']:,.0f}" for who in ("vegas", "varflow")),
+         *(number(one[who]["seconds"], 2) for who in ("vegas", "varflow")),
+         number(one["varflow"]["seconds"] / one["vegas"]["seconds"], 2)]
+        for rtol, one in figures("compiled_vegas").items()
+    ]  # fmt: skip
+    beside_titles = ["rtol", "calls, vegas", "calls, varflow", "seconds, vegas", "seconds, varflow", "ratio"]
+    return "\n\n".join(
+        [table(titles, rows), table(beside_titles, beside), provenance("compiled", "compiled_vegas")]
+    )
+
+
 BLOCKS = {
     name.replace("_", "-"): write
     for name, write in (
@@ -549,7 +575,7 @@ BLOCKS = {
         ("performance", performance), ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
-        ("few_calls", few_calls),
+        ("few_calls", few_calls), ("compiled", compiled),
     )
 }  # fmt: skip
 

@@ -7,16 +7,24 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from varflow.errors import FunctionError, InvalidIntegrandError, WorkerError
+from varflow.compiled.integrand import CompiledIntegrand
+from varflow.compiled.library import is_library
+from varflow.compiled.signatures import four_kinds
+from varflow.errors import (
+    CompiledIntegrandError,
+    FunctionError,
+    InvalidIntegrandError,
+    WorkerDiedError,
+    WorkerError,
+)
 
-__all__ = ["function_error", "load_function"]
+__all__ = ["function_error", "load_function", "load_integrand"]
 
 _LONGEST = 600  # characters of a message: compilers write pages
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
@@ -74,12 +82,35 @@ def function_error(error: Exception) -> FunctionError | None:
     FunctionError or None
         None where it was not f that raised it.
     """
+    if isinstance(error, CompiledIntegrandError | WorkerDiedError):  # they speak for themselves
+        return _partial(str(error), error)
     if hasattr(error, "x") and not isinstance(error, InvalidIntegrandError):
         return _told("f", error)
-    # A worker process that died, or an exception that could not be sent from one: both speak for themselves.
-    if isinstance(error, BrokenProcessPool | WorkerError):
+    if isinstance(error, WorkerError):
         return _told("a worker of f", error)
     return None
+
+
+def load_integrand(
+    text: str, kind: str | None, n_components: int | None, is_threadsafe: bool
+) -> Callable[..., Any]:
+    """Import a function, or find a compiled one in a shared library, ``libme.so:function``.
+
+    The arguments besides are those of `CompiledIntegrand`, for a function in a library alone; otherwise this
+    is `load_function`.
+    """
+    source, _, symbol = text.rpartition(":")
+    if source and symbol and is_library(source):
+        if kind is None:
+            raise ValueError(f"--kind must be given for a function in a library. Kinds are {four_kinds()}")
+        m = 1 if n_components is None else n_components
+        return CompiledIntegrand(source, symbol, kind=kind, n_components=m, threadsafe=is_threadsafe)
+    if kind is not None or n_components is not None or is_threadsafe:
+        raise ValueError(
+            "--kind, --components and --threadsafe are for a function in a shared library, as in "
+            f"libme.so:function, got {text!r}"
+        )
+    return load_function(text)
 
 
 def _from_path(name: str) -> ModuleType:
@@ -135,6 +166,11 @@ def _told(what: str, error: BaseException) -> FunctionError:
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
     text = f"{what} raised {type(error).__name__}{': ' if message else ''}{message}{_place(error)}"
+    return _partial(text, error)
+
+
+def _partial(text: str, error: BaseException) -> FunctionError:
+    """Make an error that has the estimate so far, where another has one."""
     told = FunctionError(text)
     told.partial = getattr(error, "partial", None)
     return told

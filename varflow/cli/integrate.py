@@ -3,9 +3,17 @@
 import argparse
 import time
 
-from varflow.cli.functions import function_error, load_function
+from varflow.cli.functions import function_error, load_integrand
 from varflow.cli.integral import add_integral, add_outputs, box, check_outputs, flow_settings, show_result
-from varflow.cli.options import Parser, add_checkpoint, add_command, checkpoint_settings, stopped_by_signals
+from varflow.cli.options import (
+    Parser,
+    add_checkpoint,
+    add_command,
+    add_name,
+    checkpoint_settings,
+    stopped_by_signals,
+)
+from varflow.compiled.kinds import KINDS
 from varflow.integration.integrator import integrate
 
 __all__ = ["add_integrate"]
@@ -17,13 +25,14 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
         commands,
         "integrate",
         _integrate,
-        "integrate a Python function over a box, with a flow made for it",
+        "integrate a function of Python or of a compiled library over a box, with a flow made for it",
         "varflow integrate my_module:f --dim 4 --bounds=-inf,inf --rtol 1e-3 -o result.npz",
     )
     parser.add_argument(
         "function",
         metavar="FUNCTION",
-        help="module:function or path/to/file.py:function; takes points (n, d)",
+        help="module:function or path/to/file.py:function, which takes points (n, d); "
+        "or path/to/libme.so:function, with --kind",
     )
     add_integral(parser)
     parser.add_argument(
@@ -32,6 +41,20 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
     )
+    add_name(
+        parser, "--kind", KINDS, None, "how a function in a library is declared; see vf.CompiledIntegrand"
+    )
+    parser.add_argument(
+        "--components",
+        type=int,
+        metavar="M",
+        help="how many numbers a function in a library gives (default: 1)",
+    )
+    parser.add_argument(
+        "--threadsafe",
+        action="store_true",
+        help="a function in a library may be called by several threads at once",
+    )
     add_outputs(parser)
     add_checkpoint(parser)
 
@@ -39,7 +62,7 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _integrate(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     bounds = box(options)
-    f = load_function(options.function)
+    f = load_integrand(options.function, options.kind, options.components, options.threadsafe)
     flow = flow_settings(options)
     check_outputs(options, bounds, options.checkpoint)
     try:

@@ -1,7 +1,6 @@
 """Integrand on the unit cube: calls the user's function, in workers if wanted, and checks its values."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from numbers import Integral
@@ -11,21 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from varflow.compiled.integrand import compiled_integrand
 from varflow.data.arrays import read_only
 from varflow.integration.calls import evaluate_block
 from varflow.integration.components import Components, FloatArray, Values, count_rows
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
 from varflow.integration.received import Received
-from varflow.integration.worker_processes import evaluate_received, kill_workers, start_workers
+from varflow.integration.worker_processes import BLOCKS_PER_WORKER, Workers
 from varflow.runtime.threads import default_threads
 
 __all__ = ["Integrand"]
 
 Block = Callable[[FloatArray], Values]
 Map = Callable[[Block, Iterable[FloatArray]], Iterable[Values]]
-
-_BLOCKS_PER_WORKER = 4  # so that fast workers take over blocks from slow ones
 
 
 class Integrand:
@@ -37,13 +35,15 @@ class Integrand:
     ----------
     f : callable
         Takes points, a read-only C-contiguous float64 array (n, d), and returns an array (n,) or (n, ...) of
-        real numbers, or a dict of such arrays with strings as keys. Or a device function of numba.cuda, which
-        takes a point and returns a number; for other functions that run on a GPU, see `device_integrand`.
+        real numbers, or a dict of such arrays with strings as keys. Or a compiled function, see
+        `CompiledIntegrand`; a function of ctypes, a ``scipy.LowLevelCallable`` and their like may be given as
+        they are, if their declaration tells their kind. Or a device function of numba.cuda, which takes a
+        point and returns a number; for other functions that run on a GPU, see `device_integrand`.
     domain : Domain
         The box that f is integrated over.
     vectorized : bool, optional
-        If False, f takes a single point (d,), and returns a number, an array, or a dict of these. If f is a
-        numba function that returns a number, the loop over the points is compiled.
+        If False, f takes a single point (d,), unless it is compiled, and returns a number, an array, or a
+        dict of these. If f is a numba function that returns a number, the loop over the points is compiled.
     workers : int or callable, optional
         If 1, f is called in this process. If larger, f is called in that many worker processes, which are
         started at the first call, and must be picklable. If -1, there are as many worker processes as
@@ -84,6 +84,8 @@ class Integrand:
     ) -> None:
         if is_device_function(f):
             f = device_integrand(f)
+        elif compiled := compiled_integrand(f):
+            f, vectorized = compiled, True  # all kinds are given all points
         if not callable(f):
             raise TypeError(f"f must be callable, found {f!r}")
         self.domain, self.received = domain, Received(on_invalid, log)
@@ -91,7 +93,7 @@ class Integrand:
         self._f = f
         self._vectorized = vectorized
         self._workers = _checked_workers(workers)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Workers | None = None
 
     def __enter__(self) -> "Integrand":
         return self
@@ -104,12 +106,12 @@ class Integrand:
     def open(self) -> None:
         """Start the worker processes, if any are wanted, which otherwise happens at the first call."""
         if isinstance(self._workers, int) and self._workers > 1 and self._pool is None:
-            self._pool = start_workers(self._f, self._vectorized, self._workers)
+            self._pool = Workers(self._f, self._vectorized, self._workers)
 
     def close(self) -> None:
         """End the worker processes; a later call starts new ones."""
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     @property
@@ -149,6 +151,8 @@ class Integrand:
             If `Domain.from_cube` refuses u, or f returns a wrong shape, or another shape than before.
         InvalidIntegrandError
             If a value is not finite and ``on_invalid="raise"``.
+        WorkerDiedError
+            If a worker process ends, as by a STOP or an invalid address in f; it has the points of that call.
         Exception
             Any exception raised by f, with an attribute `x` that holds the points (n, d), or the point (d,),
             passed to f.
@@ -163,7 +167,7 @@ class Integrand:
         blocks = [x]
         if self._workers != 1:
             n_workers = default_threads() if callable(self._workers) else self._workers
-            blocks = np.array_split(x, min(len(x), n_workers * _BLOCKS_PER_WORKER))
+            blocks = np.array_split(x, min(len(x), n_workers * BLOCKS_PER_WORKER))
         results = list(self._map(blocks))
         n_rows = sum(map(count_rows, results))
         if n_rows != len(x):
@@ -181,9 +185,8 @@ class Integrand:
         self.open()
         assert self._pool is not None
         try:
-            return list(self._pool.map(evaluate_received, blocks))
-        except BrokenProcessPool:  # the pool is unusable; a later call starts a new one
-            kill_workers(self._pool)
+            return self._pool.evaluate(blocks)
+        except BrokenProcessPool:  # a later call starts new ones
             self._pool = None
             raise
 

@@ -4,6 +4,7 @@ import logging
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from varflow.compiled.kinds import compile_calls
 from varflow.flow.architecture import DTYPES
 from varflow.flow.flow import Flow
 from varflow.kernels import compile, cpu
@@ -33,5 +34,7 @@ def _compile_kernels(dtype: str) -> str | None:
     flow = Flow(2, dtype=dtype, n_bins=2, d_hidden=2, n_hidden=1, seed=0, threads=1)
     benchmark(flow, batch=2, seconds=0)
     flow.log_prob([[0.5, 0.5]])
+    if dtype == DTYPES[0]:
+        compile_calls()
     folder: str | None = cpu.gradient.stats.cache_path
     return folder
