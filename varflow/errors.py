@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 __all__ = [
     "BackendError",
+    "BuildError",
     "FileFormatError",
     "FunctionError",
     "InvalidIntegrandError",
@@ -64,6 +65,10 @@ class Preempted(RuntimeError):  # noqa: N818 - it tells of no error
 
 class BackendError(RuntimeError):
     """A GPU was asked for, and something that it needs is missing."""
+
+
+class BuildError(RuntimeError):
+    """The shared library cannot be built: something that it needs is missing, or the compiler fails."""
 
 
 class FileFormatError(ValueError):

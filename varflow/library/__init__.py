@@ -1,0 +1,5 @@
+"""varflow inside programs in C and Fortran: the shared library, and the Python that runs in it.
+
+`build` compiles `libvarflow.c`, which finds and starts Python (`place`), and puts `varflow.h` and `varflow.f90`
+beside it. `entry` is where calls of the host program arrive; `integrals` and `flows` do what they ask for.
+"""
