@@ -117,12 +117,23 @@ static struct {
 } python = {.abi_version = VF_ABI_VERSION, .note_error = note_error, .call_host = call_host};
 
 static atomic_bool is_started;
+static pid_t process; /* that started Python: its threads are not in one that is forked */
+
+static int check_started(void)
+{
+    if (!is_started)
+        return refuse(VF_NOT_STARTED, "vf_start must be called first, and succeed");
+    if (process != getpid())
+        return refuse(VF_NOT_STARTED, "this process was forked from one that had called vf_start: fork before");
+    return VF_OK;
+}
 
 #define PASS_ON(name, ...)                                                                                  \
     {                                                                                                       \
         struct call call;                                                                                   \
-        if (!is_started)                                                                                    \
-            return refuse(VF_NOT_STARTED, "vf_start must be called first, and succeed");                    \
+        int status = check_started();                                                                       \
+        if (status != VF_OK)                                                                                \
+            return status;                                                                                  \
         enter(&call);                                                                                       \
         return leave(&call, python.name(__VA_ARGS__));                                                      \
     }
@@ -378,34 +389,46 @@ static int connect_python(const char *executable, int is_host_s)
     return status;
 }
 
+static struct place started; /* where Python is that this library has started */
+
 static int start_at(const struct place *place)
 {
     void *library = dlopen(place->library, RTLD_NOW | RTLD_GLOBAL); /* modules of Python's look for symbols in it */
     if (library == NULL)
         return refuse(VF_NO_PYTHON, "Python's library cannot be loaded: %s", dlerror());
     int status = find_functions(library);
-    if (status == VF_OK && !py.Py_IsInitialized()) {
+    if (status == VF_OK)
         status = initialise(place);
-        if (status == VF_OK) {
-            add_folders(place->folders);
-            py.PyEval_SaveThread(); /* any thread may come next */
-        }
+    if (status == VF_OK) {
+        add_folders(place->folders);
+        py.PyEval_SaveThread(); /* any thread may come next */
+        started = *place;
     }
-    return status == VF_OK ? connect_python(place->executable, 0) : status;
+    return status;
+}
+
+static int host_has_python(void)
+{
+    return dlsym(RTLD_DEFAULT, "Py_IsInitialized") != NULL && find_functions(RTLD_DEFAULT) == VF_OK
+        && py.Py_IsInitialized();
 }
 
 static int start(void)
 {
     struct place place;
-    if (dlsym(RTLD_DEFAULT, "Py_IsInitialized") != NULL && find_functions(RTLD_DEFAULT) == VF_OK
-        && py.Py_IsInitialized()) /* the host program has a Python of its own, or an earlier start has failed */
+    if (started.text == NULL && host_has_python())
         return connect_python("the host program's Python", 1);
-    int status = find_place(&place);
-    if (status == VF_OK) {
+    if (started.text == NULL) {
+        int status = find_place(&place);
+        if (status != VF_OK)
+            return status;
         status = start_at(&place);
-        free(place.text);
+        if (status != VF_OK) {
+            free(place.text);
+            return status;
+        }
     }
-    return status;
+    return connect_python(started.executable, 0);
 }
 
 int vf_start_abi(int32_t abi_version)
@@ -417,8 +440,11 @@ int vf_start_abi(int32_t abi_version)
                       (int)abi_version, VF_ABI_VERSION);
     enter(&call);
     pthread_mutex_lock(&starting);
-    int status = is_started ? VF_OK : start();
-    is_started = status == VF_OK;
+    int status = is_started ? check_started() : start();
+    if (status == VF_OK && !is_started) {
+        process = getpid();
+        is_started = 1;
+    }
     pthread_mutex_unlock(&starting);
     return leave(&call, status);
 }

@@ -48,7 +48,8 @@ def box_at(d: int, address: Address) -> FloatArray:
 def path_at(path: bytes | None) -> str:
     """Decode the name of a file."""
     if not path:
-        raise ValueError(f"path must be the name of a file, got {'a null pointer' if path is None else ''!r}")
+        found = "a null pointer" if path is None else "empty text"
+        raise ValueError(f"path must be the name of a file, got {found}")
     return os.fsdecode(path)
 
 
