@@ -1,7 +1,7 @@
 """The shared library: programs in C and Fortran build, run, and find of the process what they left.
 
-Programs are in `tests/host_programs` and `examples`. What the functions of the library do is tested from here,
-by ctypes: the library then works with the Python that there is already.
+Programs are in `tests/host_programs` and `examples`. What the functions of the library do is tested from
+here, by ctypes: the library then works with the Python that there is already.
 """
 
 import ctypes
@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -270,7 +271,10 @@ def in_python(library, flow):
 
 def test_an_integral_has_the_bits_of_python_s(library):
     bounds = np.array([[-1.0, 1.0], [0.0, np.inf]])
-    f = lambda x: np.exp(-np.abs(x).sum(axis=1))
+
+    def f(x):
+        return np.exp(-np.abs(x).sum(axis=1))
+
     status, result = integrated(library, f, 2, bounds=bounds)
     expected = vf.integrate(f, bounds, n_calls=100, seed=1)
     assert status == OK
@@ -284,7 +288,9 @@ def test_an_integral_has_the_bits_of_python_s(library):
 
 
 def test_several_components(library):
-    f = lambda x: np.stack([peak(x), x[:, 0]], axis=1)
+    def f(x):
+        return np.stack([peak(x), x[:, 0]], axis=1)
+
     status, result = integrated(library, f, 2, f"{PAIRS_OF_CALLS} m=2")
     expected = vf.integrate(f, 2, n_calls=100, seed=1)
     mean, covariance = np.empty(2), np.empty((2, 2))
@@ -355,7 +361,11 @@ def test_the_gradient_is_that_of_the_loss(library, flow, loss):
     rng = np.random.default_rng(2)
     begin = parameters(library, flow)
     begin += 0.1 * rng.standard_normal(len(begin))
-    options, value, gradient = f"loss={loss} control_variate=false".encode(), np.empty(1), np.empty(len(begin))
+    options, value, gradient = (
+        f"loss={loss} control_variate=false".encode(),
+        np.empty(1),
+        np.empty(len(begin)),
+    )
 
     def loss_at(shifted):
         library.set_parameters(flow, len(begin), shifted)
@@ -370,7 +380,9 @@ def test_the_gradient_is_that_of_the_loss(library, flow, loss):
     twin = in_python(library, flow)
     trainer = vf.BasicTrainer(twin, loss=loss)
     assert at == pytest.approx(trainer.compute_loss(x, p, f), rel=1e-12)
-    _, parts = trainer.objective(vf.Dataset(x, p, f)).gradient(np.arange(len(x)), GradientBuffers(twin, len(x)))
+    _, parts = trainer.objective(vf.Dataset(x, p, f)).gradient(
+        np.arange(len(x)), GradientBuffers(twin, len(x))
+    )
     library.gradient(flow, len(x), x, p, f, f"loss={loss}".encode(), value, gradient)
     np.testing.assert_allclose(gradient, parts.sum(axis=0), rtol=1e-12)
 
@@ -462,7 +474,11 @@ WRONG = [
     ("train", ("flow", 100, FILLED * np.nan, FILLED, FILLED, None), "x must be finite"),
     ("train", ("flow", 100, FILLED, FILLED, FILLED, b"lr=-1"), "lr"),
     ("gradient", ("flow", 100, FILLED, FILLED, FILLED, b"loss=l2", FILLED, FILLED), "loss"),
-    ("gradient", ("flow", 100, FILLED, FILLED, FILLED, None, None, FILLED), "loss must not be a null pointer"),
+    (
+        "gradient",
+        ("flow", 100, FILLED, FILLED, FILLED, None, None, FILLED),
+        "loss must not be a null pointer",
+    ),
     ("sample", ("flow", 0, 1, FILLED, FILLED), "n must be at least 1, got 0"),
     ("sample", ("flow", 10, 1, FILLED, None), "log_q must not be a null pointer"),
     ("log_prob", ("flow", 10, 2 * FILLED, FILLED), "x must lie within bounds"),
@@ -486,13 +502,20 @@ def test_wrong_arguments_are_refused(library, flow, name, arguments, words):
     np.testing.assert_array_equal(FILLED, before)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, kinds) in entry.FUNCTIONS.items() if kinds[0] is entry.HANDLE])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, kinds) in entry.FUNCTIONS.items() if kinds[0] is entry.HANDLE]
+)
 def test_a_handle_that_was_freed_is_a_status(library, name):
     kinds = entry.FUNCTIONS[name][1][1:]
     rest = [FILLED if kind in (entry.ADDRESS,) else 1 if kind is not entry.TEXT else b"" for kind in kinds]
     freed = library.handle("flow_new", 2, None, None)
     library.free(freed)
-    for handle, words in ((freed, "was freed"), (0, "is no handle"), (-5, "is no handle"), (2**60, "is no handle")):
+    for handle, words in (
+        (freed, "was freed"),
+        (0, "is no handle"),
+        (-5, "is no handle"),
+        (2**60, "is no handle"),
+    ):
         assert library.status(name, handle, *rest) == BAD_HANDLE
         assert words in library.words()
 
@@ -536,10 +559,10 @@ class TestOptions:
 
     @given(st.binary(max_size=30))
     def test_of_any_bytes_are_read_or_refused(self, text):
-        try:
-            assert set(parse(text, ["a", "b"])) <= {"a", "b"}
-        except ValueError as error:
-            assert "option" in str(error)
+        found = {}
+        with suppress(ValueError):
+            found = parse(text, ["a", "b"])
+        assert set(found) <= {"a", "b"}
 
 
 # What belongs together
@@ -606,7 +629,7 @@ def test_a_python_without_a_shared_library_is_told_what_to_do(tmp_path, monkeypa
     with pytest.raises(BuildError, match=r"there is no Python\.h in .*install python3-dev"):
         building.build(tmp_path / "lib")
     (tmp_path / "Python.h").touch()
-    with pytest.raises(BuildError, match="no shared library of its own.*--enable-shared"):
+    with pytest.raises(BuildError, match=r"no shared library of its own.*--enable-shared"):
         building.build(tmp_path / "lib")
     assert not (tmp_path / "lib").exists()
 
@@ -617,9 +640,13 @@ def test_a_full_disk_leaves_the_library_that_there_was(folder, tmp_path):
     for name in ("libvarflow.so", "varflow.h", "varflow.f90"):
         before[name] = b"as it was"
         (tmp_path / name).write_bytes(before[name])
+    command = [sys.executable, "-m", "varflow", "build-library", "-o", tmp_path]
     process = subprocess.run(
-        [sys.executable, "-m", "varflow", "build-library", "-o", tmp_path], cwd=ROOT, check=False,
-        capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        check=False,
+    )
     assert process.returncode == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

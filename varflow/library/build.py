@@ -24,11 +24,11 @@ def missing() -> str | None:
     if shutil.which(_compiler()[0]) is None:
         return f"there is no C compiler {_compiler()[0]}: install gcc, or let CC name one"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return f"there is no Python.h in {sysconfig.get_path('include')}: install python3-dev, or as it is called"
+        return f"there is no Python.h in {sysconfig.get_path('include')}: install python3-dev"
     if not place.shared_library():
         return (
-            "this Python has no shared library of its own (libpython3.*.so): install libpython3, or build Python "
-            "with --enable-shared (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared)"
+            "this Python has no shared library of its own (libpython3.*.so): install libpython3, or build "
+            "Python with --enable-shared (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared)"
         )
     return None
 
@@ -77,7 +77,14 @@ def _compile(library: Path) -> None:
             *("-std=gnu11", "-O2", "-fPIC", "-shared"),
             *(f"-I{path}" for path in (folder, SOURCES, sysconfig.get_path("include"))),
             *shlex.split(os.environ.get("CFLAGS", "")),
-            *("-o", str(library), str(SOURCES / "libvarflow.c"), "-Wl,-soname,libvarflow.so", "-ldl", "-lpthread"),
+            *(
+                "-o",
+                str(library),
+                str(SOURCES / "libvarflow.c"),
+                "-Wl,-soname,libvarflow.so",
+                "-ldl",
+                "-lpthread",
+            ),
         ]
         run = subprocess.run([*command, "-lm"], capture_output=True, text=True)
     if run.returncode != 0:

@@ -1,7 +1,7 @@
 """Files of what the host program has handles for, and the warnings that belong to it."""
 
 import ctypes
-from typing import Any
+from typing import Any, cast
 
 from varflow.flow.mixture import load_flow
 from varflow.integration.result import FILE as RESULT
@@ -34,7 +34,7 @@ def _loaded(file: str, given: dict[str, Any]) -> Any:
     """Load whatever the file holds; one of another kind is refused as a flow that it is not."""
     kind, m = format_of(file), positive_int("m", given.pop("m", 1))
     if kind == RUN.name:
-        run = Run.load(file, **given)
+        run = cast(Run, Run.load(file, **given))
         run.take_up(m)
         return run
     return Result.load(file) if kind == RESULT.name else load_flow(file, **given)

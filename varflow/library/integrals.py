@@ -15,7 +15,7 @@ from varflow.library.options import parse, take
 from varflow.library.run import Run
 from varflow.validation import positive_int
 
-__all__ = ["FLOW_SIZES", "END", "ask", "integrate", "mean", "run_new", "run_result", "tell"]
+__all__ = ["END", "FLOW_SIZES", "ask", "integrate", "mean", "run_new", "run_result", "tell"]
 
 END = 1  # status of `ask` at the end of a run
 
@@ -122,4 +122,3 @@ def _with_sizes(given: dict[str, Any]) -> dict[str, Any]:
     """Collect the options that describe the flow's size."""
     sizes = take(given, FLOW_SIZES)
     return given | {"flow_options": sizes or None}
-

@@ -17,7 +17,9 @@ def place() -> str:
         search for modules before those that the executable knows by itself, as in PYTHONPATH.
     """
     found = find_spec("varflow")
-    folders = [folder for folder in environ.get("PYTHONPATH", "").split(pathsep) if Path(folder).is_absolute()]
+    folders = [
+        folder for folder in environ.get("PYTHONPATH", "").split(pathsep) if Path(folder).is_absolute()
+    ]
     known = [*folders, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     own = [] if found is None or found.origin is None else [str(Path(found.origin).parent.parent)]
     return "\n".join(

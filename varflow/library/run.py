@@ -29,7 +29,7 @@ class Run(run.Run):
         self._given: Numbers = np.empty(0, np.int64)  # and not told
 
     def give(self, n: int) -> np.ndarray | None:
-        """Give up to n points (m, d): those that were out when the run was saved come first; None at the end."""
+        """Give up to n points, (m, d), first those that were out when the run was saved; None at the end."""
         if len(self._waiting) == 0:
             asked = self.ask_numbers()  # as many as do not depend on others: n has no part in the result
             if asked is None:
