@@ -287,6 +287,23 @@ def test_an_integral_has_the_bits_of_python_s(library):
     assert result.n_warnings == len(expected.warnings)
 
 
+def test_a_checkpoint_is_gone_on_from(library, tmp_path):
+    options = f"{PAIRS_OF_CALLS} checkpoint='{tmp_path}/my file'"
+    n_calls = []
+
+    def f(x):
+        n_calls.append(len(x))
+        return peak(x)
+
+    whole = integrated(library, f, 5, options)
+    again = integrated(library, f, 5, f"{options} resume=true")
+    assert n_calls == [100]
+    assert [status for status, _ in (whole, again)] == [OK, OK]
+    assert whole[1].mean == again[1].mean
+    assert integrated(library, f, 5, options)[0] == FILE_FAILED
+    assert "my file" in library.words()
+
+
 def test_several_components(library):
     def f(x):
         return np.stack([peak(x), x[:, 0]], axis=1)
@@ -518,6 +535,30 @@ def test_a_handle_that_was_freed_is_a_status(library, name):
     ):
         assert library.status(name, handle, *rest) == BAD_HANDLE
         assert words in library.words()
+
+
+BUFFER = np.ones(100_000)  # more than anything below writes
+NUMBERS = st.sampled_from([-(2**31), -1, 0, 1, 2, 3])
+CHOICES = {
+    entry.INTEGER: NUMBERS,
+    entry.LONG: NUMBERS,
+    entry.ADDRESS: st.sampled_from([None, BUFFER, BUFFER]),
+    entry.TEXT: st.sampled_from([None, b"", b"seed=1", b"n_epochs=1", b"loss=dkl", b"seed", b"\xff"]),
+}
+
+
+@given(st.data())
+def test_any_arguments_are_taken_or_refused_with_words(library, data):
+    flow = library.handle("flow_new", 2, None, b"n_bins=4 d_hidden=8 n_hidden=1")
+    name = data.draw(st.sampled_from([name for name in entry.FUNCTIONS if name not in ("integrate", "free")]))
+    arguments = [data.draw(CHOICES[kind]) for kind in entry.FUNCTIONS[name][1]]
+    if entry.FUNCTIONS[name][1][0] is entry.HANDLE:
+        arguments[0] = data.draw(st.sampled_from([flow, -1, 0]))
+    BUFFER[:] = 1.0
+    status = library.status(name, *arguments)
+    assert status in (OK, REFUSED, BAD_HANDLE, FILE_FAILED)
+    assert status == OK or library.words()
+    library.free(flow)
 
 
 def test_a_handle_of_another_kind_is_a_status(library, flow):

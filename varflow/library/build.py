@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ SOURCES = Path(__file__).parent
 
 def missing() -> str | None:
     """Say what the machine lacks for building the library; None where it lacks nothing."""
+    if sys.platform != "linux":
+        return f"the library is for Linux, this is {sys.platform}"
     if shutil.which(_compiler()[0]) is None:
         return f"there is no C compiler {_compiler()[0]}: install gcc, or let CC name one"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():

@@ -35,11 +35,14 @@ def place() -> str:
 
 def shared_library() -> str:
     """Give the path of Python's shared library, or "" where there is none."""
-    folder, names = sysconfig.get_config_var("LIBDIR"), ("INSTSONAME", "LDLIBRARY")
-    version = "{}.{}".format(*sys.version_info)
-    files = [sysconfig.get_config_var(name) for name in names] + [f"libpython{version}.so.1.0"]
-    shared = [Path(folder or "", file) for file in files if file and ".so" in file]
-    return next((str(path) for path in shared if path.exists()), "")
+    folders = [
+        sysconfig.get_config_var("LIBDIR") or "",
+        f"{sys.base_prefix}/lib",
+    ]  # the first may be a builder's
+    names = [sysconfig.get_config_var(name) or "" for name in ("INSTSONAME", "LDLIBRARY")]
+    names.append("libpython{}.{}.so.1.0".format(*sys.version_info))  # of builds that do not use it themselves
+    paths = [Path(folder, name) for name in names if ".so" in name for folder in folders]
+    return next((str(path) for path in paths if path.is_absolute() and path.exists()), "")
 
 
 if __name__ == "__main__":
