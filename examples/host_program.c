@@ -12,7 +12,7 @@
 
 #include "varflow.h"
 
-enum { D = 2, N = 2000, ROOM = 100 };
+enum { D = 2, N = 2000, ROOM = 1000 };
 
 static const double BOUNDS[D][2] = {{-1.0, 1.0}, {0.0, 2.0}};
 static const double VOLUME = 4.0;
@@ -75,14 +75,14 @@ static void integrate(void)
     print_result("integral", result);
 }
 
-/* The program calls the integrand, in a loop of its own. */
+/* The program calls the integrand, in a loop of its own, and gets the same result. */
 static void ask_and_tell(void)
 {
     double x[ROOM * D], values[ROOM];
     vf_handle run;
     vf_result result;
     int status;
-    check(vf_run_new(D, *BOUNDS, "n_calls=500 d_hidden=16 seed=1", &run), "vf_run_new");
+    check(vf_run_new(D, *BOUNDS, "n_calls=40000 d_hidden=16 seed=1", &run), "vf_run_new");
     for (;;) {
         int64_t n = ROOM;
         status = vf_ask(run, &n, x);

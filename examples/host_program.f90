@@ -91,15 +91,15 @@ contains
       call print_result("integral  ", result)
    end subroutine
 
-   ! The program calls the integrand, in a loop of its own.
+   ! The program calls the integrand, in a loop of its own, and gets the same result.
    subroutine ask_and_tell()
-      integer, parameter :: room = 100
+      integer, parameter :: room = 1000
       real(c_double) :: x(d, room), values(room)
       integer(vf_handle) :: run
       type(vf_result) :: result
       integer(c_int64_t) :: n, i
       integer(c_int) :: status
-      call check(vf_run_new(d, bounds, "n_calls=500 d_hidden=16 seed=1", run), "vf_run_new")
+      call check(vf_run_new(d, bounds, "n_calls=40000 d_hidden=16 seed=1", run), "vf_run_new")
       do
          n = room
          status = vf_ask(run, n, x)

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <fenv.h>
 #include <pthread.h>
@@ -225,10 +226,13 @@ static char *read_all(int descriptor)
     size_t size = 0, room = 1 << 16;
     char *text = malloc(room);
     ssize_t n = 0;
-    while (text != NULL && size + 1 < room && (n = read(descriptor, text + size, room - 1 - size)) > 0)
-        size += (size_t)n;
-    if (text != NULL)
-        text[size] = '\0';
+    if (text == NULL)
+        return NULL;
+    do {
+        n = read(descriptor, text + size, room - 1 - size);
+        size += n > 0 ? (size_t)n : 0;
+    } while (n > 0 || (n < 0 && errno == EINTR)); /* by a signal of the host program's */
+    text[size] = '\0';
     return text;
 }
 
@@ -245,7 +249,7 @@ static char *place_of(const char *executable)
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    int is_running = posix_spawn(&child, executable, &actions, NULL, arguments, environ) == 0;
+    int is_running = posix_spawnp(&child, executable, &actions, NULL, arguments, environ) == 0;
     close(ends[1]);
     if (is_running) {
         text = read_all(ends[0]);
@@ -375,7 +379,7 @@ static int refuse_by_exception(const char *executable)
     const char *words = text == NULL ? NULL : py.PyUnicode_AsUTF8(text);
     py.PyErr_Clear();
     return refuse(VF_NO_PYTHON, "varflow cannot be imported by %s: %s", executable,
-                  words == NULL ? "it does not say why" : words); /* what is left in memory is told once */
+                  words == NULL ? "it does not say why" : words); /* the objects stay: it happens once */
 }
 
 static int connect_python(const char *executable, int is_host_s)
