@@ -55,8 +55,8 @@ static int integrand(const double *x, int64_t n, int32_t d, double *values, int3
 
 static void print_result(const char *what, vf_result result)
 {
-    printf("%-10s %.5f +- %.5f, chi2/dof = %.2f/%lld, %lld calls\n", what, result.mean, result.sdev, result.chi2,
-           (long long)result.dof, (long long)result.n_calls);
+    printf("%-10s %.5f +- %.5f, chi2/dof = %.2f/%lld, %lld calls\n", what, result.mean, result.sdev,
+           result.chi2, (long long)result.dof, (long long)result.n_calls);
     if (result.n_warnings > 0) {
         char text[4096];
         check(vf_warnings(result.handle, sizeof text, text), "vf_warnings");

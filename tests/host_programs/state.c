@@ -1,7 +1,7 @@
 /* Calls every function of the library, and says what of the process is not as it was before the call.
  *
- * It runs with traps for floating-point exceptions, another rounding mode, signal handlers and a locale of its
- * own; the integrand finds these as they were, too. */
+ * It runs with traps for floating-point exceptions, another rounding mode, signal handlers and a locale of
+ * its own; the integrand finds these as they were, too. */
 #define _GNU_SOURCE
 #include <fenv.h>
 #include <locale.h>
@@ -35,7 +35,10 @@ static struct state {
     size_t n_pending;
 } before, now;
 
-static void on_signal(int number) { (void)number; }
+static void on_signal(int number)
+{
+    (void)number;
+}
 
 static void look(struct state *state)
 {
@@ -65,14 +68,15 @@ static void look(struct state *state)
         abort();
     size_t size = 0;
     for (char **variable = environ; *variable != NULL; variable++)
-        size += (size_t)snprintf(state->variables + size, sizeof state->variables - size, "%s\n", *variable);
+        size +=
+            (size_t)snprintf(state->variables + size, sizeof state->variables - size, "%s\n", *variable);
     state->n_pending = __fpending(stdout);
 }
 
-#define COMPARE(part)                                                                                       \
-    if (memcmp(&before.part, &now.part, sizeof now.part) != 0) {                                            \
-        fprintf(stderr, "%s changes %s\n", what, #part);                                                    \
-        n_wrong++;                                                                                          \
+#define COMPARE(part) \
+    if (memcmp(&before.part, &now.part, sizeof now.part) != 0) { \
+        fprintf(stderr, "%s changes %s\n", what, #part); \
+        n_wrong++; \
     }
 
 static int n_wrong;
@@ -80,9 +84,10 @@ static int n_wrong;
 static void compare(const char *what)
 {
     look(&now);
-    COMPARE(traps) COMPARE(rounding) COMPARE(flags) COMPARE(control) COMPARE(n_threads) COMPARE(levels)
-    COMPARE(is_dynamic) COMPARE(handlers) COMPARE(blocked) COMPARE(locale) COMPARE(folder) COMPARE(variables)
-    COMPARE(n_pending)
+    COMPARE(traps)
+    COMPARE(rounding) COMPARE(flags) COMPARE(control) COMPARE(n_threads) COMPARE(levels) COMPARE(is_dynamic)
+        COMPARE(handlers) COMPARE(blocked) COMPARE(locale) COMPARE(folder) COMPARE(variables)
+            COMPARE(n_pending)
 }
 
 static void returned(const char *call, int status, int expected)
@@ -102,7 +107,7 @@ static int integrand(const double *x, int64_t n, int32_t d, double *values, int3
     (void)m;
     compare("on the way to the integrand, vf_integrate");
     for (int64_t i = 0; i < n; i++)
-        values[i] = x[i * d]; /* without rounding, which would be the program's own */
+        values[i] = x[i * d];                    /* without rounding, which would be the program's own */
     before.flags |= fetestexcept(FE_ALL_EXCEPT); /* its own, which are to stay */
 #if defined(__x86_64__)
     before.control = _mm_getcsr();

@@ -1,4 +1,5 @@
-/* Several threads start the library and integrate at once, each a function of its own; that of one fails. */
+/* Several threads start the library and integrate at once, each a function of its own; that of one fails.
+ */
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>

@@ -1,8 +1,9 @@
-/* libvarflow.c: finds Python, starts it, and passes calls of the host program on to varflow/library/entry.py.
+/* libvarflow.c: finds Python, starts it, and passes calls of the host program on to
+ * varflow/library/entry.py.
  *
- * Python's own library is loaded by vf_start() and not linked: a host program whose Python is gone starts all
- * the same, and is told. Around every call, the host program's floating-point environment is put away, and
- * around its integrand it is put back. */
+ * Python's own library is loaded by vf_start() and not linked: a host program whose Python is gone starts
+ * all the same, and is told. Around every call, the host program's floating-point environment is put away,
+ * and around its integrand it is put back. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -39,7 +40,8 @@ static void note_error(const char *words)
     snprintf(last_error, sizeof last_error, "%s", words);
 }
 
-__attribute__((format(printf, 2, 3)))
+static int refuse(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 static int refuse(int status, const char *format, ...)
 {
     va_list values;
@@ -49,9 +51,15 @@ static int refuse(int status, const char *format, ...)
     return status;
 }
 
-const char *vf_last_error(void) { return last_error; }
+const char *vf_last_error(void)
+{
+    return last_error;
+}
 
-const char *vf_version(void) { return VERSION; }
+const char *vf_version(void)
+{
+    return VERSION;
+}
 
 /* The floating-point environment of the host program, while a call of its goes on in this thread */
 
@@ -77,7 +85,8 @@ static int leave(struct call *call, int status)
     return status;
 }
 
-static int call_host(vf_integrand *f, const double *x, int64_t n, int32_t d, double *values, int32_t m, void *user)
+static int call_host(vf_integrand *f, const double *x, int64_t n, int32_t d, double *values, int32_t m,
+                     void *user)
 {
     struct call *call = current;
     fenv_t own;
@@ -109,8 +118,8 @@ static struct {
     int (*n_parameters)(vf_handle, int64_t *);
     int (*get_parameters)(vf_handle, int64_t, double *);
     int (*set_parameters)(vf_handle, int64_t, const double *);
-    int (*gradient)(vf_handle, int64_t, const double *, const double *, const double *, const char *, double *,
-                    double *);
+    int (*gradient)(vf_handle, int64_t, const double *, const double *, const double *, const char *,
+                    double *, double *);
     int (*dimension)(vf_handle, int32_t *);
     int (*save)(vf_handle, const char *);
     int (*load)(const char *, const char *, vf_handle *);
@@ -125,78 +134,116 @@ static int check_started(void)
     if (!is_started)
         return refuse(VF_NOT_STARTED, "vf_start must be called first, and succeed");
     if (process != getpid())
-        return refuse(VF_NOT_STARTED, "this process was forked from one that had called vf_start: fork before");
+        return refuse(VF_NOT_STARTED,
+                      "this process was forked from one that had called vf_start: fork before");
     return VF_OK;
 }
 
-#define PASS_ON(name, ...)                                                                                  \
-    {                                                                                                       \
-        struct call call;                                                                                   \
-        int status = check_started();                                                                       \
-        if (status != VF_OK)                                                                                \
-            return status;                                                                                  \
-        enter(&call);                                                                                       \
-        return leave(&call, python.name(__VA_ARGS__));                                                      \
-    }
+#define PASS_ON(name, ...) \
+    struct call call; \
+    int status = check_started(); \
+    if (status != VF_OK) \
+        return status; \
+    enter(&call); \
+    return leave(&call, python.name(__VA_ARGS__))
 
 int vf_integrate(vf_integrand *f, void *user, int32_t d, const double *bounds, const char *options,
                  vf_result *result)
-    PASS_ON(integrate, f, user, d, bounds, options, result)
+{
+    PASS_ON(integrate, f, user, d, bounds, options, result);
+}
 
 int vf_run_new(int32_t d, const double *bounds, const char *options, vf_handle *run)
-    PASS_ON(run_new, d, bounds, options, run)
+{
+    PASS_ON(run_new, d, bounds, options, run);
+}
 
 int vf_ask(vf_handle run, int64_t *n, double *x)
-    PASS_ON(ask, run, n, x)
+{
+    PASS_ON(ask, run, n, x);
+}
 
 int vf_tell(vf_handle run, int64_t n, const double *values)
-    PASS_ON(tell, run, n, values)
+{
+    PASS_ON(tell, run, n, values);
+}
 
 int vf_run_result(vf_handle run, vf_result *result)
-    PASS_ON(run_result, run, result)
+{
+    PASS_ON(run_result, run, result);
+}
 
 int vf_mean(vf_handle result, int32_t m, double *mean, double *covariance)
-    PASS_ON(mean, result, m, mean, covariance)
+{
+    PASS_ON(mean, result, m, mean, covariance);
+}
 
 int vf_warnings(vf_handle handle, int64_t size, char *text)
-    PASS_ON(warnings, handle, size, text)
+{
+    PASS_ON(warnings, handle, size, text);
+}
 
 int vf_flow_new(int32_t d, const double *bounds, const char *options, vf_handle *flow)
-    PASS_ON(flow_new, d, bounds, options, flow)
+{
+    PASS_ON(flow_new, d, bounds, options, flow);
+}
 
-int vf_train(vf_handle flow, int64_t n, const double *x, const double *p, const double *f, const char *options)
-    PASS_ON(train, flow, n, x, p, f, options)
+int vf_train(vf_handle flow, int64_t n, const double *x, const double *p, const double *f,
+             const char *options)
+{
+    PASS_ON(train, flow, n, x, p, f, options);
+}
 
 int vf_sample(vf_handle handle, int64_t n, int64_t seed, double *x, double *log_q)
-    PASS_ON(sample, handle, n, seed, x, log_q)
+{
+    PASS_ON(sample, handle, n, seed, x, log_q);
+}
 
 int vf_log_prob(vf_handle flow, int64_t n, const double *x, double *log_q)
-    PASS_ON(log_prob, flow, n, x, log_q)
+{
+    PASS_ON(log_prob, flow, n, x, log_q);
+}
 
 int vf_n_parameters(vf_handle flow, int64_t *n)
-    PASS_ON(n_parameters, flow, n)
+{
+    PASS_ON(n_parameters, flow, n);
+}
 
 int vf_get_parameters(vf_handle flow, int64_t n, double *parameters)
-    PASS_ON(get_parameters, flow, n, parameters)
+{
+    PASS_ON(get_parameters, flow, n, parameters);
+}
 
 int vf_set_parameters(vf_handle flow, int64_t n, const double *parameters)
-    PASS_ON(set_parameters, flow, n, parameters)
+{
+    PASS_ON(set_parameters, flow, n, parameters);
+}
 
-int vf_gradient(vf_handle flow, int64_t n, const double *x, const double *p, const double *f, const char *options,
-                double *loss, double *gradient)
-    PASS_ON(gradient, flow, n, x, p, f, options, loss, gradient)
+int vf_gradient(vf_handle flow, int64_t n, const double *x, const double *p, const double *f,
+                const char *options, double *loss, double *gradient)
+{
+    PASS_ON(gradient, flow, n, x, p, f, options, loss, gradient);
+}
 
 int vf_dimension(vf_handle handle, int32_t *d)
-    PASS_ON(dimension, handle, d)
+{
+    PASS_ON(dimension, handle, d);
+}
 
 int vf_save(vf_handle handle, const char *path)
-    PASS_ON(save, handle, path)
+{
+    PASS_ON(save, handle, path);
+}
 
 int vf_load(const char *path, const char *options, vf_handle *handle)
-    PASS_ON(load, path, options, handle)
+{
+    PASS_ON(load, path, options, handle);
+}
 
 int vf_free(vf_handle handle)
-    PASS_ON(free, handle)
+{
+    PASS_ON(free, handle);
+}
 
 /* Where Python is: lines as place.py prints them */
 
@@ -207,7 +254,8 @@ struct place {
 
 static int parse_place(struct place *place, char *text)
 {
-    char **lines[] = {&place->version, &place->executable, &place->library, &place->modules, &place->folders};
+    char **lines[] = {&place->version, &place->executable, &place->library, &place->modules,
+                      &place->folders};
     place->text = text;
     for (size_t k = 0; k < sizeof lines / sizeof *lines; k++) {
         char *end = text + strcspn(text, "\n");
@@ -269,7 +317,8 @@ static int find_place(struct place *place)
         free(text);
         return refuse(VF_NO_PYTHON, "VARFLOW_PYTHON is %s, which cannot be run as Python", named);
     }
-    const char *advice = is_named ? "let VARFLOW_PYTHON name another" : "set VARFLOW_PYTHON to another interpreter";
+    const char *advice =
+        is_named ? "let VARFLOW_PYTHON name another" : "set VARFLOW_PYTHON to another interpreter";
     const char *missing = access(place->executable, X_OK) != 0 ? place->executable
                         : access(place->modules, R_OK) != 0    ? place->modules
                                                                : NULL;
@@ -277,8 +326,10 @@ static int find_place(struct place *place)
     if (missing != NULL)
         status = refuse(VF_NO_PYTHON, "Python is gone: there is no %s; %s", missing, advice);
     else if (strcmp(place->version, PYTHON_VERSION) != 0)
-        status = refuse(VF_NO_PYTHON, "%s is Python %s, and this library was built for %s: %s, or run varflow "
-                        "build-library by this one", place->executable, place->version, PYTHON_VERSION, advice);
+        status = refuse(VF_NO_PYTHON,
+                        "%s is Python %s, and this library was built for %s: %s, or run varflow "
+                        "build-library by this one",
+                        place->executable, place->version, PYTHON_VERSION, advice);
     else if (*place->library == '\0')
         status = refuse(VF_NO_PYTHON, "%s has no shared library of Python: %s", place->executable, advice);
     if (status != VF_OK)
@@ -288,27 +339,27 @@ static int find_place(struct place *place)
 
 /* Functions of Python's, found in its library */
 
-#define FOR_ALL_FUNCTIONS(DO)                                                                               \
-    DO(Py_IsInitialized)                                                                                    \
-    DO(PyPreConfig_InitIsolatedConfig)                                                                      \
-    DO(Py_PreInitialize)                                                                                    \
-    DO(PyConfig_InitIsolatedConfig)                                                                         \
-    DO(PyConfig_SetBytesString)                                                                             \
-    DO(PyConfig_Clear)                                                                                      \
-    DO(Py_InitializeFromConfig)                                                                             \
-    DO(PyStatus_Exception)                                                                                  \
-    DO(PyEval_SaveThread)                                                                                   \
-    DO(PyGILState_Ensure)                                                                                   \
-    DO(PyGILState_Release)                                                                                  \
-    DO(PyImport_ImportModule)                                                                               \
-    DO(PyObject_CallMethod)                                                                                 \
-    DO(PyErr_Fetch)                                                                                         \
-    DO(PyErr_NormalizeException)                                                                            \
-    DO(PyErr_Clear)                                                                                         \
-    DO(PyObject_Str)                                                                                        \
-    DO(PyUnicode_AsUTF8)                                                                                    \
-    DO(PyUnicode_DecodeFSDefault)                                                                           \
-    DO(PySys_GetObject)                                                                                     \
+#define FOR_ALL_FUNCTIONS(DO) \
+    DO(Py_IsInitialized) \
+    DO(PyPreConfig_InitIsolatedConfig) \
+    DO(Py_PreInitialize) \
+    DO(PyConfig_InitIsolatedConfig) \
+    DO(PyConfig_SetBytesString) \
+    DO(PyConfig_Clear) \
+    DO(Py_InitializeFromConfig) \
+    DO(PyStatus_Exception) \
+    DO(PyEval_SaveThread) \
+    DO(PyGILState_Ensure) \
+    DO(PyGILState_Release) \
+    DO(PyImport_ImportModule) \
+    DO(PyObject_CallMethod) \
+    DO(PyErr_Fetch) \
+    DO(PyErr_NormalizeException) \
+    DO(PyErr_Clear) \
+    DO(PyObject_Str) \
+    DO(PyUnicode_AsUTF8) \
+    DO(PyUnicode_DecodeFSDefault) \
+    DO(PySys_GetObject) \
     DO(PyList_Insert)
 
 #define DECLARE(name) __typeof__(&name) name;
@@ -317,8 +368,8 @@ static struct {
     FOR_ALL_FUNCTIONS(DECLARE)
 } py;
 
-#define FIND(name)                                                                                          \
-    if ((*(void **)&py.name = dlsym(library, #name)) == NULL)                                               \
+#define FIND(name) \
+    if ((*(void **)&py.name = dlsym(library, #name)) == NULL) \
         return refuse(VF_NO_PYTHON, "Python's library lacks a function: %s", dlerror());
 
 static int find_functions(void *library)
@@ -350,7 +401,8 @@ static int initialise(const struct place *place)
     py.PyConfig_InitIsolatedConfig(&config);
     config.user_site_directory = 1;
     config.pathconfig_warnings = 0;
-    status = check(py.PyConfig_SetBytesString(&config, &config.executable, place->executable), "its executable");
+    status =
+        check(py.PyConfig_SetBytesString(&config, &config.executable, place->executable), "its executable");
     if (status == VF_OK)
         status = check(py.Py_InitializeFromConfig(&config), "its settings");
     py.PyConfig_Clear(&config);
@@ -387,7 +439,8 @@ static int connect_python(const char *executable, int is_host_s)
     PyGILState_STATE state = py.PyGILState_Ensure();
     PyObject *module = py.PyImport_ImportModule("varflow.library.entry"), *done = NULL;
     if (module != NULL)
-        done = py.PyObject_CallMethod(module, "connect", "Ki", (unsigned long long)(uintptr_t)&python, is_host_s);
+        done = py.PyObject_CallMethod(module, "connect", "Ki", (unsigned long long)(uintptr_t)&python,
+                                      is_host_s);
     int status = done == NULL ? refuse_by_exception(executable) : VF_OK;
     py.PyGILState_Release(state);
     return status;
@@ -397,7 +450,8 @@ static struct place started; /* where Python is that this library has started */
 
 static int start_at(const struct place *place)
 {
-    void *library = dlopen(place->library, RTLD_NOW | RTLD_GLOBAL); /* modules of Python's look for symbols in it */
+    /* Global, as modules of Python's look for symbols in it. */
+    void *library = dlopen(place->library, RTLD_NOW | RTLD_GLOBAL);
     if (library == NULL)
         return refuse(VF_NO_PYTHON, "Python's library cannot be loaded: %s", dlerror());
     int status = find_functions(library);

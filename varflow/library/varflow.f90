@@ -1,8 +1,9 @@
 ! varflow.f90: integrate, train and sample from a program in Fortran 2008.
 !
 ! Names, arguments and statuses are those of varflow.h, which says what each function does; every function
-! returns a status, vf_ok or another, and vf_last_error() then says in words what was wrong. Arrays are contiguous;
-! points are x(d, n), values (m, n), bounds(2, d), which may be left out for the unit cube, and so may options.
+! returns a status, vf_ok or another, and vf_last_error() then says in words what was wrong. Arrays are
+! contiguous: points x(d, n), values(m, n), bounds(2, d). Bounds may be left out for the unit cube, and options
+! for none.
 module varflow
    use, intrinsic :: iso_c_binding
    implicit none
@@ -179,7 +180,8 @@ module varflow
          integer(c_int) :: status
       end function
 
-      function c_gradient(flow, n, x, p, f, options, loss, gradient) bind(c, name="vf_gradient") result(status)
+      function c_gradient(flow, n, x, p, f, options, loss, gradient) bind(c, name="vf_gradient") &
+         result(status)
          import :: c_char, c_double, c_int, c_int64_t
          integer(c_int64_t), value :: flow, n
          real(c_double), intent(in) :: x(*), p(*), f(*)
