@@ -96,6 +96,20 @@ def test_examples_build_and_find_the_integral(folder, tmp_path, name, options):
     assert flow.log_prob([[0.2, 0.7]]) > flow.log_prob([[-0.5, 1.5]]) + 2
 
 
+@needs_gfortran
+def test_an_optimiser_of_the_host_s_lowers_the_loss(folder, tmp_path):
+    options = ["-fcheck=all", "-ffpe-trap=invalid,zero,overflow"]
+    lines = run(compiled(PROGRAMS / "optimiser.f90", folder, tmp_path, *options)).splitlines()
+    version, before, after, estimates, words = lines
+    assert version == vf.__version__
+    assert 0.9 < float(after) < 1.2 < 3 < float(before)
+    *means, first, second = map(float, estimates.split())
+    assert abs(means[0] - 1 / 2) < 5 * first < 0.1
+    assert abs(means[1] - 1 / 4) < 5 * second < 0.1
+    assert words.startswith("2 option must be one of")
+    assert words.endswith("got 'n_cals'; did you mean 'n_calls'?")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="its calls are Linux's")
 def test_every_call_leaves_the_process_as_it_was(folder, tmp_path):
     program = compiled(PROGRAMS / "state.c", folder, tmp_path, "-fopenmp", "-frounding-math")
