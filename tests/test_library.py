@@ -606,6 +606,13 @@ def test_a_header_of_another_version_is_refused(library):
     assert library.words().startswith(f"varflow.h has ABI {entry.ABI_VERSION + 1}, libvarflow.so has")
 
 
+def test_a_library_of_another_version_is_refused():
+    table = entry.Python(abi_version=entry.ABI_VERSION + 1)
+    with pytest.raises(RuntimeError, match=r"has ABI \d+, the varflow in .* run varflow build-library again"):
+        entry.connect(ctypes.addressof(table), True)
+    assert not table.integrate
+
+
 class TestOptions:
     @given(
         st.dictionaries(
