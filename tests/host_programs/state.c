@@ -115,7 +115,7 @@ static int integrand(const double *x, int64_t n, int32_t d, double *values, int3
     return *(int *)user;
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     static double x[N * D], p[N], f[N], log_q[N], mean[1], covariance[1], loss, *parameters, *gradient;
     static char text[4096];
@@ -126,7 +126,7 @@ int main(int argc, char **argv)
     int64_t n = N;
     int status = 0;
 
-    if (setlocale(LC_ALL, argc > 1 ? argv[1] : "C") == NULL)
+    if (setlocale(LC_ALL, "C.UTF-8") == NULL)
         return 3;
     omp_set_num_threads(3);
     omp_set_dynamic(1);
