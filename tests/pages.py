@@ -1,6 +1,7 @@
 """The pages of the documentation: their code blocks, and what they show as the output of commands.
 
-A block that follows a comment `<!-- output of: COMMAND -->` shows what that command prints.
+A block that follows a comment `<!-- output of: COMMAND -->` shows what that command prints. A block of C or
+Fortran is a file, whose name its first line has in a comment: `/* ring.c: ... */`.
 """
 
 import re
@@ -9,11 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from varflow.library.build import missing
+
 ROOT = Path(__file__).parent.parent
 N_EVENTS = 4000  # so that tests take seconds
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"^(<!-- output of: (.+?) -->\n+```text\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
+
+COMPILERS = "cc ", "gfortran "  # with warnings as errors, in tests
 
 ERRORS_APART = 3.0  # how many of the larger printed error two runs may differ by
 FACTOR_OF_ERRORS = 2.0  # and how far their errors may
@@ -35,10 +40,25 @@ def outputs(path: Path) -> dict[str, str]:
 
 
 def commands(path: Path) -> list[str]:
-    """Commands of varflow in shell blocks; those that install something are left out."""
+    """Commands of varflow and of compilers, and programs, in shell blocks; what installs is left out."""
     lines = (line for text in blocks(path, "bash") for line in text.splitlines())
     parts = (part.strip() for line in lines for part in line.split(" && "))
-    return [part for part in parts if part.startswith("varflow ")]
+    return [part for part in parts if part.startswith(("varflow ", *COMPILERS, "./"))]
+
+
+def lacking(path: Path) -> str | None:
+    """What this machine lacks for the commands of a page: a compiler, or what the shared library needs."""
+    names = {command.split()[0] for command in commands(path) if command.startswith(COMPILERS)}
+    without = [f"there is no {name}" for name in sorted(names) if shutil.which(name) is None]
+    return next(iter(without), missing() if names else None)
+
+
+def write_sources(path: Path, folder: Path) -> None:
+    """Write the blocks of C and Fortran to the files that they are."""
+    for block in blocks(path, "c") + blocks(path, "fortran"):
+        name = re.match(r"\W+(\w+\.\w+):", block)
+        assert name is not None, "the first line of a block of C or Fortran names its file"
+        (folder / name[1]).write_text(block, encoding="utf-8")
 
 
 def prepare(folder: Path) -> None:
@@ -53,8 +73,10 @@ def prepare(folder: Path) -> None:
 def printed_by(command: str, folder: Path) -> str:
     """What a command prints on stdout."""
     name, *arguments = command.split()
-    assert name == "varflow", f"{command} is no command of varflow"
     line = [sys.executable, "-W", "error", "-m", "varflow", *arguments]
+    if name != "varflow":
+        strict = command.replace(" ", " -Wall -Wextra -Werror ", 1) if name in ("cc", "gfortran") else command
+        line = ["/bin/sh", "-c", strict]
     return subprocess.run(line, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 from compilers import shared_library
 from pages import (
+    COMPILERS,
     OUTPUT,
     PAGES,
     ROOT,
     blocks,
     commands,
     differences,
+    lacking,
     outputs,
     prepare,
     printed_by,
+    write_sources,
 )
 
 README = ROOT / "README.md"
@@ -40,12 +43,11 @@ def test_every_block_is_of_a_kind_that_is_run_here(page):
     opened = re.findall(r"^ *```.*$", text, re.MULTILINE)
     kinds = [line.removeprefix("```") for line in opened[::2]]
     assert set(opened[1::2]) <= {"```"}
-    assert set(kinds) <= {"bash", "python", "text"}
+    assert set(kinds) <= {"bash", "python", "text", "c", "fortran"}
     assert kinds.count("text") == len(OUTPUT.findall(text)), "blocks of text show the output of commands"
     for line in "".join(blocks(page, "bash")).splitlines():
-        assert all(
-            part.startswith(("varflow ", "python -m pip install ", "pytest")) for part in line.split(" && ")
-        )
+        known = ("varflow ", "python -m pip install ", "pytest", *COMPILERS, "./")
+        assert all(part.startswith(known) for part in line.split(" && "))
 
 
 @all_pages
@@ -60,6 +62,9 @@ def test_python_blocks_run_in_turn(page, folder):
 def test_commands_run_in_turn_and_print_what_is_shown(page, folder):
     shown = outputs(page)
     assert shown.keys() <= set(commands(page))
+    if lacking(page):
+        pytest.skip(lacking(page))
+    write_sources(page, folder)
     for command in commands(page):
         printed = printed_by(command, folder)
         if command in shown:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 __all__ = [
     "BackendError",
+    "BuildError",
     "CompiledIntegrandError",
     "FileFormatError",
     "FunctionError",
@@ -97,6 +98,10 @@ class Preempted(RuntimeError):  # noqa: N818 - it tells of no error
 
 class BackendError(RuntimeError):
     """A GPU was asked for, and something that it needs is missing."""
+
+
+class BuildError(RuntimeError):
+    """The shared library cannot be built: something that it needs is missing, or the compiler fails."""
 
 
 class FileFormatError(ValueError):

@@ -173,6 +173,14 @@ def gpu() -> str:
     return f"{text}\n\n{provenance('gpu', 'gpu_survey')}"
 
 
+def first_call() -> str:
+    """Seconds until the first integral and sample of a host program."""
+    steps = "start_s", "integral_s", "sample_s", "total_s", "processor_s"
+    rows = [[case, *(f"{one[step]:.2f}" for step in steps)] for case, one in figures("first_call").items()]
+    titles = ["program", "`vf_start`", "100 calls", "1000 points", "all three", "processor time"]
+    return f"{table(titles, rows)}\n\n{provenance('first_call')}"
+
+
 def load() -> str:
     """Memory during long trainings."""
     rows = [
@@ -575,7 +583,7 @@ BLOCKS = {
         ("performance", performance), ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
-        ("few_calls", few_calls), ("compiled", compiled),
+        ("few_calls", few_calls), ("compiled", compiled), ("first_call", first_call),
     )
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from varflow._version import __version__
 from varflow.cli.ask import add_ask
 from varflow.cli.bench import add_bench
+from varflow.cli.build_library import add_build_library
 from varflow.cli.evaluate import add_evaluate
 from varflow.cli.forget import add_forget
 from varflow.cli.integrate import add_integrate
@@ -21,9 +22,14 @@ from varflow.cli.status import add_status
 from varflow.cli.tell import add_tell
 from varflow.cli.train import add_train
 from varflow.cli.warmup import add_warmup
-from varflow.errors import BackendError, FunctionError, Preempted, TrainingInterruption
+from varflow.errors import BackendError, BuildError, FunctionError, Preempted, TrainingInterruption
 
 __all__ = ["main"]
+
+REFUSED = (
+    *(OSError, ValueError, TypeError, ImportError, MemoryError),
+    *(BackendError, BuildError, FunctionError),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _log_on_stderr():
             options.run(options)
-    except (OSError, ValueError, TypeError, ImportError, MemoryError, BackendError, FunctionError) as error:
+    except REFUSED as error:
         return fail(error, USAGE_ERROR, error)
     except TrainingInterruption as error:
         return fail(error, 1)
@@ -100,4 +106,5 @@ def _parser() -> argparse.ArgumentParser:
         add(commands)
     add_bench(commands)
     add_warmup(commands)
+    add_build_library(commands)
     return parser
