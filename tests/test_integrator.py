@@ -12,6 +12,7 @@ from scipy import stats
 import varflow as vf
 from varflow import Dataset, Flow, Integrator, InvalidIntegrandError, Result
 from varflow.integration import plan
+from varflow.integration.averages import average
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.survey import STRATEGIES
 from varflow.kernels.splines import CELLS
@@ -616,6 +617,13 @@ class TestLostRegions:
 
     def test_are_warned_of_where_calls_do_not_suffice(self, start):
         assert has_lost(integrated(both, 5, n_calls=N_CALLS, **start))
+
+    def test_are_in_the_error_that_is_told(self, start):
+        result = integrated(both, 5, n_calls=N_CALLS, **start)
+        scatter = math.sqrt(average([one for one in result.history if one.is_used])[1][0, 0])
+        assert result.sdev == pytest.approx(math.hypot(scatter, result.lost * result.mean))
+        assert abs(result.mean - 1) < 10 * result.sdev
+        assert f"the error has {result.lost:.1%} of the integral" in result.summary()
 
 
 class TestTolerance:

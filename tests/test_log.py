@@ -67,6 +67,24 @@ class TestEstimate:
         assert math.isnan(narrow.mean)
         assert math.isnan(narrow.sdev)
 
+    def test_with_few_calls(self):
+        found = vf.integrate(log_gaussian, 4, n_calls=6000, seed=1, log=True, progress=False)
+        assert abs(found.log_mean - log_integral(4)) < 4 * found.log_sdev < 0.04
+
+    def test_of_a_mass_that_was_not_found(self):
+        needle = vf.integrate(
+            lambda x: -1e9 * np.sum((x - 0.4) ** 2, axis=1),
+            12,
+            n_calls=1000,
+            seed=1,
+            log=True,
+            progress=False,
+        )
+        exact = 6 * math.log(math.pi / 1e9)
+        assert needle.log_mean < exact - 100
+        assert needle.log_sdev > 0.5
+        assert needle.warnings
+
     def test_of_zero(self):
         found = refined(lambda x: np.full(len(x), -INF))
         assert (found.mean, found.sdev, found.log_mean, found.log_sdev) == (0.0, INF, -INF, INF)

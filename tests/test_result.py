@@ -513,6 +513,7 @@ def assert_same(found, expected):
     assert found.warnings == expected.warnings
     assert found.n_invalid == expected.n_invalid
     assert found.defensive_share == expected.defensive_share
+    assert found.lost == expected.lost
     assert found.flow.architecture == expected.flow.architecture
     pairs = [
         (found.bounds, expected.bounds),
@@ -530,7 +531,7 @@ def assert_same(found, expected):
 
 def rich_result(**options):
     texts = ["zwölf ± 1", 'a "quoted"\nline']
-    return random_result(defensive_share=0.1, n_invalid=3, warnings=texts, **options)
+    return random_result(defensive_share=0.1, n_invalid=3, lost=0.25, warnings=texts, **options)
 
 
 def rewrite(path, change):

@@ -51,13 +51,15 @@ N_ROUNDS = 5  # after round 0
 DEFENSIVE_SHARE_OF_ROUNDS = 0.05  # of the points of a round: few points need more to find what is missing
 DEFENSIVE_SHARE_OF_ESTIMATE = 0.03
 PREFERENCE = 1.3  # for later flows
-MIN_CLIMBING = 32  # points of such a round
+MIN_CLIMBING, MAX_CLIMBING = 32, 300  # points of a round that only climbs
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
 NEAR = 0.3  # power of the weights from which on the flow finds the rest of the way
 TAIL = 3.0  # points that are not zero, for each of them
-CLIMB_SHARE, N_CLIMBS = 1 / 100, 25  # of the calls, in each of so many rounds at most that only climb
-MAX_CLIMBING_SHARE = N_CLIMBS * CLIMB_SHARE
+CLIMB_SHARE, MAX_CLIMBING_SHARE = (
+    1 / 40,
+    1 / 4,
+)  # of the calls: in each such round, and in all of them at most
 EFFECTIVE_SHARE = 1 / 3  # of the points of such a round: by weight, so many make the map of the next one
 USUAL_SHARE = FIRST_SHARE + N_ROUNDS * ROUND_SHARE  # of the calls, in a survey without climbing
 
@@ -71,11 +73,11 @@ def survey_of_few(n_calls: int, state: State, share: float = USUAL_SHARE + MAX_C
     if n_calls < MIN_LEARNT:
         return []
     defensive = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
-    n_climb = max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING)
+    n_climb = min(max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING), MAX_CLIMBING)
     return [
         Blocks(int(FIRST_SHARE * n_calls), "survey", defensive, 0.0),
         Judge(True),
-        Climb(n_climb, min(N_CLIMBS, int(MAX_CLIMBING_SHARE * n_calls) // n_climb)),
+        Climb(n_climb, int(MAX_CLIMBING_SHARE * n_calls) // n_climb),
         NextRound(int(ROUND_SHARE * n_calls), state.n_calls + int(share * n_calls)),
     ]
 

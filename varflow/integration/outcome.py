@@ -16,6 +16,7 @@ from varflow.training.pareto import pareto_shape_of_largest
 
 __all__ = ["outcome"]
 
+NOTHING = 2.0**-400  # of the unit: squares of errors vanish
 MAX_SHARE = 0.05  # share of one point in the sum of all weights that is warned of
 MAX_K = 0.7  # Pareto shape of the weights that is warned of
 GOOD_ESS = 0.9  # effective sample size above which the tail of the weights, whatever its shape, holds little
@@ -51,7 +52,7 @@ def outcome(
         raise RuntimeError("there is no estimate yet: the values of a first iteration must be known")
     if not any(iteration.is_used for iteration in history):
         history = [replace(one, is_used=one.stage == "survey", weight=float(one.n_calls)) for one in history]
-    if not any(one.mean.any() or one.covariance.any() for one in history if one.is_used):
+    if not any(_has_mass(one) for one in history if one.is_used):
         history = [_of_unknown_error(one) for one in history]
     result = Result(
         history,
@@ -62,6 +63,7 @@ def outcome(
         log=state.is_log,
         defensive_share=DEFENSIVE_SHARE,
         n_invalid=received.n_invalid,
+        lost=_lost(state, history),
         k=pareto_shape_of_largest(state.tail, state.n_of_tail),
         resolution=1 - 0.05 ** (1 / state.n_uniform) if state.n_uniform else 1.0,
         source=source,
@@ -70,16 +72,42 @@ def outcome(
     return result
 
 
+def _lost(state: State, history: list[Iteration]) -> float:
+    """What regions may have of the integral that the points which count would not see, relative to the rest.
+
+    For want of anything better, the share of the integral is taken to be the share of walkers that end there,
+    which so many of them tell no better than by its upper limit of 95 % (Clopper and Pearson, Biometrika 26
+    (1934) 404).
+    """
+    is_lost = state.is_lost(sum(iteration.n_calls for iteration in history if iteration.is_used))
+    n, n_lost = len(is_lost), int(np.count_nonzero(is_lost))
+    if n_lost == 0:
+        return 0.0
+    from scipy.special import betaincinv  # slow to import, and only lost regions need it
+
+    n_lost = min(n_lost, n - 1)
+    share = float(betaincinv(n_lost + 1, n - n_lost, 0.95))
+    return share / (1 - share)
+
+
+def _has_mass(iteration: Iteration) -> bool:
+    """Tell whether f was anything beside the largest value that was seen, in units of which estimates are."""
+    return bool((np.abs(iteration.mean) > NOTHING).any() or iteration.covariance.any())
+
+
 def _of_unknown_error(iteration: Iteration) -> Iteration:
-    """Say of an iteration in which f was zero at all points that its error is not known."""
+    """Say of an iteration without mass that its error is not known."""
     return replace(iteration, covariance=np.full_like(iteration.covariance, math.inf))
 
 
 def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[str]:
     """Collect the warnings about the result of that history."""
     used = [iteration for iteration in history if iteration.is_used]
-    if all(not iteration.mean.any() and np.isinf(iteration.covariance).all() for iteration in used):
-        yield f"f was zero at all {result.n_calls} points: the error is not known"
+    if all(np.isinf(one.covariance).all() for one in used):
+        where = f"zero at all {result.n_calls} points"
+        if any(one.mean.any() for one in used):
+            where = "nearly zero at all points that count, beside a value elsewhere: its mass was not found"
+        yield f"f was {where}: the error is not known"
     if state.tolerance and state.shortfall(*average(used)) > 1:
         yield f"the tolerance was not reached in {result.n_calls} calls"
     n_used = sum(iteration.n_calls for iteration in used)
@@ -88,7 +116,7 @@ def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[
         yield (
             f"{n_lost} of {len(state.log_lost)} walkers that climb from uniform points ended where f/q is up "
             f"to {math.exp(min(state.log_lost.max(), 700)):.1g} times the integral: with {n_used} points the "
-            "flow has lost a region there, and integral and error miss it"
+            "flow has lost a region there, which the integral misses; the error has a share of it for that"
         )
     if state.replay.n_skipped:
         yield (f"{state.replay.n_skipped} training steps were left out, as their gradients were not finite")

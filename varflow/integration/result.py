@@ -86,6 +86,9 @@ class Result:
         Shape of the generalised Pareto distribution that fits the largest weights |f|/q of the refinement;
         see `varflow.training.pareto`. Weights have a finite variance below 0.5; above 0.7 the error cannot be
         relied upon. -inf where weights are bounded and reach their bound, NaN where it cannot be told.
+    lost : float
+        What regions that the flow has lost may have of the integral, relative to the estimate: an error of
+        all components besides their own.
     resolution : float
         Share of the box that the points that looked everywhere would have hit with a probability of 95 %, had
         f been anywhere in it: what fills less, and is far from all that the flow knows, may have been missed.
@@ -104,7 +107,7 @@ class Result:
     n_invalid : int
     is_log : bool
         Whether the integrand was given by its logarithm.
-    k, resolution : float
+    k, lost, resolution : float
     warnings : tuple of str
     source : Source or None
         As given.
@@ -128,6 +131,7 @@ class Result:
         exponent: int = 0,
         log: bool = False,
         k: float = math.nan,
+        lost: float = 0.0,
         resolution: float = 1.0,
         source: Source | None = None,
     ) -> None:
@@ -138,7 +142,7 @@ class Result:
         self.bounds = np.array(bounds, np.float64)
         self.defensive_share = float(defensive_share)
         self.n_invalid, self.is_log = int(n_invalid), bool(log)
-        self.k, self.resolution = float(k), float(resolution)
+        self.k, self.lost, self.resolution = float(k), float(lost), float(resolution)
         self.warnings = tuple(warnings)
         self.source = source
         check_history(self._scaled, components.size)
@@ -215,7 +219,10 @@ class Result:
 
     @cached_property
     def _average(self) -> tuple[Array, Array]:
-        return average(self._used)
+        mean, covariance = average(self._used)
+        if self.lost:
+            covariance = covariance + np.outer(self.lost * mean, self.lost * mean)
+        return mean, covariance
 
     def _in_units_of_f(self, values: Array) -> Array:
         """Convert means or errors, (m,), to units of f; NaN where that underflows or overflows."""
@@ -272,6 +279,8 @@ class Result:
     def _remarks(self) -> list[str]:
         """Say what the table does not."""
         remarks = []
+        if self.lost:
+            remarks.append(f"the error has {self.lost:.1%} of the integral for what the flow has lost")
         if not math.isnan(self.k):
             remarks.append(f"Pareto shape of the weights: k = {self.k:.2f}")
         if self.resolution < 1:
@@ -465,6 +474,7 @@ class Result:
             "log": self.is_log,
             "k": None if math.isnan(self.k) else repr(self.k),
             "resolution": self.resolution,
+            "lost": self.lost,
             "n_invalid": self.n_invalid,
             "warnings": self.warnings,
         }
@@ -503,6 +513,7 @@ class Result:
                 exponent=header.get("exponent", 0),
                 log=header.get("log", False),
                 k=float(header.get("k") or math.nan),
+                lost=header.get("lost", 0.0),
                 resolution=header.get("resolution", 1.0),
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
