@@ -15,6 +15,7 @@ from varflow.errors import (
     Preempted,
     TrainingInterruption,
 )
+from varflow.exporting.export import export
 from varflow.flow.architecture import Architecture
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture, load_flow
@@ -74,6 +75,7 @@ __all__ = [
     "__version__",
     "device_integrand",
     "evaluate",
+    "export",
     "integrate",
     "learning_curve",
     "load_flow",

@@ -5,12 +5,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from varflow.exporting.tables import KNOWN_FIRST, KNOWN_SEED, N_KNOWN, Cell, Tables
+from varflow.exporting.tables import KNOWN_SEED, N_KNOWN, Cell, Tables
 from varflow.exporting.templates import filled, template
 
 __all__ = ["c_files"]
 
-REALS = {"float32": ("float", "uint32_t"), "float64": ("double", "uint64_t")}  # C's type, and that of its bits
+REALS = {
+    "float32": ("float", "uint32_t"),
+    "float64": ("double", "uint64_t"),
+}  # C's type, and that of its bits
 PER_LINE = 6  # numbers
 
 
@@ -43,8 +46,9 @@ def c_files(tables: Tables, name: str, weights_file: bytes | None) -> dict[str, 
         "LATENT": template("latent.h") if has_latent else "",
     }
     source = {
-        "INCLUDES": "#include <stdio.h>\n" if has_file else "",
-        "TABLES": _tables(tables) + (_sum(weights_file, tables) if weights_file is not None else _weights(tables)),
+        "INCLUDES": "#include <stdio.h>" if has_file else "",
+        "TABLES": _tables(tables)
+        + (_sum(weights_file, tables) if weights_file is not None else _weights(tables)),
         "LATENT": template("latent.c") if has_latent else "",
         "VERIFY_LATENT": template("verify_latent.c") if has_latent else "",
         "ONES": ", ".join(["1"] * tables.d),
@@ -62,7 +66,7 @@ def _tables(tables: Tables) -> str:
     lines = [
         f"#define REAL_IS_FLOAT {int(tables.dtype == 'float32')}",
         f"#define N_FLOWS {tables.n_flows}",
-        f"#define N_COMPONENTS {len(tables.log_share)} /* the flows, and the uniform density if it has a share */",
+        f"#define N_COMPONENTS {len(tables.log_share)} /* with the uniform density, if it has a share */",
         f"#define LOG_VOLUME {tables.log_volume.hex()}",
         "",
         "struct cell {",
@@ -86,7 +90,6 @@ def _tables(tables: Tables) -> str:
         "/* Points of Python's sample, for NAME_verify. */",
         f"#define N_KNOWN {N_KNOWN}",
         f"#define KNOWN_SEED {KNOWN_SEED}u",
-        f"#define KNOWN_FIRST {KNOWN_FIRST}",
         f"#define TOLERANCE {tables.tolerance:g}",
         _array("known_x[N_KNOWN * NAME_D]", known.x.ravel()),
         _array("known_log_q[N_KNOWN]", known.log_q),
@@ -116,8 +119,8 @@ def _sum(weights_file: bytes, tables: Tables) -> str:
     """Write the SHA-256 sum of the file of the weights."""
     words = np.frombuffer(hashlib.sha256(weights_file).digest(), ">u4").tolist()
     return (
-        f"\ntypedef {REALS[tables.dtype][1]} bits_of_real;\n"
-        f"static const uint32_t sum_of_weights[8] = {{\n{_lines(f'0x{word:08x}' for word in words)}\n}};"
+        f"\ntypedef {REALS[tables.dtype][1]} real_bits;\n"
+        f"static const uint32_t expected_sum[8] = {{\n{_lines(f'0x{word:08x}' for word in words)}\n}};"
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from varflow.flow.flow import SAMPLE_BLOCK, Flow
+from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.kernels.splines import CELLS
 
@@ -14,7 +14,6 @@ __all__ = ["Cell", "Known", "Tables", "make_tables"]
 
 KNOWN_SEED = 20_260_000_000  # above 2^32: two words of a seed
 N_KNOWN = 8
-KNOWN_FIRST = SAMPLE_BLOCK - N_KNOWN // 2  # the points come from two blocks
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}  # in log q, and of points in units of the box
 
 
@@ -56,7 +55,8 @@ class Tables:
     first_cell : tuple of int
         Index of the first cell of each flow, and the number of all cells.
     weights : ndarray, (n_weights,)
-        For each layer in turn: weights (n_out, n_in) and biases (n_out,).
+        For each layer in turn: weights (n_out, n_in) and biases (n_out,). The outputs of the last layer of a
+        cell are all logits of its first transformed coordinate, then those of the next.
     log_share, upper_share : ndarray, (n_components,)
         Logarithm of the share of each flow, and of the uniform density if it has one; and their sums so far.
     known : Known
@@ -161,14 +161,15 @@ def _cell(flow: Flow, c: int, weights: int) -> Cell:
 def _weights(flow: Flow, c: int) -> Iterator[np.ndarray]:
     """Give the weights (n_out, n_in) and biases of the layers of cell c, each flattened."""
     layers = flow.architecture.layers[c]
-    for k, (n_in, n_out, weights, biases) in enumerate(layers):
-        matrix = flow.params[weights : weights + n_in * n_out]
-        if k < len(layers) - 1:  # hidden layers are stored as (n_in, n_out)
-            matrix = matrix.reshape(n_in, n_out).T.ravel()
-        yield matrix
+    for n_in, n_out, weights, biases in layers[:-1]:  # stored as (n_in, n_out)
+        yield flow.params[weights : weights + n_in * n_out].reshape(n_in, n_out).T.ravel()
         yield flow.params[biases : biases + n_out]
+    n_in, n_out, weights, biases = layers[-1]  # stored by logit, then by coordinate
+    by_coordinate = np.arange(n_out).reshape(flow.architecture.n_logits, -1).T.ravel()
+    yield flow.params[weights : weights + n_in * n_out].reshape(n_out, n_in)[by_coordinate].ravel()
+    yield flow.params[biases : biases + n_out][by_coordinate]
 
 
 def _known(flow: Flow | Mixture) -> Known:
-    x, log_q = (part[KNOWN_FIRST:] for part in flow.sample(KNOWN_FIRST + N_KNOWN, seed=KNOWN_SEED))
+    x, log_q = flow.sample(N_KNOWN, seed=KNOWN_SEED)
     return Known(x, log_q, flow.to_latent(x)[0] if isinstance(flow, Flow) else None)

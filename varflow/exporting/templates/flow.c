@@ -2,7 +2,8 @@
 #include "NAME.h"
 
 #include <math.h>
-@INCLUDES@#include <string.h>
+@INCLUDES@
+#include <string.h>
 
 @TABLES@
 
@@ -88,7 +89,7 @@ static void last_layer(real *out, int n_out, const real *weights, const real *in
     }
 }
 
-/* Compute the logits of a cell, (n_logits * n_transformed, TILE), from the coordinates it is conditioned on. */
+/* Compute the logits of a cell, (n_transformed * n_logits, TILE), from the coordinates it is conditioned on. */
 static void conditioner(const struct cell *cell, int rows, const real *weights, NAME_workspace *work)
 {
     const int n_out = cell->n_logits * (NAME_D - cell->n_inputs);
@@ -106,8 +107,8 @@ static void conditioner(const struct cell *cell, int rows, const real *weights, 
     last_layer(work->logits, n_out, weights, in, n_in, rows);
 }
 
-/* ---- Splines, of LANES points at a time. `values` are the logits of one coordinate, and then what becomes of
-   them: those of a point are `stride` apart. ---- */
+/* ---- Splines, of LANES points at a time. `values` are the logits of one coordinate, and then what becomes of them,
+   (logits, TILE). ---- */
 
 /* Replace numbers (rows,) from MIN_LOGIT to -MIN_LOGIT by their exponentials. */
 static void exponentiate(real *values, int rows)
@@ -138,47 +139,47 @@ static void exponentiate(real *values, int rows)
 }
 
 /* Convert logits (n, rows) to exp(logit - largest logit of the point). */
-static void exponentials(int n, real *restrict values, int stride, int rows)
+static void exponentials(int n, real *restrict values, int rows)
 {
     real largest[TILE];
     for (int i = 0; i < rows; i++)
         largest[i] = values[i];
     for (int j = 1; j < n; j++)
         for (int i = 0; i < rows; i++)
-            largest[i] = values[j * stride + i] > largest[i] ? values[j * stride + i] : largest[i];
+            largest[i] = values[j * TILE + i] > largest[i] ? values[j * TILE + i] : largest[i];
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < rows; i++) {
-            const real logit = values[j * stride + i] - largest[i];
-            values[j * stride + i] = logit > MIN_LOGIT ? logit : MIN_LOGIT;
+            const real logit = values[j * TILE + i] - largest[i];
+            values[j * TILE + i] = logit > MIN_LOGIT ? logit : MIN_LOGIT;
         }
-        exponentiate(values + j * stride, rows);
+        exponentiate(values + j * TILE, rows);
     }
 }
 
 /* Convert logits (n, rows) to exponentials without a common factor. */
-static void exponential_slopes(int n, real *values, int stride, int rows)
+static void exponential_slopes(int n, real *values, int rows)
 {
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < rows; i++) {
-            const real logit = values[j * stride + i] > -MAX_LOG_SLOPE ? values[j * stride + i] : -MAX_LOG_SLOPE;
-            values[j * stride + i] = logit < MAX_LOG_SLOPE ? logit : MAX_LOG_SLOPE;
+            const real logit = values[j * TILE + i] > -MAX_LOG_SLOPE ? values[j * TILE + i] : -MAX_LOG_SLOPE;
+            values[j * TILE + i] = logit < MAX_LOG_SLOPE ? logit : MAX_LOG_SLOPE;
         }
-        exponentiate(values + j * stride, rows);
+        exponentiate(values + j * TILE, rows);
     }
 }
 
 /* Piecewise linear map with n bins of equal width (Mueller et al., arXiv 1808.03856, section 4.1). values: contents
    of the bins. x is replaced by z, and slope set to dz/dx. */
-static void pwlinear_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int stride, int rows)
+static void pwlinear_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int rows)
 {
     double z[TILE], total[TILE], content[TILE];
-    exponentials(n, values, stride, rows);
+    exponentials(n, values, rows);
     for (int i = 0; i < rows; i++)
         z[i] = total[i] = content[i] = 0;
     for (int j = 0; j < n; j++) {
         const double left = j, right = j < n - 1 ? j + 1 : HUGE_VAL;
         for (int i = 0; i < rows; i++) {
-            const double value = values[j * stride + i], position = x[i] * n;
+            const double value = values[j * TILE + i], position = x[i] * n;
             z[i] += value * clip(position - left, 0, 1);
             total[i] += value;
             content[i] += value * as_number(left <= position) * as_number(position < right);
@@ -191,26 +192,26 @@ static void pwlinear_forward(int n, double *restrict x, double *restrict slope, 
 }
 
 /* Inverse of pwlinear_forward: z is replaced by x, and slope set to dz/dx. */
-static void pwlinear_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int stride, int rows)
+static void pwlinear_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int rows)
 {
     double left_over[TILE], total[TILE], k[TILE];
-    exponentials(n, values, stride, rows);
+    exponentials(n, values, rows);
     for (int i = 0; i < rows; i++)
         total[i] = k[i] = 0;
     for (int j = 0; j < n; j++)
         for (int i = 0; i < rows; i++)
-            total[i] += values[j * stride + i];
+            total[i] += values[j * TILE + i];
     for (int i = 0; i < rows; i++)
         left_over[i] = z[i] < 1 ? z[i] * total[i] : HUGE_VAL; /* 1 maps to 1, however the sums are rounded */
     for (int j = 0; j < n - 1; j++)
         for (int i = 0; i < rows; i++) {
-            const double value = values[j * stride + i];
+            const double value = values[j * TILE + i];
             const double is_beyond = as_number(k[i] == j) * as_number(left_over[i] >= value);
             left_over[i] -= is_beyond * value;
             k[i] += is_beyond;
         }
     for (int i = 0; i < rows; i++) {
-        const double here = values[(int)k[i] * stride + i];
+        const double here = values[(int)k[i] * TILE + i];
         z[i] = (k[i] + clip(left_over[i] / here, 0, 1)) / n;
         slope[i] = here * n / total[i];
     }
@@ -226,18 +227,18 @@ struct quad_bins { /* where pwquad_locate has found the points */
 
 /* Locate the bins that contain the targets: x, or z if is_latent. */
 static inline void pwquad_locate(struct quad_bins *bins, const double *restrict target, int is_latent, int n,
-                                 const real *restrict values, int stride, int rows)
+                                 const real *restrict values, int rows)
 {
     const double least = MIN_SHARE / n;
-    const real *const heights = values + n * stride;
+    const real *const heights = values + n * TILE;
     double sum_of_heights[TILE];
     for (int i = 0; i < rows; i++)
         bins->k[i] = bins->left[i] = bins->below[i] = bins->factor[i] = bins->area[i] = sum_of_heights[i] = 0;
     for (int j = 0; j < n; j++)
         for (int i = 0; i < rows; i++) {
-            const double height = 0.5 * ((double)heights[j * stride + i] + heights[(j + 1) * stride + i]);
-            bins->factor[i] += values[j * stride + i];
-            bins->area[i] += values[j * stride + i] * height;
+            const double height = 0.5 * ((double)heights[j * TILE + i] + heights[(j + 1) * TILE + i]);
+            bins->factor[i] += values[j * TILE + i];
+            bins->area[i] += values[j * TILE + i] * height;
             sum_of_heights[i] += height;
         }
     for (int i = 0; i < rows; i++) {
@@ -246,8 +247,8 @@ static inline void pwquad_locate(struct quad_bins *bins, const double *restrict 
     }
     for (int j = 0; j < n - 1; j++)
         for (int i = 0; i < rows; i++) {
-            const double height = 0.5 * ((double)heights[j * stride + i] + heights[(j + 1) * stride + i]);
-            const double width = least + bins->factor[i] * values[j * stride + i], part = width * height;
+            const double height = 0.5 * ((double)heights[j * TILE + i] + heights[(j + 1) * TILE + i]);
+            const double width = least + bins->factor[i] * values[j * TILE + i], part = width * height;
             const double reached = is_latent ? bins->below[i] + part : bins->left[i] + width;
             const double goal = is_latent ? target[i] * bins->area[i] : target[i];
             const double is_beyond = as_number(bins->k[i] == j) * as_number(goal >= reached);
@@ -265,16 +266,16 @@ static double pwquad_height(double low, double high, double inside)
 
 /* Piecewise quadratic map, whose slope is a polygon (Mueller et al., section 4.2). values: widths of n bins, then
    heights of n + 1 vertices, each up to a common factor. */
-static void pwquad_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int stride, int rows)
+static void pwquad_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int rows)
 {
     struct quad_bins bins;
-    exponentials(n, values, stride, rows);
-    exponentials(n + 1, values + n * stride, stride, rows);
-    pwquad_locate(&bins, x, 0, n, values, stride, rows);
+    exponentials(n, values, rows);
+    exponentials(n + 1, values + n * TILE, rows);
+    pwquad_locate(&bins, x, 0, n, values, rows);
     for (int i = 0; i < rows; i++) {
         const int k = (int)bins.k[i];
-        const double low = values[(n + k) * stride + i], high = values[(n + k + 1) * stride + i];
-        const double width = MIN_SHARE / n + bins.factor[i] * values[k * stride + i];
+        const double low = values[(n + k) * TILE + i], high = values[(n + k + 1) * TILE + i];
+        const double width = MIN_SHARE / n + bins.factor[i] * values[k * TILE + i];
         const double inside = clip((x[i] - bins.left[i]) / width, 0, 1);
         const double height = pwquad_height(low, high, inside);
         x[i] = min2((bins.below[i] + 0.5 * width * inside * (low + height)) / bins.area[i], 1);
@@ -282,17 +283,17 @@ static void pwquad_forward(int n, double *restrict x, double *restrict slope, re
     }
 }
 
-static void pwquad_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int stride, int rows)
+static void pwquad_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int rows)
 {
     struct quad_bins bins;
-    exponentials(n, values, stride, rows);
-    exponentials(n + 1, values + n * stride, stride, rows);
-    pwquad_locate(&bins, z, 1, n, values, stride, rows);
+    exponentials(n, values, rows);
+    exponentials(n + 1, values + n * TILE, rows);
+    pwquad_locate(&bins, z, 1, n, values, rows);
     for (int i = 0; i < rows; i++) {
         const int is_below = z[i] < 1; /* 1 maps to 1, however the areas' sum is rounded */
         const int k = is_below ? (int)bins.k[i] : n - 1;
-        const double low = values[(n + k) * stride + i], high = values[(n + k + 1) * stride + i];
-        const double width = MIN_SHARE / n + bins.factor[i] * values[k * stride + i];
+        const double low = values[(n + k) * TILE + i], high = values[(n + k + 1) * TILE + i];
+        const double width = MIN_SHARE / n + bins.factor[i] * values[k * TILE + i];
         const double part = max2(z[i] * bins.area[i] - bins.below[i], 0) / width;
         const double height = sqrt(max2(low * low + 2 * (high - low) * part, 0));
         const double inside = is_below ? min2(2 * part / (low + height), 1) : 1; /* root without cancellation */
@@ -307,16 +308,16 @@ struct rqs_bins { /* where rqs_locate has found the points */
 };
 
 static inline void rqs_locate(struct rqs_bins *bins, const double *restrict target, int is_latent, int n, const real *restrict values,
-                              int stride, int rows)
+                              int rows)
 {
     const double least = MIN_SHARE / n;
-    const real *const heights = values + n * stride;
+    const real *const heights = values + n * TILE;
     for (int i = 0; i < rows; i++)
         bins->k[i] = bins->left[i] = bins->bottom[i] = bins->factor[i] = bins->height_factor[i] = 0;
     for (int j = 0; j < n; j++)
         for (int i = 0; i < rows; i++) {
-            bins->factor[i] += values[j * stride + i];
-            bins->height_factor[i] += heights[j * stride + i];
+            bins->factor[i] += values[j * TILE + i];
+            bins->height_factor[i] += heights[j * TILE + i];
         }
     for (int i = 0; i < rows; i++) {
         bins->factor[i] = (1 - MIN_SHARE) / bins->factor[i];
@@ -324,8 +325,8 @@ static inline void rqs_locate(struct rqs_bins *bins, const double *restrict targ
     }
     for (int j = 0; j < n - 1; j++)
         for (int i = 0; i < rows; i++) {
-            const double width = least + bins->factor[i] * values[j * stride + i];
-            const double height = least + bins->height_factor[i] * heights[j * stride + i];
+            const double width = least + bins->factor[i] * values[j * TILE + i];
+            const double height = least + bins->height_factor[i] * heights[j * TILE + i];
             const double reached = is_latent ? bins->bottom[i] + height : bins->left[i] + width;
             const double is_beyond = as_number(bins->k[i] == j) * as_number(target[i] >= reached);
             bins->k[i] += is_beyond;
@@ -338,13 +339,13 @@ struct rqs_piece { /* a bin: its width and height, the slopes at its edges, and 
     double width, height, first, last, mean;
 };
 
-static struct rqs_piece rqs_piece(const struct rqs_bins *bins, int i, int k, int n, const real *restrict values, int stride)
+static struct rqs_piece rqs_piece(const struct rqs_bins *bins, int i, int k, int n, const real *restrict values)
 {
     struct rqs_piece piece;
-    piece.width = MIN_SHARE / n + bins->factor[i] * values[k * stride + i];
-    piece.height = MIN_SHARE / n + bins->height_factor[i] * values[(n + k) * stride + i];
-    piece.first = MIN_SLOPE + (1 - MIN_SLOPE) * values[(2 * n + k) * stride + i];
-    piece.last = MIN_SLOPE + (1 - MIN_SLOPE) * values[(2 * n + k + 1) * stride + i];
+    piece.width = MIN_SHARE / n + bins->factor[i] * values[k * TILE + i];
+    piece.height = MIN_SHARE / n + bins->height_factor[i] * values[(n + k) * TILE + i];
+    piece.first = MIN_SLOPE + (1 - MIN_SLOPE) * values[(2 * n + k) * TILE + i];
+    piece.last = MIN_SLOPE + (1 - MIN_SLOPE) * values[(2 * n + k + 1) * TILE + i];
     piece.mean = piece.height / piece.width;
     return piece;
 }
@@ -358,22 +359,22 @@ static double rqs_slope(const struct rqs_piece *piece, double inside)
     return top * ratio * ratio;
 }
 
-static void rqs_activate(int n, real *restrict values, int stride, int rows)
+static void rqs_activate(int n, real *restrict values, int rows)
 {
-    exponentials(n, values, stride, rows);
-    exponentials(n, values + n * stride, stride, rows);
-    exponential_slopes(n + 1, values + 2 * n * stride, stride, rows);
+    exponentials(n, values, rows);
+    exponentials(n, values + n * TILE, rows);
+    exponential_slopes(n + 1, values + 2 * n * TILE, rows);
 }
 
 /* Monotone rational-quadratic spline (Durkan et al., arXiv 1906.04032, equations 4 and 5). values: n widths and n
    heights, each up to a common factor, and n + 1 slopes. */
-static void rqs_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int stride, int rows)
+static void rqs_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int rows)
 {
     struct rqs_bins bins;
-    rqs_activate(n, values, stride, rows);
-    rqs_locate(&bins, x, 0, n, values, stride, rows);
+    rqs_activate(n, values, rows);
+    rqs_locate(&bins, x, 0, n, values, rows);
     for (int i = 0; i < rows; i++) {
-        const struct rqs_piece piece = rqs_piece(&bins, i, (int)bins.k[i], n, values, stride);
+        const struct rqs_piece piece = rqs_piece(&bins, i, (int)bins.k[i], n, values);
         const double inside = clip((x[i] - bins.left[i]) / piece.width, 0, 1), both = inside * (1 - inside);
         const double denominator = piece.mean + (piece.first + piece.last - 2 * piece.mean) * both;
         const double numerator = piece.mean * inside * inside + piece.first * both;
@@ -383,14 +384,14 @@ static void rqs_forward(int n, double *restrict x, double *restrict slope, real 
 }
 
 /* Inverse of rqs_forward (equations 6 to 8). */
-static void rqs_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int stride, int rows)
+static void rqs_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int rows)
 {
     struct rqs_bins bins;
-    rqs_activate(n, values, stride, rows);
-    rqs_locate(&bins, z, 1, n, values, stride, rows);
+    rqs_activate(n, values, rows);
+    rqs_locate(&bins, z, 1, n, values, rows);
     for (int i = 0; i < rows; i++) {
         const int is_below = z[i] < 1; /* 1 maps to 1, however the heights' sum is rounded */
-        const struct rqs_piece piece = rqs_piece(&bins, i, is_below ? (int)bins.k[i] : n - 1, n, values, stride);
+        const struct rqs_piece piece = rqs_piece(&bins, i, is_below ? (int)bins.k[i] : n - 1, n, values);
         const double ratio = clip((z[i] - bins.bottom[i]) / piece.height, 0, 1);
         const double excess = piece.first + piece.last - 2 * piece.mean;
         const double a = piece.mean - piece.first + ratio * excess, b = piece.first - ratio * excess;
@@ -403,7 +404,7 @@ static void rqs_inverse(int n, double *restrict z, double *restrict slope, real 
     }
 }
 
-typedef void spline(int n, double *restrict coordinates, double *restrict slope, real *restrict values, int stride, int rows);
+typedef void spline(int n, double *restrict coordinates, double *restrict slope, real *restrict values, int rows);
 
 static spline *const forward[] = {pwlinear_forward, pwquad_forward, rqs_forward};
 static spline *const inverse[] = {pwlinear_inverse, pwquad_inverse, rqs_inverse};
@@ -431,7 +432,7 @@ static int couple(const struct cell *cell, spline *map, int rows, int n_pending,
             add_log(work, rows);
             n_pending = 0;
         }
-        map(cell->n_bins, coordinates, slope, work->logits + i * TILE, n_transformed * TILE, rows);
+        map(cell->n_bins, coordinates, slope, work->logits + i * cell->n_logits * TILE, rows);
         for (int r = 0; r < rows; r++)
             work->slopes[r] *= slope[r];
         n_pending++;
@@ -710,7 +711,7 @@ int NAME_verify(const real *weights, NAME_workspace *work)
     double points[N_KNOWN * NAME_D], log_q[N_KNOWN];
     if (!weights || !work)
         return NAME_BAD_ARGUMENT;
-    NAME_sample(KNOWN_SEED, KNOWN_FIRST, N_KNOWN, points, log_q, weights, work);
+    NAME_sample(KNOWN_SEED, 0, N_KNOWN, points, log_q, weights, work);
     if (!points_agree(points, known_x) || !agree(log_q, known_log_q, N_KNOWN, TOLERANCE))
         return NAME_WRONG_SAMPLE;
     NAME_log_prob(N_KNOWN, known_x, log_q, weights, work);

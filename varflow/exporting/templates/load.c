@@ -51,7 +51,7 @@ static int read_weights(real *weights, uint32_t state[8], FILE *file)
         if (n_bytes % sizeof(real) || (long)(n_bytes / sizeof(real)) > NAME_N_WEIGHTS - n)
             return NAME_WRONG_SIZE;
         for (size_t i = 0; i < n_bytes / sizeof(real); i++) {
-            bits_of_real bits = 0;
+            real_bits bits = 0;
             for (size_t k = sizeof(real); k-- > 0;)
                 bits = bits << 8 | block[i * sizeof(real) + k];
             memcpy(&weights[n++], &bits, sizeof bits);
@@ -86,7 +86,7 @@ int NAME_load(const char *path, real *weights)
         return NAME_NO_FILE;
     status = read_weights(weights, state, file);
     fclose(file);
-    if (status == NAME_OK && memcmp(state, sum_of_weights, sizeof state) != 0)
+    if (status == NAME_OK && memcmp(state, expected_sum, sizeof state) != 0)
         status = NAME_WRONG_SUM;
     for (long i = 0; status != NAME_OK && i < NAME_N_WEIGHTS; i++)
         weights[i] = NAN; /* nothing that is drawn from a damaged flow looks like a number */
