@@ -47,7 +47,7 @@ def _tables(tables: Tables) -> Iterator[str]:
     """Write all tables but the weights, in lines."""
     n_cells, known = len(tables.cells), tables.known
     yield f"   integer, parameter :: n_flows = {tables.n_flows}"
-    yield f"   integer, parameter :: n_components = {len(tables.log_share)} ! with the uniform density, if any"
+    yield f"   integer, parameter :: n_components = {len(tables.log_share)} ! with a uniform density, if any"
     yield f"   real(dp), parameter :: log_volume = {tables.log_volume:.16e}_dp"
     yield f"   type(cell_type), save :: cells({n_cells})"
     for c, (*numbers, _) in enumerate(tables.cells, 1):

@@ -42,7 +42,7 @@ module NAME_module
       real(dp), dimension(NAME_tile, NAME_d) :: points, latent, coordinates
       real(dp), dimension(NAME_tile) :: log_det, slopes, log_q
       integer, dimension(NAME_tile) :: component, rows
-      logical :: is_outside(NAME_tile)
+      logical :: is_outside(NAME_tile), is_fused
       real(NAME_real) :: inputs(NAME_tile, NAME_d), hidden(NAME_tile, @D_HIDDEN@, 2), logits(NAME_tile, @N_OUT@)
    end type NAME_workspace
 
@@ -62,7 +62,7 @@ module NAME_module
          integer, intent(in) :: kind, n, rows
          real(dp), intent(inout) :: u(tile)
          real(dp), intent(out) :: slope(tile)
-         real(wp), intent(inout) :: values(tile, *)
+         real(wp), intent(in) :: values(tile, *)
       end subroutine spline
    end interface
 
@@ -72,9 +72,10 @@ contains
 
    ! ---- Networks. Activations are (tile, neurons). ----
 
-   ! Add the products of inputs and weights to the sums of an output, in the order of the inputs. Eight at a time,
-   ! since loading and storing a sum takes as long as a product.
-   subroutine add_products(sums, weights, inputs, n_in, rows)
+   ! Add the products of inputs and weights to the sums of an output, in the order of the inputs, as Python does, each
+   ! with a single rounding. Compilers choose that where the processor can do it (with gfortran: -march=native).
+   ! Eight at a time, since loading and storing a sum takes as long as a product.
+   subroutine add_fused_products(sums, weights, inputs, n_in, rows)
       real(wp), intent(inout) :: sums(tile)
       integer, intent(in) :: n_in, rows
       real(wp), intent(in) :: weights(n_in), inputs(tile, n_in)
@@ -94,18 +95,66 @@ contains
             sums(r) = sums(r) + weights(k) * inputs(r, k)
          end do
       end do
+   end subroutine add_fused_products
+
+   ! Do so where the processor can't: float64 gives the same result, but for one in 10^8, and takes much longer.
+   subroutine add_rounded_products(sums, weights, inputs, n_in, rows)
+      real(wp), intent(inout) :: sums(tile)
+      integer, intent(in) :: n_in, rows
+      real(wp), intent(in) :: weights(n_in), inputs(tile, n_in)
+      integer :: k, r
+
+      do k = 1, n_in
+         do r = 1, rows
+            sums(r) = fused(weights(k), inputs(r, k), sums(r))
+         end do
+      end do
+   end subroutine add_rounded_products
+
+   ! a * b + c with a single rounding, or nearly
+   elemental real(wp) function fused(a, b, c)
+      real(wp), intent(in) :: a, b, c
+      fused = real(real(a, dp) * b + c, wp)
+   end function fused
+
+   ! Whether add_fused_products deserves its name here.
+   logical function has_fused_products()
+      real(wp), volatile :: factor ! unknown to the compiler, which would compute the sum by itself
+      real(wp) :: sums(tile), weights(8), inputs(tile, 8)
+
+      factor = 1 + sqrt(epsilon(factor) / 2) ! its square is not representable
+      weights = factor
+      inputs(:lanes, :) = 0
+      inputs(:lanes, 8) = factor
+      sums(:lanes) = -weights(1)**2
+      call add_fused_products(sums, weights, inputs, 8, lanes)
+      has_fused_products = all(abs(sums(:lanes)) > 0)
+   end function has_fused_products
+
+   subroutine add_products(sums, weights, inputs, n_in, rows, is_fused)
+      real(wp), intent(inout) :: sums(tile)
+      integer, intent(in) :: n_in, rows
+      real(wp), intent(in) :: weights(n_in), inputs(tile, n_in)
+      logical, intent(in) :: is_fused
+
+      if (is_fused) then
+         call add_fused_products(sums, weights, inputs, n_in, rows)
+      else
+         call add_rounded_products(sums, weights, inputs, n_in, rows)
+      end if
    end subroutine add_products
 
    ! Compute a hidden layer, with leaky ReLU.
-   subroutine hidden_layer(outputs, n_out, weights, biases, inputs, n_in, rows)
+   subroutine hidden_layer(outputs, n_out, weights, biases, inputs, n_in, rows, is_fused)
       integer, intent(in) :: n_out, n_in, rows
       real(wp), intent(out) :: outputs(tile, n_out)
       real(wp), intent(in) :: weights(n_in, n_out), biases(n_out), inputs(tile, n_in)
+      logical, intent(in) :: is_fused
       integer :: j, r
 
       do j = 1, n_out
          outputs(:rows, j) = biases(j)
-         call add_products(outputs(:, j), weights(:, j), inputs, n_in, rows)
+         call add_products(outputs(:, j), weights(:, j), inputs, n_in, rows, is_fused)
          do r = 1, rows
             outputs(r, j) = max(outputs(r, j), 0.01_wp * outputs(r, j))
          end do
@@ -113,15 +162,16 @@ contains
    end subroutine hidden_layer
 
    ! Compute the last layer. Its biases are added at the end, as Python does.
-   subroutine last_layer(outputs, n_out, weights, biases, inputs, n_in, rows)
+   subroutine last_layer(outputs, n_out, weights, biases, inputs, n_in, rows, is_fused)
       integer, intent(in) :: n_out, n_in, rows
       real(wp), intent(out) :: outputs(tile, n_out)
       real(wp), intent(in) :: weights(n_in, n_out), biases(n_out), inputs(tile, n_in)
+      logical, intent(in) :: is_fused
       integer :: j
 
       do j = 1, n_out
          outputs(:rows, j) = 0
-         call add_products(outputs(:, j), weights(:, j), inputs, n_in, rows)
+         call add_products(outputs(:, j), weights(:, j), inputs, n_in, rows, is_fused)
          outputs(:rows, j) = outputs(:rows, j) + biases(j)
       end do
    end subroutine last_layer
@@ -148,29 +198,32 @@ contains
       associate (n_hidden => cells(c)%n_hidden, d_hidden => cells(c)%d_hidden)
          here = 1 ! of two arrays, the one that the last layer so far is in
          biases = first + n_in * d_hidden
-         call hidden_layer(work%hidden(:, :, here), d_hidden, weights(first), weights(biases), work%inputs, n_in, rows)
+         call hidden_layer(work%hidden(:, :, here), d_hidden, weights(first), weights(biases), &
+            work%inputs, n_in, rows, work%is_fused)
          do k = 2, n_hidden
             first = biases + d_hidden
             biases = first + d_hidden * d_hidden
             call hidden_layer(work%hidden(:, :, 3 - here), d_hidden, weights(first), weights(biases), &
-               work%hidden(:, :, here), d_hidden, rows)
+               work%hidden(:, :, here), d_hidden, rows, work%is_fused)
             here = 3 - here
          end do
          first = biases + d_hidden
          biases = first + d_hidden * n_out
-         call last_layer(work%logits, n_out, weights(first), weights(biases), work%hidden(:, :, here), d_hidden, rows)
+         call last_layer(work%logits, n_out, weights(first), weights(biases), &
+            work%hidden(:, :, here), d_hidden, rows, work%is_fused)
       end associate
    end subroutine conditioner
 
-   ! ---- Splines of one coordinate. `values` (tile, logits) are the logits, and then what becomes of them. Where a
-   ! point is among the bins is decided by factors of 0 and 1, since what is conditional would not be vectorized. ----
+   ! ---- Splines of one coordinate. `values` (tile, logits) are what `activate` makes of the logits. Where a point is
+   ! among the bins is decided by factors of 0 and 1, since what is conditional would not be vectorized. ----
 
 @EXPONENTIATE@
 
    ! Convert n logits to exp(logit - largest logit of the point).
-   subroutine exponentials(n, values, rows)
+   subroutine exponentials(n, values, rows, is_fused)
       integer, intent(in) :: n, rows
       real(wp), intent(inout) :: values(tile, n)
+      logical, intent(in) :: is_fused
       real(wp) :: largest(tile)
       integer :: j
 
@@ -180,21 +233,38 @@ contains
       end do
       do j = 1, n
          values(:rows, j) = max(values(:rows, j) - largest(:rows), min_logit)
-         call exponentiate(values(:, j), rows)
+         call exponentiate(values(:, j), rows, is_fused)
       end do
    end subroutine exponentials
 
    ! Convert n logits to exponentials without a common factor.
-   subroutine exponential_slopes(n, values, rows)
+   subroutine exponential_slopes(n, values, rows, is_fused)
       integer, intent(in) :: n, rows
       real(wp), intent(inout) :: values(tile, n)
+      logical, intent(in) :: is_fused
       integer :: j
 
       do j = 1, n
          values(:rows, j) = min(max(values(:rows, j), -max_log_slope), max_log_slope)
-         call exponentiate(values(:, j), rows)
+         call exponentiate(values(:, j), rows, is_fused)
       end do
    end subroutine exponential_slopes
+
+   ! Convert the logits of a coordinate to what the splines take.
+   subroutine activate(kind, n, values, rows, is_fused)
+      integer, intent(in) :: kind, n, rows
+      real(wp), intent(inout) :: values(tile, *)
+      logical, intent(in) :: is_fused
+
+      call exponentials(n, values, rows, is_fused)
+      select case (kind)
+      case (pwquad)
+         call exponentials(n + 1, values(1, n + 1), rows, is_fused)
+      case (rqs)
+         call exponentials(n, values(1, n + 1), rows, is_fused)
+         call exponential_slopes(n + 1, values(1, 2 * n + 1), rows, is_fused)
+      end select
+   end subroutine activate
 
    elemental real(dp) function as_number(is_true)
       logical, intent(in) :: is_true
@@ -207,12 +277,11 @@ contains
       integer, intent(in) :: n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, n)
+      real(wp), intent(in) :: values(tile, n)
       real(dp), dimension(tile) :: z, total, content, position
       real(dp) :: right
       integer :: i, j
 
-      call exponentials(n, values, rows)
       z = 0
       total = 0
       content = 0
@@ -236,12 +305,11 @@ contains
       integer, intent(in) :: n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, n)
+      real(wp), intent(in) :: values(tile, n)
       real(dp), dimension(tile) :: left_over, total, k
       real(dp) :: here, is_beyond
       integer :: i, j
 
-      call exponentials(n, values, rows)
       total = 0
       k = 0
       do j = 1, n
@@ -318,13 +386,11 @@ contains
       integer, intent(in) :: n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, 2 * n + 1)
+      real(wp), intent(in) :: values(tile, 2 * n + 1)
       real(dp), dimension(tile) :: k, left, below, factor, area
       real(dp) :: low, high, width, inside, height
       integer :: i, j
 
-      call exponentials(n, values, rows)
-      call exponentials(n + 1, values(:, n + 1:), rows)
       call pwquad_locate(k, left, below, factor, area, u, .false., n, values, rows)
       do i = 1, rows
          j = int(k(i)) + 1
@@ -342,13 +408,11 @@ contains
       integer, intent(in) :: n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, 2 * n + 1)
+      real(wp), intent(in) :: values(tile, 2 * n + 1)
       real(dp), dimension(tile) :: k, left, below, factor, area
       real(dp) :: low, high, width, inside, height, part
       integer :: i, j
 
-      call exponentials(n, values, rows)
-      call exponentials(n + 1, values(:, n + 1:), rows)
       call pwquad_locate(k, left, below, factor, area, u, .true., n, values, rows)
       do i = 1, rows
          j = merge(int(k(i)) + 1, n, u(i) < 1) ! 1 maps to 1, however the areas' sum is rounded
@@ -409,26 +473,17 @@ contains
          * (mean / (mean + (first + last - 2 * mean) * both))**2
    end function rqs_slope
 
-   subroutine rqs_activate(n, values, rows)
-      integer, intent(in) :: n, rows
-      real(wp), intent(inout) :: values(tile, 3 * n + 1)
-      call exponentials(n, values, rows)
-      call exponentials(n, values(:, n + 1:), rows)
-      call exponential_slopes(n + 1, values(:, 2 * n + 1:), rows)
-   end subroutine rqs_activate
-
    ! Monotone rational-quadratic spline (Durkan et al., arXiv 1906.04032, equations 4 and 5). values: n widths and n
    ! heights, each up to a common factor, and n + 1 slopes.
    subroutine rqs_forward(n, u, slope, values, rows)
       integer, intent(in) :: n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, 3 * n + 1)
+      real(wp), intent(in) :: values(tile, 3 * n + 1)
       real(dp), dimension(tile) :: k, left, bottom, factor, height_factor
       real(dp) :: width, height, first, last, mean, inside, both, ratio
       integer :: i, j
 
-      call rqs_activate(n, values, rows)
       call rqs_locate(k, left, bottom, factor, height_factor, u, .false., n, values, rows)
       do i = 1, rows
          j = int(k(i)) + 1
@@ -450,12 +505,11 @@ contains
       integer, intent(in) :: n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, 3 * n + 1)
+      real(wp), intent(in) :: values(tile, 3 * n + 1)
       real(dp), dimension(tile) :: k, left, bottom, factor, height_factor
       real(dp) :: width, height, first, last, mean, inside, ratio, excess, a, b, c, root
       integer :: i, j
 
-      call rqs_activate(n, values, rows)
       call rqs_locate(k, left, bottom, factor, height_factor, u, .true., n, values, rows)
       do i = 1, rows
          j = merge(int(k(i)) + 1, n, u(i) < 1) ! 1 maps to 1, however the heights' sum is rounded
@@ -485,7 +539,7 @@ contains
       integer, intent(in) :: kind, n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, *)
+      real(wp), intent(in) :: values(tile, *)
 
       select case (kind)
       case (pwlinear)
@@ -501,7 +555,7 @@ contains
       integer, intent(in) :: kind, n, rows
       real(dp), intent(inout) :: u(tile)
       real(dp), intent(out) :: slope(tile)
-      real(wp), intent(inout) :: values(tile, *)
+      real(wp), intent(in) :: values(tile, *)
 
       select case (kind)
       case (pwlinear)
@@ -530,7 +584,7 @@ contains
       real(wp), intent(in) :: weights(NAME_n_weights)
       type(NAME_workspace), intent(inout) :: work
       real(dp) :: slope(tile)
-      integer :: i, moved
+      integer :: i, moved, values
 
       call conditioner(c, rows, weights, work)
       do i = 1, NAME_d - cells(c)%n_inputs
@@ -539,12 +593,21 @@ contains
             n_pending = 0
          end if
          moved = split(cells(c)%n_inputs + i, c)
-         call map(cells(c)%kind, cells(c)%n_bins, work%coordinates(:, moved), slope, &
-            work%logits(:, (i - 1) * cells(c)%n_logits + 1:), rows)
+         values = (i - 1) * cells(c)%n_logits + 1
+         call activate(cells(c)%kind, cells(c)%n_bins, work%logits(:, values:), rows, work%is_fused)
+         call map(cells(c)%kind, cells(c)%n_bins, work%coordinates(:, moved), slope, work%logits(:, values:), rows)
          work%slopes(:rows) = work%slopes(:rows) * slope(:rows)
          n_pending = n_pending + 1
       end do
    end subroutine couple
+
+   subroutine begin(work)
+      type(NAME_workspace), intent(inout) :: work
+      work%log_det = 0
+      work%slopes = 1
+      work%is_fused = wp == dp ! log q of float64 networks does not feel the difference
+      if (.not. work%is_fused) work%is_fused = has_fused_products()
+   end subroutine begin
 
    ! Map the coordinates to latent space by flow number f; log_det is set.
    subroutine flow_forward(f, rows, weights, work)
@@ -553,8 +616,7 @@ contains
       type(NAME_workspace), intent(inout) :: work
       integer :: c, n_pending
 
-      work%log_det = 0
-      work%slopes = 1
+      call begin(work)
       n_pending = 0
       do c = first_cell(f), first_cell(f + 1) - 1
          call couple(c, spline_forward, rows, n_pending, weights, work)
@@ -569,8 +631,7 @@ contains
       type(NAME_workspace), intent(inout) :: work
       integer :: c, n_pending
 
-      work%log_det = 0
-      work%slopes = 1
+      call begin(work)
       n_pending = 0
       do c = first_cell(f + 1) - 1, first_cell(f), -1
          call couple(c, spline_inverse, rows, n_pending, weights, work)
