@@ -75,7 +75,7 @@ def trained_flow(cell, dtype, n, d, **settings):
 
 class TestEqualToPython:
     @pytest.mark.parametrize("language", LANGUAGES)
-    @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
     @given(flow=testing.flows())
     def test_random_flows(self, tmp_path_factory, language, flow):
         check_equal(Program(flow, language, tmp_path_factory.mktemp("flow")), flow, 1000)
@@ -88,10 +88,13 @@ class TestEqualToPython:
     def test_many_random_flows(self, tmp_path_factory, language, flags, flow):
         check_equal(Program(flow, language, tmp_path_factory.mktemp("flow"), flags=flags), flow, 10_000)
 
+    @pytest.fixture(scope="class")
+    def trained(self):
+        return trained_flow("pwquad", "float32", 2000, 3, n_epochs=5)
+
     @pytest.mark.parametrize("language", LANGUAGES)
-    def test_a_trained_flow(self, tmp_path, language):
-        flow = trained_flow("pwquad", "float32", 2000, 3, n_epochs=5)
-        check_equal(Program(flow, language, tmp_path, flags=FAST), flow, 2000)
+    def test_a_trained_flow(self, tmp_path, language, trained):
+        check_equal(Program(trained, language, tmp_path, flags=FAST), trained, 2000)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("flags", [("-O2",), FAST], ids=" ".join)
@@ -263,14 +266,15 @@ class TestWeightsFile:
         assert Program(flow, language, tmp_path).verify() == 0
 
 
+@pytest.fixture(scope="module")
+def result():
+    def f(x):
+        return np.exp(-((x - 0.5) ** 2).sum(axis=1) / 0.02)
+
+    return vf.integrate(f, [[-1, 1], [0, 3]], n_calls=2000, seed=1)
+
+
 class TestResult:
-    @pytest.fixture(scope="class")
-    def result(self):
-        def f(x):
-            return np.exp(-((x - 0.5) ** 2).sum(axis=1) / 0.02)
-
-        return vf.integrate(f, [[-1, 1], [0, 3]], n_calls=2000, seed=1)
-
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_its_density_on_its_box(self, tmp_path, result, language):
         flow = vf.Mixture([result.flow.on_box(result.bounds)], result.defensive_share)

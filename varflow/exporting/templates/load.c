@@ -82,10 +82,9 @@ int NAME_load(const char *path, real *weights)
     if (!path || !weights)
         return NAME_BAD_ARGUMENT;
     file = fopen(path, "rb");
-    if (!file)
-        return NAME_NO_FILE;
-    status = read_weights(weights, state, file);
-    fclose(file);
+    status = file ? read_weights(weights, state, file) : NAME_NO_FILE;
+    if (file)
+        fclose(file);
     if (status == NAME_OK && memcmp(state, expected_sum, sizeof state) != 0)
         status = NAME_WRONG_SUM;
     for (long i = 0; status != NAME_OK && i < NAME_N_WEIGHTS; i++)
