@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 N_EVENTS = 4000  # so that tests take seconds
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
+COMPILERS = ("cc", "gfortran")
+PROGRAMS = ("./",)  # that pages have built
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"^(<!-- output of: (.+?) -->\n+```text\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
@@ -35,16 +37,22 @@ def outputs(path: Path) -> dict[str, str]:
 
 
 def commands(path: Path) -> list[str]:
-    """Commands of varflow in shell blocks; those that install something are left out."""
+    """Commands in shell blocks, of varflow, compilers and programs; those that install something are left out."""
     lines = (line for text in blocks(path, "bash") for line in text.splitlines())
     parts = (part.strip() for line in lines for part in line.split(" && "))
-    return [part for part in parts if part.startswith("varflow ")]
+    return [part for part in parts if is_run(part)]
+
+
+def is_run(command: str) -> bool:
+    """Whether tests run a command of a shell block."""
+    name = command.split(" ")[0]
+    return name in ("varflow", *COMPILERS) or name.startswith(PROGRAMS)
 
 
 def prepare(folder: Path) -> None:
     """Put the files of the examples where a reader has them, and some of the dataset as events.csv."""
     (folder / "examples").mkdir()
-    for name in ("dalitz.csv", "camel.py"):
+    for name in ("dalitz.csv", "camel.py", "event_generator.c", "event_generator.f90"):
         shutil.copy(ROOT / "examples" / name, folder / "examples")
     lines = (ROOT / "examples" / "dalitz.csv").read_text().splitlines(keepends=True)
     (folder / "events.csv").write_text("".join(lines[: 1 + N_EVENTS]))
@@ -52,9 +60,10 @@ def prepare(folder: Path) -> None:
 
 def printed_by(command: str, folder: Path) -> str:
     """What a command prints on stdout."""
-    name, *arguments = command.split()
-    assert name == "varflow", f"{command} is no command of varflow"
-    line = [sys.executable, "-W", "error", "-m", "varflow", *arguments]
+    line = command.split()
+    assert is_run(command), f"{command} is no command that runs here"
+    if line[0] == "varflow":
+        line = [sys.executable, "-W", "error", "-m", *line]
     return subprocess.run(line, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
