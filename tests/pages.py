@@ -37,7 +37,7 @@ def outputs(path: Path) -> dict[str, str]:
 
 
 def commands(path: Path) -> list[str]:
-    """Commands in shell blocks, of varflow, compilers and programs; those that install something are left out."""
+    """Commands in shell blocks that tests run: those that install something are left out."""
     lines = (line for text in blocks(path, "bash") for line in text.splitlines())
     parts = (part.strip() for line in lines for part in line.split(" && "))
     return [part for part in parts if is_run(part)]

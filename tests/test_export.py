@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exported import COMPILERS, Program
 from hypothesis import HealthCheck, given, settings
+from strategies import edges
 
 import varflow as vf
-from exported import COMPILERS, Program
-from strategies import edges
 from varflow import testing
 from varflow.exporting.templates import template
 
@@ -45,19 +45,29 @@ def check_equal(program, flow, n, seed=5):
     x, log_q = program.sample(n, seed)
     expected, expected_log_q = flow.sample(n, seed=seed)
     np.testing.assert_allclose(x / side, expected / side, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(log_q, expected_log_q, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(program.log_prob(expected), flow.log_prob(expected), rtol=0, atol=tolerance)
+    check_log_q(flow, expected, log_q, expected_log_q, tolerance)
+    check_log_q(flow, expected, program.log_prob(expected), flow.log_prob(expected), tolerance)
     if isinstance(flow, vf.Mixture):
         return
     z, log_q = program.to_latent(expected)
     expected_z, expected_log_q = flow.to_latent(expected)
     np.testing.assert_allclose(z, expected_z, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(log_q, expected_log_q, rtol=0, atol=tolerance)
+    check_log_q(flow, expected, log_q, expected_log_q, tolerance)
     x, log_q = program.from_latent(expected_z)
     back, expected_log_q = flow.from_latent(expected_z)
     np.testing.assert_allclose(x / side, back / side, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(log_q, expected_log_q, rtol=0, atol=tolerance)
+    check_log_q(flow, expected, log_q, expected_log_q, tolerance)
     np.testing.assert_allclose(program.from_latent(z)[0] / side, expected / side, rtol=0, atol=1e-9)
+
+
+def check_log_q(flow, x, found, expected, tolerance):
+    """Log q is near, but for a few points where rounding of one last bit changes that of Python by more."""
+    differences = np.abs(found - expected)
+    is_far = ~(differences <= tolerance)
+    assert np.mean(is_far) < 1e-3
+    if is_far.any():
+        arguments = flow, "to_latent", "from_latent", x[is_far], flow.bounds, 1e-15
+        assert np.all(differences[is_far] <= testing.amplified_rounding(*arguments)[1])
 
 
 def flows_of(flow):
@@ -110,7 +120,9 @@ class TestEqualToPython:
     def test_a_defensive_mixture_of_different_flows(self, tmp_path, language):
         flows = [
             random_flow(seed=1, bounds=BOX, cell="rqs", dtype="float32"),
-            random_flow(seed=2, bounds=BOX, cell="pwlinear", masking="maximal", n_bins=7, d_hidden=4, n_hidden=1),
+            random_flow(
+                seed=2, bounds=BOX, cell="pwlinear", masking="maximal", n_bins=7, d_hidden=4, n_hidden=1
+            ),
             random_flow(seed=3, bounds=BOX, cell="pwquad", masking="checkerboard", n_hidden=3),
         ]
         mixture = vf.Mixture(flows, defensive=0.2)
@@ -184,7 +196,9 @@ class TestPoints:
     @pytest.mark.parametrize("operation", ["to_latent", "from_latent", "log_prob"])
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, -1.5])
     def test_those_outside_are_told_and_become_nan(self, program, operation, bad):
-        points = np.random.default_rng(0).random((100, 3)) * 0.2 + (0 if operation == "from_latent" else [0, 1, 3])
+        points = np.random.default_rng(0).random((100, 3)) * 0.2 + (
+            0 if operation == "from_latent" else [0, 1, 3]
+        )
         good = program.call(operation, 100, points=points)
         assert good[0] == 0
         points[[3, 70], [1, 2]] = bad
@@ -224,7 +238,9 @@ def test_verify_tells_when_something_is_wrong(tmp_path, language):
 @pytest.fixture(scope="module", params=LANGUAGES)
 def large(request, tmp_path_factory):
     flow = random_flow(6, "pwquad", n_bins=11, d_hidden=150, n_hidden=3, dtype="float64")
-    return flow, Program(flow, request.param, tmp_path_factory.mktemp("large"), is_checked=True, name="big_one")
+    return flow, Program(
+        flow, request.param, tmp_path_factory.mktemp("large"), is_checked=True, name="big_one"
+    )
 
 
 class TestWeightsFile:
@@ -259,7 +275,9 @@ class TestWeightsFile:
         assert np.isnan(weights[0, 0])
 
     @pytest.mark.parametrize("language", LANGUAGES)
-    @pytest.mark.parametrize("d_hidden", range(355, 363))  # all that can be left over after blocks of 64 bytes
+    @pytest.mark.parametrize(
+        "d_hidden", range(355, 363)
+    )  # all that can be left over after blocks of 64 bytes
     @pytest.mark.slow
     def test_any_size(self, tmp_path, language, d_hidden):
         flow = random_flow(2, "pwlinear", d_hidden=d_hidden, n_hidden=2, n_bins=1, dtype="float32")
@@ -283,20 +301,26 @@ class TestResult:
 
     def test_an_infinite_box_is_refused(self, tmp_path):
         result = vf.integrate(lambda x: np.exp(-x[:, 0]), [[0, np.inf]], n_calls=500, seed=1)
-        with pytest.raises(ValueError, match=r"\[0\.0, inf\] in row 0, and only a finite box .* result\.flow"):
+        with pytest.raises(
+            ValueError, match=r"\[0\.0, inf\] in row 0, and only a finite box .* result\.flow"
+        ):
             vf.export(result, tmp_path / "new")
         assert not (tmp_path / "new").exists()
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("name", ["", "1st", "my-flow", "_flow", "flow.npz", "größe", "a" * 41, None, "a b"])
+    @pytest.mark.parametrize(
+        "name", ["", "1st", "my-flow", "_flow", "flow.npz", "größe", "a" * 41, None, "a b"]
+    )
     def test_names(self, tmp_path, flow, name):
         with pytest.raises(ValueError, match="name must be a letter"):
             vf.export(flow, tmp_path / "new", name=name)
         assert not (tmp_path / "new").exists()
 
     def test_languages(self, tmp_path, flow):
-        with pytest.raises(ValueError, match=r"language must be one of 'c', 'fortran', got 'fortan'.*'fortran'"):
+        with pytest.raises(
+            ValueError, match=r"language must be one of 'c', 'fortran', got 'fortan'.*'fortran'"
+        ):
             vf.export(flow, tmp_path, "fortan")
 
     def test_what_is_no_flow(self, tmp_path):
@@ -326,7 +350,9 @@ class TestRefusals:
 
         def fill_disk():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # the header fits, the source does not
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (10_000, 10_000)
+            )  # the header fits, the source does not
 
         command = [sys.executable, "-m", "varflow", "export", tmp_path / "flow.npz", "-o", folder]
         done = subprocess.run(
@@ -344,14 +370,11 @@ def test_no_name_of_a_flow_makes_two_names_equal(name):
     words = {word.lower() for word in re.findall(r"[A-Za-z]\w*", code)}
     headers = template("flow.h") + template("latent.h") + template("load.h") + template("flow.f90")
     public = {word.lower() for word in re.findall(r"\bNAME_\w+", headers)}
-    own = {word for word in words if not word.startswith("name_")}
-    assert {word for word in own for end in public if word.endswith(end.removeprefix("name"))} <= LOCAL
+    suffixes = tuple(word.removeprefix("name") for word in public)
+    assert [word for word in words if word.endswith(suffixes) and not word.startswith("name_")] == []
 
 
-LOCAL = set()
-
-
-def test_the_points_are_independent_of_threads_and_precision_of_names(tmp_path, flow):
+def test_the_source_does_not_depend_on_threads(tmp_path, flow):
     one = [path.read_text() for path in vf.export(flow, tmp_path / "one", name="a")]
     other = flow.copy()
     other.threads = 1

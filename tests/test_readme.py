@@ -61,7 +61,9 @@ def test_python_blocks_run_in_turn(page, folder):
 def test_commands_run_in_turn_and_print_what_is_shown(page, folder):
     shown = outputs(page)
     for compiler in COMPILERS:
-        if any(command.startswith(f"{compiler} ") for command in commands(page)) and not shutil.which(compiler):
+        if any(command.startswith(f"{compiler} ") for command in commands(page)) and not shutil.which(
+            compiler
+        ):
             pytest.skip(f"{compiler} is not installed")
     assert shown.keys() <= set(commands(page))
     for command in commands(page):

@@ -44,7 +44,12 @@ class Program:
         assert done.returncode == 0, done.stderr
         status, *numbers = np.fromfile(self.folder / "results")
         split = max(n, 0) * self.d
-        return int(status), np.reshape(numbers[:split], (-1, self.d)), np.array(numbers[split:]), done.stdout.strip()
+        return (
+            int(status),
+            np.reshape(numbers[:split], (-1, self.d)),
+            np.array(numbers[split:]),
+            done.stdout.strip(),
+        )
 
     def verify(self):
         return self.call("verify")[0]
