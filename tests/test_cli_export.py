@@ -60,7 +60,7 @@ def refusal(capsys, *arguments):
 def test_what_is_refused(path, tmp_path, capsys):
     folder = tmp_path / "source"
     assert "did you mean 'fortran'?" in refusal(capsys, path, "-o", folder, "--language", "fortan")
-    assert "name must be a letter" in refusal(capsys, path, "-o", folder, "--name", "2nd")
+    assert "got '2nd'" in refusal(capsys, path, "-o", folder, "--name", "2nd")
     assert "-o" in refusal(capsys, path)
     assert "missing.npz" in refusal(capsys, tmp_path / "missing.npz", "-o", folder)
     path.with_name("my-flow.npz").write_bytes(path.read_bytes())

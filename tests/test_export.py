@@ -313,7 +313,7 @@ class TestRefusals:
         "name", ["", "1st", "my-flow", "_flow", "flow.npz", "größe", "a" * 41, None, "a b"]
     )
     def test_names(self, tmp_path, flow, name):
-        with pytest.raises(ValueError, match="name must be a letter"):
+        with pytest.raises(ValueError, match="must be a letter"):
             vf.export(flow, tmp_path / "new", name=name)
         assert not (tmp_path / "new").exists()
 

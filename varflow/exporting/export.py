@@ -72,7 +72,8 @@ def export(
     check_name("language", language, LANGUAGES)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(
-            f"name must be a letter, followed by letters, digits and underscores, 40 at most, got {name!r}: give --name or name="
+            f"name (--name) must be a letter, followed by letters, digits and underscores, 40 at most, "
+            f"got {name!r}"
         )
     tables = make_tables(_on_cpu(_density_of(flow)))
     data = tables.weights.astype(tables.weights.dtype.newbyteorder("<")).tobytes()

@@ -176,22 +176,24 @@ static void exponential_slopes(int n, real *values, int rows)
    of the bins. x is replaced by z, and slope set to dz/dx. */
 static void pwlinear_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int rows)
 {
-    double z[TILE], total[TILE], content[TILE];
+    double below[TILE], total[TILE], k[TILE]; /* contents of the bins to the left, and of all; number of the bin */
     exponentials(n, values, rows);
     for (int i = 0; i < rows; i++)
-        z[i] = total[i] = content[i] = 0;
+        below[i] = total[i] = k[i] = 0;
     for (int j = 0; j < n; j++) {
-        const double left = j, right = j < n - 1 ? j + 1 : HUGE_VAL;
+        const double right = j < n - 1 ? j + 1 : HUGE_VAL;
         for (int i = 0; i < rows; i++) {
-            const double value = values[j * TILE + i], position = x[i] * n;
-            z[i] += value * clip(position - left, 0, 1);
+            const double value = values[j * TILE + i];
+            const double is_beyond = as_number(k[i] == j) * as_number(x[i] * n >= right);
             total[i] += value;
-            content[i] += value * as_number(left <= position) * as_number(position < right);
+            below[i] += is_beyond * value;
+            k[i] += is_beyond;
         }
     }
     for (int i = 0; i < rows; i++) {
-        x[i] = min2(z[i] / total[i], 1);
-        slope[i] = content[i] * n / total[i];
+        const double here = values[(int)k[i] * TILE + i];
+        x[i] = min2((below[i] + here * min2(x[i] * n - k[i], 1)) / total[i], 1);
+        slope[i] = here * n / total[i];
     }
 }
 

@@ -291,7 +291,7 @@ contains
          do i = 1, rows
             z(i) = z(i) + values(i, j) * min(max(position(i) - (j - 1), 0.0_dp), 1.0_dp)
             total(i) = total(i) + values(i, j)
-            content(i) = content(i) + values(i, j) * (as_number(j - 1 <= position(i)) * as_number(position(i) < right))
+            content(i) = content(i) + values(i, j) * (as_number(j - 1 <= position(i)) - as_number(right <= position(i)))
          end do
       end do
       do i = 1, rows
