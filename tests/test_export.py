@@ -83,6 +83,11 @@ def trained_flow(cell, dtype, n, d, **settings):
     return flow
 
 
+@pytest.fixture(scope="module")
+def trained():
+    return trained_flow("pwquad", "float32", 2000, 3, n_epochs=5)
+
+
 class TestEqualToPython:
     @pytest.mark.parametrize("language", LANGUAGES)
     @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
@@ -97,10 +102,6 @@ class TestEqualToPython:
     @given(flow=testing.flows())
     def test_many_random_flows(self, tmp_path_factory, language, flags, flow):
         check_equal(Program(flow, language, tmp_path_factory.mktemp("flow"), flags=flags), flow, 10_000)
-
-    @pytest.fixture(scope="class")
-    def trained(self):
-        return trained_flow("pwquad", "float32", 2000, 3, n_epochs=5)
 
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_a_trained_flow(self, tmp_path, language, trained):
