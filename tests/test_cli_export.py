@@ -64,9 +64,7 @@ def test_what_is_refused(path, tmp_path, capsys):
     assert "-o" in refusal(capsys, path)
     assert "missing.npz" in refusal(capsys, tmp_path / "missing.npz", "-o", folder)
     path.with_name("my-flow.npz").write_bytes(path.read_bytes())
-    assert "got 'my-flow': give --name or name=" in refusal(
-        capsys, path.with_name("my-flow.npz"), "-o", folder
-    )
+    assert "name (--name) must be a letter" in refusal(capsys, path.with_name("my-flow.npz"), "-o", folder)
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(path.read_bytes()[:-100])
     assert "damaged.npz" in refusal(capsys, damaged, "-o", folder)

@@ -290,7 +290,7 @@ def result():
     def f(x):
         return np.exp(-((x - 0.5) ** 2).sum(axis=1) / 0.02)
 
-    return vf.integrate(f, [[-1, 1], [0, 3]], n_calls=2000, seed=1)
+    return vf.integrate(f, [[-1, 1], [0, 3]], n_calls=300, seed=1)
 
 
 class TestResult:
@@ -298,10 +298,10 @@ class TestResult:
     def test_its_density_on_its_box(self, tmp_path, result, language):
         flow = vf.Mixture([result.flow.on_box(result.bounds)], result.defensive_share)
         assert result.defensive_share > 0
-        check_equal(Program(result, language, tmp_path, flags=FAST), flow, 1000)
+        check_equal(Program(result, language, tmp_path), flow, 1000)
 
     def test_an_infinite_box_is_refused(self, tmp_path):
-        result = vf.integrate(lambda x: np.exp(-x[:, 0]), [[0, np.inf]], n_calls=500, seed=1)
+        result = vf.integrate(lambda x: np.exp(-x[:, 0]), [[0, np.inf]], n_calls=200, seed=1)
         with pytest.raises(
             ValueError, match=r"\[0\.0, inf\] in row 0, and only a finite box .* result\.flow"
         ):
