@@ -381,3 +381,26 @@ def test_the_source_does_not_depend_on_threads(tmp_path, flow):
     other.threads = 1
     assert [path.read_text() for path in vf.export(other, tmp_path / "two", name="a")] == one
     assert all(path.parent == Path(tmp_path / "one") for path in vf.export(flow, tmp_path / "one", name="a"))
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+@pytest.mark.skipif(shutil.which("size") is None, reason="size, of binutils, is not installed")
+def test_the_object_has_no_state_and_allocates_and_prints_nothing(tmp_path, flow):
+    vf.export(flow, tmp_path)
+    subprocess.run(["gcc", "-O2", "-fno-pic", "-c", "flow.c"], cwd=tmp_path, check=True)
+    sizes = subprocess.run(
+        ["size", "-A", "flow.o"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert dict(re.findall(r"^(\.data|\.bss)\s+(\d+)", sizes, re.MULTILINE)) == {".data": "0", ".bss": "0"}
+    names = subprocess.run(
+        ["nm", "-u", "flow.o"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert set(names.split()) - {"U"} <= {
+        "exp",
+        "log",
+        "sqrt",
+        "memcpy",
+        "memset",
+        "log1p",
+        "__stack_chk_fail",
+    }
