@@ -15,10 +15,10 @@ from varflow.library.build import missing
 ROOT = Path(__file__).parent.parent
 N_EVENTS = 4000  # so that tests take seconds
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
+COMPILERS = ("cc", "gfortran")  # with warnings as errors, in tests
+PROGRAMS = ("./",)  # that pages have built
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"^(<!-- output of: (.+?) -->\n+```text\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
-
-COMPILERS = "cc ", "gfortran "  # with warnings as errors, in tests
 
 ERRORS_APART = 3.0  # how many of the larger printed error two runs may differ by
 FACTOR_OF_ERRORS = 2.0  # and how far their errors may
@@ -40,17 +40,23 @@ def outputs(path: Path) -> dict[str, str]:
 
 
 def commands(path: Path) -> list[str]:
-    """Commands of varflow and of compilers, and programs, in shell blocks; what installs is left out."""
+    """Commands in shell blocks that tests run: those that install something are left out."""
     lines = (line for text in blocks(path, "bash") for line in text.splitlines())
     parts = (part.strip() for line in lines for part in line.split(" && "))
-    return [part for part in parts if part.startswith(("varflow ", *COMPILERS, "./"))]
+    return [part for part in parts if is_run(part)]
+
+
+def is_run(command: str) -> bool:
+    """Whether tests run a command of a shell block."""
+    name = command.split(" ")[0]
+    return name in ("varflow", *COMPILERS) or name.startswith(PROGRAMS)
 
 
 def lacking(path: Path) -> str | None:
     """What this machine lacks for the commands of a page: a compiler, or what the shared library needs."""
-    names = {command.split()[0] for command in commands(path) if command.startswith(COMPILERS)}
+    names = {command.split()[0] for command in commands(path)} & set(COMPILERS)
     without = [f"there is no {name}" for name in sorted(names) if shutil.which(name) is None]
-    return next(iter(without), missing() if names else None)
+    return next(iter(without), missing() if "varflow build-library" in path.read_text("utf-8") else None)
 
 
 def write_sources(path: Path, folder: Path) -> None:
@@ -64,7 +70,7 @@ def write_sources(path: Path, folder: Path) -> None:
 def prepare(folder: Path) -> None:
     """Put the files of the examples where a reader has them, and some of the dataset as events.csv."""
     (folder / "examples").mkdir()
-    for name in ("dalitz.csv", "camel.py", "matrix_element.f"):
+    for name in ("dalitz.csv", "camel.py", "matrix_element.f", "event_generator.c", "event_generator.f90"):
         shutil.copy(ROOT / "examples" / name, folder / "examples")
     lines = (ROOT / "examples" / "dalitz.csv").read_text().splitlines(keepends=True)
     (folder / "events.csv").write_text("".join(lines[: 1 + N_EVENTS]))
@@ -72,10 +78,11 @@ def prepare(folder: Path) -> None:
 
 def printed_by(command: str, folder: Path) -> str:
     """What a command prints on stdout."""
+    assert is_run(command), f"{command} is no command that runs here"
     name, *arguments = command.split()
     line = [sys.executable, "-W", "error", "-m", "varflow", *arguments]
     if name != "varflow":
-        strict = command.replace(" ", " -Wall -Wextra -Werror ", 1) if name in ("cc", "gfortran") else command
+        strict = command.replace(" ", " -Wall -Wextra -Werror ", 1) if name in COMPILERS else command
         line = ["/bin/sh", "-c", strict]
     return subprocess.run(line, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 

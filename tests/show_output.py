@@ -7,17 +7,18 @@ import re
 import tempfile
 from pathlib import Path
 
-from pages import OUTPUT, PAGES, ROOT, prepare, printed_by
+from pages import OUTPUT, PAGES, ROOT, commands, prepare, printed_by
 
 
-def renewed(text: str, folder: Path) -> str:
-    """Text of a page with the outputs that commands have in a folder."""
+def renewed(path: Path, folder: Path) -> str:
+    """Text of a page with the outputs that its commands, run in turn, have in a folder."""
+    printed = {command: printed_by(command, folder) for command in commands(path)}
 
     def block(match: re.Match[str]) -> str:
         begin, command, _, end = match.groups()
-        return f"{begin}{printed_by(command, folder)}{end}"
+        return f"{begin}{printed[command]}{end}"
 
-    return OUTPUT.sub(block, text)
+    return OUTPUT.sub(block, path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         if OUTPUT.search(text):
             with tempfile.TemporaryDirectory() as folder:
                 prepare(Path(folder))
-                path.write_text(renewed(text, Path(folder)), encoding="utf-8")
+                path.write_text(renewed(path, Path(folder)), encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")
 
 

@@ -1,6 +1,9 @@
-"""The examples: legacy programs build, and do what is said of them."""
+"""The examples build, and do what is said of them."""
 
+import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +58,64 @@ def test_the_dataset_is_what_the_readme_says():
     assert (data.n, data.d) == (20_000, 5)
     assert np.all(data.px == 1)
     assert np.all(data.fx > 0)
+
+
+BUILDS = {
+    "c": ["gcc", "-std=c99", "-pedantic", "-I.", EXAMPLES / "event_generator.c", "camel.c"],
+    "fortran": ["gfortran", "-std=f2008", "camel.f90", EXAMPLES / "event_generator.f90"],
+}
+
+
+@pytest.fixture(scope="module")
+def camel():
+    """A flow that has learned the function of the generators a little."""
+    x = np.random.default_rng(1).random((2000, 4))
+    f = sum(np.exp(-((x - centre) ** 2).sum(axis=1) / 0.04) for centre in (1 / 3, 2 / 3))
+    flow = vf.Flow(4, d_hidden=16, seed=0)
+    vf.BasicStatefulVarTrainer(flow, n_epochs=5, seed=0).train_on_batch(x, np.ones(2000), f)
+    return flow
+
+
+class TestEventGenerators:
+    def run(self, folder, camel, language):
+        """What a generator prints, and its events."""
+        command = BUILDS[language]
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"{command[0]} is not installed")
+        vf.export(camel, folder, language, name="camel")
+        build = [*command, "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", "-o", "generator", "-lm"]
+        subprocess.run(build, cwd=folder, check=True)
+        run = ["./generator", "events.txt", "20000", "3"]
+        printed = subprocess.run(run, cwd=folder, check=True, capture_output=True, text=True).stdout
+        return printed, (folder / "events.txt").read_text()
+
+    @pytest.mark.parametrize("language", BUILDS)
+    def test_events_are_distributed_as_f(self, tmp_path, camel, language):
+        printed, events = self.run(tmp_path, camel, language)
+        integral, error = map(float, re.search(r"integral: (\S+) ± (\S+)", printed).groups())
+        one_peak = math.erf(1 / 3 / 0.2) / 2 + math.erf(2 / 3 / 0.2) / 2
+        assert abs(integral - one_peak**4) < 5 * error
+        x = np.loadtxt(events.splitlines())
+        assert f"events of equal weight: {len(x)}," in printed
+        assert np.all(np.abs(x.mean(axis=0) - 0.5) < 5 * x.std(axis=0) / np.sqrt(len(x)))
+
+    def test_both_languages_write_the_same_events(self, tmp_path, camel):
+        outcomes = []
+        for language in BUILDS:
+            (tmp_path / language).mkdir()
+            outcomes.append(self.run(tmp_path / language, camel, language))
+        assert outcomes[0][1] == outcomes[1][1]
+        assert outcomes[0][0].splitlines()[1:] == outcomes[1][0].splitlines()[1:]
+
+    @pytest.mark.parametrize("language", BUILDS)
+    def test_bad_arguments_are_refused(self, tmp_path, camel, language):
+        self.run(tmp_path, camel, language)
+        for arguments in ([], ["events.txt", "10"]):
+            done = subprocess.run(
+                ["./generator", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 2
+            assert done.stderr.startswith("usage: ")
 
 
 @pytest.fixture

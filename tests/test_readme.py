@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from compilers import shared_library
 from pages import (
-    COMPILERS,
     OUTPUT,
     PAGES,
     ROOT,
     blocks,
     commands,
     differences,
+    is_run,
     lacking,
     outputs,
     prepare,
@@ -46,8 +46,10 @@ def test_every_block_is_of_a_kind_that_is_run_here(page):
     assert set(kinds) <= {"bash", "python", "text", "c", "fortran"}
     assert kinds.count("text") == len(OUTPUT.findall(text)), "blocks of text show the output of commands"
     for line in "".join(blocks(page, "bash")).splitlines():
-        known = ("varflow ", "python -m pip install ", "pytest", *COMPILERS, "./")
-        assert all(part.startswith(known) for part in line.split(" && "))
+        assert all(
+            is_run(part) or part.startswith(("python -m pip install ", "pytest"))
+            for part in line.split(" && ")
+        )
 
 
 @all_pages

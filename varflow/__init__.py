@@ -18,6 +18,7 @@ from varflow.errors import (
     TrainingInterruption,
     WorkerDiedError,
 )
+from varflow.exporting.export import export
 from varflow.flow.architecture import Architecture
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture, load_flow
@@ -80,6 +81,7 @@ __all__ = [
     "__version__",
     "device_integrand",
     "evaluate",
+    "export",
     "integrate",
     "learning_curve",
     "load_flow",

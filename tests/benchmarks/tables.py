@@ -192,6 +192,25 @@ def load() -> str:
     return f"{table(titles, rows)}\n\n{provenance('load')}"
 
 
+def export() -> str:
+    """Time a point and size of exported flows."""
+    rows = [
+        [case, f"{one['sample_ns']:,} ns", f"{one['log_prob_ns']:,} ns", number(one["sample_ratio"], 2),
+         number(one["log_prob_ratio"], 2), f"{one['n_weights']:,}", f"{one['static_bytes'] / 1000:.0f} kB"]
+        for case, one in figures("export").items()
+    ]  # fmt: skip
+    titles = [
+        "cell, language",
+        "sample",
+        "log_prob",
+        "sample / Python",
+        "log_prob / Python",
+        "weights",
+        "static size",
+    ]
+    return f"{table(titles, rows)}\n\n{provenance('export')}"
+
+
 def published() -> str:
     """Calls to reach the tolerance of the literature."""
     rows = [
@@ -583,7 +602,7 @@ BLOCKS = {
         ("performance", performance), ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
-        ("few_calls", few_calls), ("compiled", compiled), ("first_call", first_call),
+        ("few_calls", few_calls), ("compiled", compiled), ("first_call", first_call), ("export", export),
     )
 }  # fmt: skip
 

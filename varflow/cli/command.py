@@ -11,6 +11,7 @@ from varflow.cli.ask import add_ask
 from varflow.cli.bench import add_bench
 from varflow.cli.build_library import add_build_library
 from varflow.cli.evaluate import add_evaluate
+from varflow.cli.export import add_export
 from varflow.cli.forget import add_forget
 from varflow.cli.integrate import add_integrate
 from varflow.cli.options import Parser
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_evaluate(commands)
     add_sample(commands)
+    add_export(commands)
     add_integrate(commands)
     for add in (add_start, add_ask, add_tell, add_forget, add_status, add_result):
         add(commands)

@@ -107,7 +107,7 @@ class Mixture(Density):
             first such row.
         """
         x = checked_points("x", x, self.bounds)
-        log_shares = np.log(self._shares())
+        log_shares = np.log(self.shares())
         logs = [flow.log_prob(x) + share for flow, share in zip(self.flows, log_shares, strict=False)]
         if self.defensive > 0:
             logs.append(np.full(len(x), log_shares[-1] - self.log_volume))
@@ -123,7 +123,7 @@ class Mixture(Density):
 
     def _sample_block(self, z: np.ndarray, key: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, COMPONENTS, block]))
-        upper = np.cumsum(self._shares())
+        upper = np.cumsum(self.shares())
         chosen = np.searchsorted(upper[:-1], generator.random(len(z)), side="right")
         x = self.bounds[:, 0] + z * (self.bounds[:, 1] - self.bounds[:, 0])  # the uniform component's
         for k, flow in enumerate(self.flows):
@@ -133,7 +133,7 @@ class Mixture(Density):
         np.clip(x, *self.bounds.T, out=x)
         return x, self.log_prob(x)
 
-    def _shares(self) -> np.ndarray:
+    def shares(self) -> np.ndarray:
         """Shares of the components, (n_components,): the flows, and the uniform density if it has any."""
         shares = [(1 - self.defensive) / len(self.flows)] * len(self.flows)
         return np.array(shares + [self.defensive] * (self.defensive > 0))
