@@ -64,7 +64,7 @@ def check_log_q(flow, x, found, expected, tolerance):
     """Log q is near, but for a few points where rounding of one last bit changes that of Python by more."""
     differences = np.abs(found - expected)
     is_far = ~(differences <= tolerance)
-    assert np.mean(is_far) < 1e-3
+    assert np.mean(is_far) < 1e-2
     if is_far.any():
         arguments = flow, "to_latent", "from_latent", x[is_far], flow.bounds, 1e-15
         assert np.all(differences[is_far] <= testing.amplified_rounding(*arguments)[1])

@@ -14,7 +14,9 @@ __all__ = ["Cell", "Known", "Tables", "make_tables"]
 
 KNOWN_SEED = 20_260_000_000  # above 2^32: two words of a seed
 N_KNOWN = 8
-TOLERANCES = {"float32": 1e-5, "float64": 1e-12}  # in log q, and of points in units of the box
+# How far the source may be off, in log q and in units of the box. Float64 agrees to 1e-12, but for points
+# where a steep flow amplifies the last bit.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-11}
 
 
 class Cell(NamedTuple):
