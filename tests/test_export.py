@@ -44,29 +44,44 @@ def check_equal(program, flow, n, seed=5):
     assert program.verify() == 0
     x, log_q = program.sample(n, seed)
     expected, expected_log_q = flow.sample(n, seed=seed)
-    np.testing.assert_allclose(x / side, expected / side, rtol=0, atol=tolerance)
+    check_points(flow, ("to_latent", "from_latent"), x / side, expected / side, expected, tolerance)
     check_log_q(flow, expected, log_q, expected_log_q, tolerance)
     check_log_q(flow, expected, program.log_prob(expected), flow.log_prob(expected), tolerance)
     if isinstance(flow, vf.Mixture):
         return
     z, log_q = program.to_latent(expected)
     expected_z, expected_log_q = flow.to_latent(expected)
-    np.testing.assert_allclose(z, expected_z, rtol=0, atol=tolerance)
+    check_points(flow, ("from_latent", "to_latent"), z, expected_z, expected_z, tolerance)
     check_log_q(flow, expected, log_q, expected_log_q, tolerance)
     x, log_q = program.from_latent(expected_z)
     back, expected_log_q = flow.from_latent(expected_z)
-    np.testing.assert_allclose(x / side, back / side, rtol=0, atol=tolerance)
+    check_points(flow, ("to_latent", "from_latent"), x / side, back / side, expected, tolerance)
     check_log_q(flow, expected, log_q, expected_log_q, tolerance)
-    np.testing.assert_allclose(program.from_latent(z)[0] / side, expected / side, rtol=0, atol=1e-9)
+    back = program.from_latent(z)[0]
+    check_points(flow, ("to_latent", "from_latent"), back / side, expected / side, expected, 1e-9)
+
+
+ROUNDING = 1e-15  # a few last bits of numbers near one
+
+
+def check_points(flow, transforms, found, expected, points, tolerance):
+    """Points, in units of their box, are near, but for those where rounding moves Python's by more."""
+    differences = np.abs(found - expected)
+    assert np.median(differences) < tolerance
+    is_far = ~(differences <= tolerance).all(axis=1)
+    if is_far.any():
+        bounds = flow.bounds if transforms[0] == "to_latent" else np.tile([0.0, 1.0], (flow.d, 1))
+        slack, _ = testing.amplified_rounding(flow, *transforms, points[is_far], bounds, ROUNDING)
+        assert np.all(differences[is_far] <= slack)
 
 
 def check_log_q(flow, x, found, expected, tolerance):
-    """Log q is near, but for a few points where rounding of one last bit changes that of Python by more."""
+    """Log q is near, but for points where rounding of one last bit changes that of Python by more."""
     differences = np.abs(found - expected)
+    assert np.median(differences) < tolerance
     is_far = ~(differences <= tolerance)
-    assert np.mean(is_far) < 1e-3
     if is_far.any():
-        arguments = flow, "to_latent", "from_latent", x[is_far], flow.bounds, 1e-15
+        arguments = flow, "to_latent", "from_latent", x[is_far], flow.bounds, ROUNDING
         assert np.all(differences[is_far] <= testing.amplified_rounding(*arguments)[1])
 
 

@@ -40,7 +40,8 @@ def export(
 
     The source samples, evaluates the density and, for a single flow, maps between target and latent space. It
     draws the same points as `Flow.sample` for the same seed, and equals Python to 1e-12 in log q for float64
-    networks, to 1e-5 for float32; ``NAME_verify`` tells whether that holds where it was compiled.
+    networks, to 1e-5 for float32, unless a steep flow amplifies the last bit; ``NAME_verify`` compares points
+    where it was compiled.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def fortran_files(tables: Tables, name: str, weights_file: bytes | None) -> dict
         "REAL": kind,
         "D_HIDDEN": tables.d_hidden,
         "N_OUT": tables.n_out,
-        "TOLERANCE": f"{tables.tolerance:g}",
+        "TOLERANCE": f"{tables.tolerance:.1e}",
         "TABLES": "\n".join(
             [*_tables(tables), *(_weights(tables) if weights_file is None else _sum(weights_file, tables))]
         ),
@@ -65,7 +65,7 @@ def _tables(tables: Tables) -> Iterator[str]:
     yield "   ! Points of Python's sample, for NAME_verify"
     yield f"   integer, parameter :: n_known = {N_KNOWN}"
     yield f"   integer(int64), parameter :: known_seed = {KNOWN_SEED}_int64"
-    yield f"   real(dp), parameter :: tolerance = {tables.tolerance:.0e}_dp"
+    yield f"   real(dp), parameter :: tolerance = {tables.tolerance:.1e}_dp"
     yield from _doubles("known_x(NAME_d, n_known)", known.x)
     yield from _doubles("known_log_q(n_known)", known.log_q)
     if known.z is not None:

@@ -14,7 +14,11 @@ __all__ = ["Cell", "Known", "Tables", "make_tables"]
 
 KNOWN_SEED = 20_260_000_000  # above 2^32: two words of a seed
 N_KNOWN = 8
+N_ROUND_TRIPS = 256
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}  # in log q, and of points in units of the box
+AMPLIFICATION = (
+    10  # the tolerance of a steep flow is that many times what Python's own rounding does to log q
+)
 
 
 class Cell(NamedTuple):
@@ -61,6 +65,8 @@ class Tables:
         Logarithm of the share of each flow, and of the uniform density if it has one; and their sums so far.
     known : Known
         Points with their densities.
+    tolerance : float
+        How far these may be from what the source computes, in log q and in units of the box.
     """
 
     dtype: str
@@ -72,6 +78,7 @@ class Tables:
     log_share: np.ndarray
     upper_share: np.ndarray
     known: Known
+    tolerance: float
 
     @property
     def d(self) -> int:
@@ -87,11 +94,6 @@ class Tables:
     def is_mixture(self) -> bool:
         """Whether there is more than one component, and thus no map to latent space."""
         return len(self.log_share) > 1
-
-    @property
-    def tolerance(self) -> float:
-        """How far log q may be from Python's."""
-        return TOLERANCES[self.dtype]
 
     @property
     def d_hidden(self) -> int:
@@ -139,6 +141,7 @@ def make_tables(flow: Flow | Mixture) -> Tables:
         log_share=np.log(shares),
         upper_share=np.cumsum(shares),
         known=_known(mixture.flows[0] if len(shares) == 1 else mixture),
+        tolerance=max([TOLERANCES[dtype.name], *(AMPLIFICATION * _rounding(one) for one in mixture.flows)]),
     )
 
 
@@ -173,3 +176,9 @@ def _weights(flow: Flow, c: int) -> Iterator[np.ndarray]:
 def _known(flow: Flow | Mixture) -> Known:
     x, log_q = flow.sample(N_KNOWN, seed=KNOWN_SEED)
     return Known(x, log_q, flow.to_latent(x)[0] if isinstance(flow, Flow) else None)
+
+
+def _rounding(flow: Flow) -> float:
+    """Find what rounding does to log q: how far it is off after a round trip, at the worst of some points."""
+    x, log_q = flow.sample(N_ROUND_TRIPS, seed=KNOWN_SEED)
+    return float(np.abs(flow.log_prob(x) - log_q).max())
