@@ -589,6 +589,18 @@ class TestRepeatedUse:
         assert "training made the flow no better" not in str(integrator.result())
 
 
+class TestManyDimensions:
+    def test_training_is_left_out_where_the_flow_is_close(self):
+        result = integrated(lambda x: 1 + (x[:, ::2] * x[:, 1::2]).sum(axis=1), 20, n_calls=50_000, seed=1)
+        assert [one.stage for one in result.history] == ["survey", "scouts", "refine", "refine"]
+        assert_right(result, 3.5)
+
+    def test_training_is_not_left_out_elsewhere(self):
+        result = integrated(lambda x: np.exp(-0.5 * x.sum(axis=1)), 16, n_calls=50_000, seed=1)
+        assert [one.stage for one in result.history].count("survey") > 2
+        assert_right(result, (2 * (1 - math.exp(-0.5))) ** 16)
+
+
 class TestLostRegions:
     """What walkers find that the flow does not."""
 

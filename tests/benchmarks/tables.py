@@ -566,6 +566,26 @@ def few_calls() -> str:
     )
 
 
+def evidence() -> str:
+    """Errors of log evidences beside those of nested and importance samplers."""
+    rows = [
+        (
+            name.partition(" ")[0],
+            one["who"],
+            f"{one['n_calls']:,}",
+            str(one["n_seeds"]),
+            number(one["off"], 2),
+            number(one["told"], 2),
+            number(one["farthest"], 2),
+            str(one.get("n_warned", "-")),
+            number(one["seconds"], 2),
+        )
+        for name, one in sorted(figures("evidence").items(), key=lambda item: item[0].partition(" ")[0])
+    ]
+    titles = ("case", "by", "calls", "seeds", "off", "told", "farthest, in errors", "warned", "seconds")
+    return "\n\n".join([table(titles, rows), provenance("evidence")])
+
+
 def compiled() -> str:
     """Cost of calling a compiled integrand, and seconds beside vegas with cffi."""
     rows = [
@@ -602,7 +622,8 @@ BLOCKS = {
         ("performance", performance), ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
-        ("few_calls", few_calls), ("compiled", compiled), ("first_call", first_call), ("export", export),
+        ("few_calls", few_calls), ("evidence", evidence), ("compiled", compiled),
+        ("first_call", first_call), ("export", export),
     )
 }  # fmt: skip
 

@@ -24,9 +24,7 @@ LANGUAGES: dict[str, Callable[[Tables, str, bytes | None], dict[str, str]]] = {
     "fortran": fortran_files,
 }
 MOST_IN_SOURCE = 1_000_000  # bytes of weights; more are put in a file beside the source
-NAME = re.compile(
-    r"[A-Za-z][A-Za-z0-9_]{0,39}"
-)  # Fortran allows 63 characters, some of which are the suffix's
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")  # Fortran allows 63 characters, suffixes included
 
 
 def export(

@@ -60,6 +60,7 @@ SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
+MANY_DIMENSIONS, CLOSE_ESS = 16, 0.9  # effective sample size from which on so many are not trained in
 MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
 MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
@@ -227,13 +228,20 @@ class SurveyOfLost(Step):
 
 @dataclass
 class MainStage(Step):
-    """Train with what is left of the calls of a survey that has begun after `n_before`."""
+    """Train with what is left of the calls of a survey that has begun after `n_before`.
+
+    In many dimensions, where training takes minutes, it leaves no less error than those calls do in the
+    refinement where the flow is close to the integrand already.
+    """
 
     n_calls: int
     n_before: int
     is_regaining: bool
 
     def then(self, state: State) -> Agenda:
+        is_close = state.history[state.best].ess >= CLOSE_ESS
+        if state.flow.d >= MANY_DIMENSIONS and is_close and not self.is_regaining:
+            return [ScoutWithin(self.n_calls), EndSurvey()]
         n_left = int((1 - SCOUT_SHARE) * self.n_calls) - (state.n_calls - self.n_before) - LOOK
         stage = Stage(min(n_left // ROUND, MAX_ROUNDS), 0.5)
         return [stage, Look(), Compare(self.is_regaining), ScoutWithin(self.n_calls), EndSurvey()]
