@@ -54,7 +54,8 @@ PREFERENCE = 1.3  # for later flows
 MIN_CLIMBING, MAX_CLIMBING = 32, 300  # points of a round that only climbs
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
-NEAR = 0.3  # power of the weights from which on the flow finds the rest of the way
+NEAR = 0.3  # power of the weights from which on the flow finds the rest of the way, if it has points enough:
+CALLS_A_DIMENSION = 1000
 TAIL = 3.0  # points that are not zero, for each of them
 CLIMB_SHARE, MAX_CLIMBING_SHARE = (
     1 / 40,
@@ -73,11 +74,12 @@ def survey_of_few(n_calls: int, state: State, share: float = USUAL_SHARE + MAX_C
     if n_calls < MIN_LEARNT:
         return []
     defensive = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
+    near = NEAR if n_calls >= CALLS_A_DIMENSION * state.flow.d else 1.0
     n_climb = min(max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING), MAX_CLIMBING)
     return [
         Blocks(int(FIRST_SHARE * n_calls), "survey", defensive, 0.0),
         Judge(True),
-        Climb(n_climb, int(MAX_CLIMBING_SHARE * n_calls) // n_climb),
+        Climb(n_climb, int(MAX_CLIMBING_SHARE * n_calls) // n_climb, near),
         NextRound(int(ROUND_SHARE * n_calls), state.n_calls + int(share * n_calls)),
     ]
 
@@ -98,14 +100,15 @@ class Climb(Step):
 
     n_calls: int
     n_rounds: int
+    near: float
 
     def then(self, state: State) -> list[Step]:
         """Decide on a round."""
         least = max(MIN_EFFECTIVE, EFFECTIVE_SHARE * self.n_calls)
-        if self.n_rounds == 0 or not state.is_flow_new or not _is_far(state, least):
+        if self.n_rounds == 0 or not state.is_flow_new or not _is_far(state, least, self.near):
             return []
         blocks = Blocks(self.n_calls, "survey", DEFENSIVE_SHARE_OF_ROUNDS, 0.0)
-        return [FitMapAlone(least), blocks, Judge(False), Climb(self.n_calls, self.n_rounds - 1)]
+        return [FitMapAlone(least), blocks, Judge(False), Climb(self.n_calls, self.n_rounds - 1, self.near)]
 
 
 @dataclass
@@ -210,17 +213,18 @@ class _QuietTrainer(BasicStatefulTrainer):
         pass
 
 
-def _is_far(state: State, least: float) -> bool:
+def _is_far(state: State, least: float, near: float) -> bool:
     """Tell whether few points have all of the weight, and others a little: where f is 0, nothing leads on.
 
-    least: effective number of points that a map is made of; with so many, it would be far from f.
+    least: effective number of points that a map is made of; with so many, the power of the weights is below
+    `near`.
     """
     log_weights = state.memory.log_weights(slice(0, state.memory.n))
     n_nonzero = int(np.count_nonzero(log_weights > -math.inf))
     if n_nonzero < MIN_FITTED:
         return False
     has_tails = effective_size(log_weights) < min(MIN_EFFECTIVE, n_nonzero / TAIL)
-    return has_tails and tempered_power(log_weights, least) < NEAR
+    return has_tails and tempered_power(log_weights, least) < near
 
 
 def _begin_anew(state: State, least: float | None = None) -> None:
