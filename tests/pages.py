@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from varflow.library.build import missing
+from varflow.libvarflow.build import missing
 
 ROOT = Path(__file__).parent.parent
 N_EVENTS = 4000  # so that tests take seconds

@@ -21,9 +21,9 @@ from pages import ROOT
 
 import varflow as vf
 from varflow.errors import BuildError
-from varflow.library import build as building
-from varflow.library import entry, place
-from varflow.library.options import parse
+from varflow.libvarflow import build as building
+from varflow.libvarflow import entry, place
+from varflow.libvarflow.options import parse
 from varflow.training.objective import GradientBuffers
 
 PROGRAMS, EXAMPLES = Path(__file__).parent / "host_programs", ROOT / "examples"

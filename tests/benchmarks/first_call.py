@@ -16,7 +16,7 @@ from statistics import median
 
 from results import record
 
-from varflow.library.build import build
+from varflow.libvarflow.build import build
 
 STEPS = "start_s", "integral_s", "sample_s", "processor_s"
 

@@ -3,7 +3,7 @@
 import argparse
 
 from varflow.cli.options import Parser, add_command
-from varflow.library.build import build
+from varflow.libvarflow.build import build
 
 __all__ = ["add_build_library"]
 

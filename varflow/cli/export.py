@@ -5,10 +5,7 @@ from pathlib import Path
 
 from varflow.cli.options import Parser, add_command, add_name
 from varflow.exporting.export import LANGUAGES, export
-from varflow.flow.mixture import load_flow
-from varflow.integration.result import FILE as RESULT
-from varflow.integration.result import Result
-from varflow.runtime.archive import format_of
+from varflow.integration.result import load_density
 
 __all__ = ["add_export"]
 
@@ -31,10 +28,8 @@ def add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    is_result = format_of(options.flow) == RESULT.name
-    flow = Result.load(options.flow) if is_result else load_flow(options.flow)
     name = Path(options.flow).stem if options.name is None else options.name
-    paths = export(flow, options.output, options.language, name=name)
+    paths = export(load_density(options.flow), options.output, options.language, name=name)
     options.written.extend(map(str, paths))
     for path in paths:
         print(f"wrote {path}: {path.stat().st_size:,} bytes")

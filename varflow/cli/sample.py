@@ -7,10 +7,7 @@ import numpy as np
 
 from varflow.cli.options import Parser, add_command, add_machine
 from varflow.data.samples import SampleWriter
-from varflow.flow.mixture import load_flow
-from varflow.integration.result import FILE as RESULT
-from varflow.integration.result import Result
-from varflow.runtime.archive import format_of
+from varflow.integration.result import Result, load_density
 
 __all__ = ["add_sample"]
 
@@ -35,12 +32,11 @@ def add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     blocks: Iterable[tuple[np.ndarray, np.ndarray]]
-    if format_of(options.flow) == RESULT.name:
-        result = Result.load(options.flow)
-        d, blocks = len(result.bounds), [result.sample(options.n, seed=options.seed)]
+    source = load_density(options.flow, threads=options.threads, backend=options.backend)
+    if isinstance(source, Result):
+        d, blocks = len(source.bounds), [source.sample(options.n, seed=options.seed)]
     else:
-        flow = load_flow(options.flow, threads=options.threads, backend=options.backend)
-        d, blocks = flow.d, flow.sample_blocks(options.n, options.seed)
+        d, blocks = source.d, source.sample_blocks(options.n, options.seed)
     with SampleWriter(options.output, options.n, d) as writer:
         for x, logqx in blocks:
             writer.write(x, np.exp(logqx))

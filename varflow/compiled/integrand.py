@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from varflow.compiled.kinds import KINDS, Failure
+from varflow.compiled.kinds import KINDS, NO_FAILURE, Failure
 from varflow.compiled.library import find_function, resolved
 from varflow.compiled.pointers import is_pointer, pointer_to, user_pointer
 from varflow.compiled.signatures import check_kind
@@ -24,7 +24,6 @@ __all__ = ["CompiledIntegrand", "compiled_integrand"]
 FloatArray = npt.NDArray[np.float64]
 
 SLICE = 2048  # points between which Ctrl-C is noticed
-_NO_FAILURE: Failure = (0, 0, 0)
 
 
 class CompiledIntegrand:
@@ -181,7 +180,7 @@ class CompiledIntegrand:
 
     def _set(self, x: FloatArray, values: FloatArray, n_threads: int) -> None:
         """Set the values (n, m) at points x (n, d)."""
-        failures = [_NO_FAILURE] * n_threads
+        failures = [NO_FAILURE] * n_threads
         is_ending = False
 
         def task(k: int) -> None:
@@ -214,9 +213,8 @@ class CompiledIntegrand:
         d = x.shape[1]
         if not self.check or d in self._checked or not len(x):
             return
-        self._evaluate(
-            x[:0], np.empty((0, self.n_components)), np.empty((1, d))
-        )  # compiles, for the child too
+        nothing = np.empty((0, self.n_components))
+        self._evaluate(x[:0], nothing, np.empty((1, d)))  # compiles, for the child too
         complaint = complaint_of_trial(self._evaluate, x, self.n_components, self.nvec)
         if complaint:
             hint = f"is it of kind {self.kind!r}, {self._kind.prototype}, and of d = {d} dimensions?"

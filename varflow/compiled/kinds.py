@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from varflow.kernels import pointers
 
-__all__ = ["KINDS", "Failure", "Kind", "compile_calls"]
+__all__ = ["KINDS", "NO_FAILURE", "Failure", "Kind", "compile_calls"]
 
 FloatArray = npt.NDArray[np.float64]
 Failure = tuple[int, int, int]  # first row, number of points and status of a call; zeros where there is none
 # address of f, user, x (n, d), values (n, m), space for the points of a call, (nvec, d) -> failure
 Evaluate = Callable[[int, int, FloatArray, FloatArray, FloatArray], Failure]
 
-_NO_FAILURE = (0, 0, 0)
+NO_FAILURE: Failure = (0, 0, 0)
 _BATCH = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32,
     ctypes.c_void_p,
@@ -60,7 +60,7 @@ def _evaluate_batch(
 ) -> Failure:
     n, d = x.shape
     status = _batch_at(address)(x.ctypes.data, n, d, values.ctypes.data, values.shape[1], user) if n else 0
-    return (0, n, status) if status else _NO_FAILURE
+    return (0, n, status) if status else NO_FAILURE
 
 
 @lru_cache(maxsize=64)
@@ -72,7 +72,7 @@ def _evaluate_scipy(
     address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray
 ) -> Failure:
     pointers.call_scipy(address, user, x, values, points[0])
-    return _NO_FAILURE
+    return NO_FAILURE
 
 
 def _evaluate_cuba(address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray) -> Failure:
@@ -84,7 +84,7 @@ def _evaluate_vegas77(
     address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray
 ) -> Failure:
     pointers.call_vegas77(address, x, values, points[0], np.empty(1))
-    return _NO_FAILURE
+    return NO_FAILURE
 
 
 KINDS = {

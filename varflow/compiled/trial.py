@@ -19,9 +19,8 @@ from varflow.runtime.threads import end_idle_threads
 __all__ = ["complaint_of_trial"]
 
 FloatArray = npt.NDArray[np.float64]
-Evaluate = Callable[
-    [FloatArray, FloatArray, FloatArray], object
-]  # x (n, d), values (n, m), space (n_at_once, d)
+# x (n, d), values (n, m), space (n_at_once, d)
+Evaluate = Callable[[FloatArray, FloatArray, FloatArray], object]
 
 MARGIN = 64  # numbers around each array, to be left alone
 UNSET = -1.2345678901234567e-300  # what no function returns

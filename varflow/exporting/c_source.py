@@ -10,10 +10,8 @@ from varflow.exporting.templates import filled, template
 
 __all__ = ["c_files"]
 
-REALS = {
-    "float32": ("float", "uint32_t"),
-    "float64": ("double", "uint64_t"),
-}  # C's type, and that of its bits
+# C's type, and that of its bits
+REALS = {"float32": ("float", "uint32_t"), "float64": ("double", "uint64_t")}
 PER_LINE = 6  # numbers
 
 

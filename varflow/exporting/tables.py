@@ -16,9 +16,7 @@ KNOWN_SEED = 20_260_000_000  # above 2^32: two words of a seed
 N_KNOWN = 8
 N_ROUND_TRIPS = 256
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}  # in log q, and of points in units of the box
-AMPLIFICATION = (
-    10  # the tolerance of a steep flow is that many times what Python's own rounding does to log q
-)
+AMPLIFICATION = 10  # times what rounding does to log q in Python: the tolerance of a steep flow
 
 
 class Cell(NamedTuple):

@@ -6,7 +6,8 @@ new. After each round the flow is trained anew on all points so far, as a fixed 
 singular integrands are followed like VEGAS follows them. The next round draws from it. The flow of the best
 round estimates the integral with the calls that are left, about half of them. Where few points have all of
 the weight, and others a little, small rounds from the map alone come before: they climb from the tails of a
-narrow peak.
+narrow peak. Each map is fitted to weights that are tempered until ``EFFECTIVE_SHARE`` of the points of a
+round count: a share of all points would be too much to ask, since those of round 0 hold the power down.
 
 **Density of the points.** With q_k the density that the n_k points of round k were drawn from, all points get
 the density of the mixture, sum_k n_k q_k / sum_k n_k (the balance heuristic of Veach and Guibas, SIGGRAPH
@@ -54,13 +55,10 @@ PREFERENCE = 1.3  # for later flows
 MIN_CLIMBING, MAX_CLIMBING = 32, 300  # points of a round that only climbs
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
-NEAR = 0.3  # power of the weights from which on the flow finds the rest of the way, if it has points enough:
-CALLS_A_DIMENSION = 1000
+NEAR = 0.3  # power of the weights from which on a flow finds the rest of the way
+CALLS_A_DIMENSION = 1000  # with which it does; with fewer, only a map that has come all the way will do
 TAIL = 3.0  # points that are not zero, for each of them
-CLIMB_SHARE, MAX_CLIMBING_SHARE = (
-    1 / 40,
-    1 / 4,
-)  # of the calls: in each such round, and in all of them at most
+CLIMB_SHARE, MAX_CLIMBING_SHARE = 1 / 40, 1 / 4  # of the calls: in each such round, and in all at most
 EFFECTIVE_SHARE = 1 / 3  # of the points of such a round: by weight, so many make the map of the next one
 USUAL_SHARE = FIRST_SHARE + N_ROUNDS * ROUND_SHARE  # of the calls, in a survey without climbing
 
@@ -96,6 +94,15 @@ class Climb(Step):
 
     From the tails of a narrow peak, the next round is closer to it. Flows, which also follow what coordinates
     have in common, take over once the map has come near.
+
+    Attributes
+    ----------
+    n_calls : int
+        Points of the round.
+    n_rounds : int
+        How many may still come.
+    near : float
+        Power of the weights from which on the map is near.
     """
 
     n_calls: int

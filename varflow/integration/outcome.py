@@ -79,8 +79,7 @@ def _lost(state: State, history: list[Iteration]) -> float:
     which so many of them tell no better than by its upper limit of 95 % (Clopper and Pearson, Biometrika 26
     (1934) 404).
     """
-    is_lost = state.is_lost(sum(iteration.n_calls for iteration in history if iteration.is_used))
-    n, n_lost = len(is_lost), int(np.count_nonzero(is_lost))
+    n, n_lost = len(state.log_lost), _n_lost(state, history)
     if n_lost == 0:
         return 0.0
     from scipy.special import betaincinv  # slow to import, and only lost regions need it
@@ -88,6 +87,15 @@ def _lost(state: State, history: list[Iteration]) -> float:
     n_lost = min(n_lost, n - 1)
     share = float(betaincinv(n_lost + 1, n - n_lost, 0.95))
     return share / (1 - share)
+
+
+def _n_lost(state: State, history: list[Iteration]) -> int:
+    """Count the walkers that ended in such regions."""
+    return int(np.count_nonzero(state.is_lost(_n_used(history))))
+
+
+def _n_used(history: list[Iteration]) -> int:
+    return sum(iteration.n_calls for iteration in history if iteration.is_used)
 
 
 def _has_mass(iteration: Iteration) -> bool:
@@ -110,8 +118,7 @@ def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[
         yield f"f was {where}: the error is not known"
     if state.tolerance and state.shortfall(*average(used)) > 1:
         yield f"the tolerance was not reached in {result.n_calls} calls"
-    n_used = sum(iteration.n_calls for iteration in used)
-    n_lost = np.count_nonzero(state.is_lost(n_used))
+    n_used, n_lost = _n_used(history), _n_lost(state, history)
     if n_lost:
         yield (
             f"{n_lost} of {len(state.log_lost)} walkers that climb from uniform points ended where f/q is up "

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import Mixture, load_flow
 from varflow.integration.averages import average, consistency, probability, standard_deviations
 from varflow.integration.components import Components
 from varflow.integration.domain import Domain
@@ -37,10 +38,10 @@ from varflow.integration.tables import (
     frame_row,
     log_estimate,
 )
-from varflow.runtime.archive import Kind, read_archive, refused_as, write_archive
+from varflow.runtime.archive import FilePath, Kind, format_of, read_archive, refused_as, write_archive
 from varflow.validation import positive_int
 
-__all__ = ["Result"]
+__all__ = ["Result", "load_density"]
 
 FILE = Kind("varflow result", version=4, oldest=1, sealed=2)
 
@@ -518,6 +519,24 @@ class Result:
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
             )
+
+
+def load_density(path: FilePath, **options: Any) -> Flow | Mixture | Result:
+    """Read whatever points can be drawn from: a result, a flow or a mixture.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    **options
+        Arguments of `load_flow`, for a flow or a mixture.
+
+    Raises
+    ------
+    FileFormatError, OSError
+        As for `load_flow`.
+    """
+    return Result.load(path) if format_of(path) == FILE.name else load_flow(path, **options)
 
 
 def _import(name: str, method: str) -> ModuleType:

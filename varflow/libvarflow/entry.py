@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from varflow.errors import FileFormatError, FunctionError, InvalidIntegrandError, InvalidLossError
-from varflow.library import files, flows, handles, integrals
-from varflow.library.handles import HandleError
+from varflow.libvarflow import files, flows, handles, integrals
+from varflow.libvarflow.handles import HandleError
 
 __all__ = ["ABI_VERSION", "STATUS_OF", "connect"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from varflow._version import __version__
 from varflow.errors import BuildError
-from varflow.library import place
+from varflow.libvarflow import place
 from varflow.runtime.archive import FilePath, atomic_path
 
 __all__ = ["build", "missing"]

@@ -35,10 +35,8 @@ def place() -> str:
 
 def shared_library() -> str:
     """Give the path of Python's shared library, or "" where there is none."""
-    folders = [
-        sysconfig.get_config_var("LIBDIR") or "",
-        f"{sys.base_prefix}/lib",
-    ]  # the first may be a builder's
+    # LIBDIR may be a builder's.
+    folders = [sysconfig.get_config_var("LIBDIR") or "", f"{sys.base_prefix}/lib"]
     names = [sysconfig.get_config_var(name) or "" for name in ("INSTSONAME", "LDLIBRARY")]
     names.append("libpython{}.{}.so.1.0".format(*sys.version_info))  # of builds that do not use it themselves
     paths = [Path(folder, name) for name in names if ".so" in name for folder in folders]

@@ -9,11 +9,11 @@ from varflow.errors import InvalidLossError
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.integration.result import Result
-from varflow.library.handles import keep, look_up, set_warnings
-from varflow.library.integrals import FLOW_SIZES
-from varflow.library.memory import Address, FloatArray, array_at, box_at, not_null, set_at
-from varflow.library.options import parse, take
-from varflow.library.run import Run
+from varflow.libvarflow.handles import keep, look_up, set_warnings
+from varflow.libvarflow.integrals import FLOW_SIZES
+from varflow.libvarflow.memory import Address, FloatArray, array_at, box_at, not_null, set_at
+from varflow.libvarflow.options import parse, take
+from varflow.libvarflow.run import Run
 from varflow.training.adam import Adam
 from varflow.training.objective import GradientBuffers
 from varflow.training.recipe import optimiser_for

@@ -1,5 +1,5 @@
 /* libvarflow.c: finds Python, starts it, and passes calls of the host program on to
- * varflow/library/entry.py.
+ * varflow/libvarflow/entry.py.
  *
  * Python's own library is loaded by vf_start() and not linked: a host program whose Python is gone starts
  * all the same, and is told. Around every call, the host program's floating-point environment is put away,
@@ -98,7 +98,7 @@ static int call_host(vf_integrand *f, const double *x, int64_t n, int32_t d, dou
     return status;
 }
 
-/* Functions that varflow/library/entry.py puts here; the structure `Python` there has the same order. */
+/* Functions that varflow/libvarflow/entry.py puts here; the structure `Python` there has the same order. */
 
 static struct {
     int64_t abi_version;
@@ -437,7 +437,7 @@ static int refuse_by_exception(const char *executable)
 static int connect_python(const char *executable, int is_host_s)
 {
     PyGILState_STATE state = py.PyGILState_Ensure();
-    PyObject *module = py.PyImport_ImportModule("varflow.library.entry"), *done = NULL;
+    PyObject *module = py.PyImport_ImportModule("varflow.libvarflow.entry"), *done = NULL;
     if (module != NULL)
         done = py.PyObject_CallMethod(module, "connect", "Ki", (unsigned long long)(uintptr_t)&python,
                                       is_host_s);

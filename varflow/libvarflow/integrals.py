@@ -9,10 +9,10 @@ import numpy as np
 from varflow.errors import FunctionError
 from varflow.integration.integrator import integrate as integrate_function
 from varflow.integration.result import Result
-from varflow.library.handles import keep, look_up
-from varflow.library.memory import Address, FloatArray, array_at, box_at, not_null, set_at
-from varflow.library.options import parse, take
-from varflow.library.run import Run
+from varflow.libvarflow.handles import keep, look_up
+from varflow.libvarflow.memory import Address, FloatArray, array_at, box_at, not_null, set_at
+from varflow.libvarflow.options import parse, take
+from varflow.libvarflow.run import Run
 from varflow.validation import positive_int
 
 __all__ = ["END", "FLOW_SIZES", "ask", "integrate", "mean", "run_new", "run_result", "tell"]

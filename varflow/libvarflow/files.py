@@ -3,14 +3,12 @@
 import ctypes
 from typing import Any, cast
 
-from varflow.flow.mixture import load_flow
-from varflow.integration.result import FILE as RESULT
-from varflow.integration.result import Result
+from varflow.integration.result import load_density
 from varflow.integration.run import FILE as RUN
-from varflow.library.handles import keep, look_up, warnings_of
-from varflow.library.memory import Address, not_null, path_at, set_at, write_text
-from varflow.library.options import parse
-from varflow.library.run import Run
+from varflow.libvarflow.handles import keep, look_up, warnings_of
+from varflow.libvarflow.memory import Address, not_null, path_at, set_at, write_text
+from varflow.libvarflow.options import parse
+from varflow.libvarflow.run import Run
 from varflow.runtime.archive import format_of
 from varflow.validation import positive_int
 
@@ -32,12 +30,12 @@ def load(path: bytes | None, options: bytes | None, handle: Address) -> None:
 
 def _loaded(file: str, given: dict[str, Any]) -> Any:
     """Load whatever the file holds; one of another kind is refused as a flow that it is not."""
-    kind, m = format_of(file), positive_int("m", given.pop("m", 1))
-    if kind == RUN.name:
+    m = positive_int("m", given.pop("m", 1))
+    if format_of(file) == RUN.name:
         run = cast(Run, Run.load(file, **given))
         run.take_up(m)
         return run
-    return Result.load(file) if kind == RESULT.name else load_flow(file, **given)
+    return load_density(file, **given)
 
 
 def warnings(handle: int, size: int, text: Address) -> None:
