@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -566,6 +567,18 @@ CHOICES = {
 }
 
 
+@contextmanager
+def in_another_folder():
+    """Work in a temporary folder: text may be the name of a file."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
 @given(st.data())
 def test_any_arguments_are_taken_or_refused_with_words(library, data):
     flow = library.handle("flow_new", 2, None, b"n_bins=4 d_hidden=8 n_hidden=1")
@@ -574,7 +587,8 @@ def test_any_arguments_are_taken_or_refused_with_words(library, data):
     if entry.FUNCTIONS[name][1][0] is entry.HANDLE:
         arguments[0] = data.draw(st.sampled_from([flow, -1, 0]))
     BUFFER[:] = 1.0
-    status = library.status(name, *arguments)
+    with in_another_folder():
+        status = library.status(name, *arguments)
     assert status in (OK, REFUSED, BAD_HANDLE, FILE_FAILED)
     assert status == OK or library.words()
     library.free(flow)
