@@ -629,7 +629,10 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("values", "match"),
         [
-            ({"version": 5}, "r.npz has version 5, but this varflow understands 1 and 2 and 3 and 4 only"),
+            (
+                {"version": 6},
+                "r.npz has version 6, but this varflow understands 1 and 2 and 3 and 4 and 5 only",
+            ),
             ({"version": None}, "r.npz has version None, but"),
             ({"format": "other"}, "r.npz: format must be 'varflow result', found 'other'"),
             ({"flow": {}}, "r.npz is not a complete result file: 'architecture'"),

@@ -10,6 +10,7 @@ __all__ = [
     "USUAL_RATE",
     "average",
     "consistency",
+    "estimate",
     "probability",
     "standard_deviations",
     "student_variance",
@@ -36,6 +37,35 @@ def average(used: list[Iteration]) -> tuple[Array, Array]:
             share**2 * iteration.covariance for share, iteration in zip(shares, used, strict=True)
         )
     return np.asarray(mean), np.asarray(covariance)
+
+
+def estimate(used: list[Iteration], heavier: Array, lost: float = 0.0) -> tuple[Array, Array]:
+    """Average iterations, and add what they cannot see to the errors.
+
+    Parameters
+    ----------
+    used : list of Iteration
+        The iterations.
+    heavier : ndarray, (m,) or (1,)
+        Error from weights heavier than all that were seen.
+    lost : float
+        Error from regions that the flow has lost, relative to the mean.
+
+    Returns
+    -------
+    mean, covariance : ndarray, (m,) and (m, m)
+    """
+    mean, covariance = average(used)
+    if lost:
+        covariance = _widened(covariance, lost * mean)
+    return mean, _widened(covariance, heavier)
+
+
+def _widened(covariance: Array, error: Array) -> Array:
+    """Add an error, (m,) or (1,), to a covariance (m, m): of all components alike, and of unknown sign."""
+    if np.isfinite(error).all():
+        return covariance + np.outer(error, error)
+    return np.full_like(covariance, math.inf)
 
 
 def weight_of(n: int, n_of_scramble: int, progress: float = 1.0) -> float:

@@ -39,7 +39,7 @@ from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=5, oldest=5, sealed=5)
+FILE = Kind("varflow integration checkpoint", version=6, oldest=6, sealed=6)
 PART = 8192  # points evaluated together where there is a checkpoint, which may be written after each
 MAX_COORDINATE = 1e300  # coordinate of a given point where the bounds are infinite
 

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from varflow.integration.averages import average
+from varflow.integration.averages import estimate
 from varflow.integration.domain import Domain
 from varflow.integration.iteration import Iteration
 from varflow.integration.received import Received
 from varflow.integration.result import Result, Source
 from varflow.integration.state import DEFENSIVE_SHARE, State
-from varflow.training.pareto import pareto_shape_of_largest
 
 __all__ = ["outcome"]
 
@@ -64,7 +63,8 @@ def outcome(
         defensive_share=DEFENSIVE_SHARE,
         n_invalid=received.n_invalid,
         lost=_lost(state, history),
-        k=pareto_shape_of_largest(state.tail, state.n_of_tail),
+        k=state.tail.shape,
+        heavier=state.tail.heavier,
         resolution=1 - 0.05 ** (1 / state.n_uniform) if state.n_uniform else 1.0,
         source=source,
     )
@@ -116,7 +116,9 @@ def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[
         if any(one.mean.any() for one in used):
             where = "nearly zero at all points that count, beside a value elsewhere: its mass was not found"
         yield f"f was {where}: the error is not known"
-    if state.tolerance and state.shortfall(*average(used)) > 1:
+    elif np.isinf(state.tail.heavier).any():
+        yield "few of all points have nearly all of the weight: the error is not known"
+    if state.tolerance and state.shortfall(*estimate(used, result.heavier, result.lost)) > 1:
         yield f"the tolerance was not reached in {result.n_calls} calls"
     n_used, n_lost = _n_used(history), _n_lost(state, history)
     if n_lost:

@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture, load_flow
-from varflow.integration.averages import average, consistency, probability, standard_deviations
+from varflow.integration.averages import (
+    average,
+    consistency,
+    estimate,
+    probability,
+    standard_deviations,
+)
 from varflow.integration.components import Components
 from varflow.integration.domain import Domain
 from varflow.integration.iteration import (
@@ -43,7 +49,10 @@ from varflow.validation import positive_int
 
 __all__ = ["Result", "load_density"]
 
-FILE = Kind("varflow result", version=4, oldest=1, sealed=2)
+FILE = Kind("varflow result", version=5, oldest=1, sealed=2)
+
+
+LARGE_PART = 0.5  # of the error, that is told
 
 
 class Source(Protocol):
@@ -90,6 +99,10 @@ class Result:
     lost : float
         What regions that the flow has lost may have of the integral, relative to the estimate: an error of
         all components besides their own.
+    heavier : array_like, (m,)
+        What a point with a larger weight |f|/q than all that were drawn is expected to add, in the same
+        units: an error of all components besides their own, which is large where the weights' tail is heavy,
+        and infinite where few points have nearly all of the weight. See `varflow.integration.tail`.
     resolution : float
         Share of the box that the points that looked everywhere would have hit with a probability of 95 %, had
         f been anywhere in it: what fills less, and is far from all that the flow knows, may have been missed.
@@ -109,6 +122,7 @@ class Result:
     is_log : bool
         Whether the integrand was given by its logarithm.
     k, lost, resolution : float
+    heavier : ndarray, (m,)
     warnings : tuple of str
     source : Source or None
         As given.
@@ -133,6 +147,7 @@ class Result:
         log: bool = False,
         k: float = math.nan,
         lost: float = 0.0,
+        heavier: npt.ArrayLike = 0.0,
         resolution: float = 1.0,
         source: Source | None = None,
     ) -> None:
@@ -144,6 +159,7 @@ class Result:
         self.defensive_share = float(defensive_share)
         self.n_invalid, self.is_log = int(n_invalid), bool(log)
         self.k, self.lost, self.resolution = float(k), float(lost), float(resolution)
+        self.heavier = np.array(np.broadcast_to(heavier, components.size), np.float64)
         self.warnings = tuple(warnings)
         self.source = source
         check_history(self._scaled, components.size)
@@ -220,10 +236,7 @@ class Result:
 
     @cached_property
     def _average(self) -> tuple[Array, Array]:
-        mean, covariance = average(self._used)
-        if self.lost:
-            covariance = covariance + np.outer(self.lost * mean, self.lost * mean)
-        return mean, covariance
+        return estimate(self._used, self.heavier, self.lost)
 
     def _in_units_of_f(self, values: Array) -> Array:
         """Convert means or errors, (m,), to units of f; NaN where that underflows or overflows."""
@@ -282,6 +295,10 @@ class Result:
         remarks = []
         if self.lost:
             remarks.append(f"the error has {self.lost:.1%} of the integral for what the flow has lost")
+        mean, covariance = self._average
+        if self.heavier[0] >= LARGE_PART * standard_deviations(covariance)[0] > 0:
+            share = self.heavier[0] / abs(mean[0]) if mean[0] else math.inf
+            remarks.append(f"the error has {share:.1%} of the integral for weights larger than those so far")
         if not math.isnan(self.k):
             remarks.append(f"Pareto shape of the weights: k = {self.k:.2f}")
         if self.resolution < 1:
@@ -461,7 +478,7 @@ class Result:
         if not np.isfinite(self.flow.params).all():
             raise ValueError("params must be finite")
         arrays = {"params": self.flow.params, "bounds": self.bounds}
-        arrays |= pack_history(self._scaled, self.components.size)
+        arrays |= {"heavier": self.heavier, **pack_history(self._scaled, self.components.size)}
         write_archive(path, FILE, self._header(), arrays)
 
     def _header(self) -> dict[str, Any]:
@@ -515,6 +532,7 @@ class Result:
                 log=header.get("log", False),
                 k=float(header.get("k") or math.nan),
                 lost=header.get("lost", 0.0),
+                heavier=arrays.get("heavier", 0.0),
                 resolution=header.get("resolution", 1.0),
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],

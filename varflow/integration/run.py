@@ -26,7 +26,7 @@ from varflow.validation import check_name, positive_int
 
 __all__ = ["Run"]
 
-FILE = Kind("varflow run", version=1, oldest=1, sealed=1)
+FILE = Kind("varflow run", version=2, oldest=2, sealed=2)
 PAUSE = 0.005  # seconds that `ask` takes where it has no points to give
 TRAIN_IN = ("tell", "thread", "step")
 

@@ -11,13 +11,14 @@ import numpy as np
 from varflow.data.dataset import Dataset
 from varflow.flow.elementwise import fit_elementwise
 from varflow.flow.flow import Flow
-from varflow.integration.averages import USUAL_RATE, average
-from varflow.integration.estimates import Batches, Evaluated
+from varflow.integration.averages import USUAL_RATE, estimate
+from varflow.integration.estimates import Batches, Evaluated, weights_of
 from varflow.integration.iteration import Iteration, pack_history, scaled, times_power, unpack_history
 from varflow.integration.proposal import Draw, log_mixture
 from varflow.integration.scout import Walkers, no_walkers
 from varflow.integration.survey import Memory, Replay, stage_optimiser
 from varflow.integration.tables import first_component
+from varflow.integration.tail import Tail
 from varflow.integration.tolerance import Tolerance
 from varflow.runtime.checkpoint import Saved
 from varflow.training.adam import Adam, AdamState
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5  # progress from which on rounds count
-MAX_TAIL = 10_000  # weights that are kept for the shape of their tail, which 10 million points need
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
 LOG_OF_2 = math.log(2)
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
@@ -110,10 +110,8 @@ class State:
         Number, in the history, of the pilot run with these parameters.
     heaviest : float
         Largest share of one point in the sum of the weights of an iteration that counts.
-    tail : ndarray
-        Logs of the largest weights |f|/q of the refinement, up to ``MAX_TAIL``.
-    n_of_tail : int
-        Number of points of which these are the largest.
+    tail : Tail
+        Of the weights |f|/q of the refinement.
     n_uniform : float
         Points that looked everywhere: those of the uniform share, and of a flow that was still uniform.
     walkers : Walkers
@@ -157,7 +155,7 @@ class State:
         self.rounds: list[Round] = []
         self.expected = np.zeros(1)
         self.kept = flow.params.copy()
-        self.tail, self.n_of_tail, self.n_uniform = np.empty(0), 0, 0
+        self.tail, self.n_uniform = Tail(), 0
         self.walkers, self.log_lost = no_walkers(flow.d), np.empty(0)
         self.n_calls = self.best = 0
         self.rate, self.power, self.heaviest = USUAL_RATE, 1.0, 0.0
@@ -207,7 +205,7 @@ class State:
         if self.batches is not None:
             self.batches.scale(shift)
         self.memory.scale(shift)
-        self.tail = self.tail + shift * LOG_OF_2
+        self.tail.scale(shift)
         self.walkers = self.walkers._replace(log_f=self.walkers.log_f + shift * LOG_OF_2)
 
     def shortfall(self, mean: np.ndarray, covariance: np.ndarray) -> float:
@@ -248,12 +246,9 @@ class State:
 
     def note_weights(self, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Keep the largest weights of points of the refinement."""
-        log_weights = values.log_f[is_known] - points.log_q[is_known]
+        log_q = points.log_q[is_known]
+        self.tail.add(values.log_f[is_known] - log_q, weights_of(log_q, values.f[is_known]))
         self._note_exploration(points)
-        self.n_of_tail += len(log_weights)
-        self.tail = np.concatenate([self.tail, log_weights])
-        if len(self.tail) > MAX_TAIL:
-            self.tail = np.partition(self.tail, -MAX_TAIL)[-MAX_TAIL:]
 
     def _note_exploration(self, points: Draw) -> None:
         """Count the points that looked everywhere; those of walkers go where |f| leads them."""
@@ -332,12 +327,12 @@ class State:
         """Let no estimate so far count any more."""
         self.history = [replace(iteration, is_used=False) for iteration in self.history]
         self.heaviest = 0.0
-        self.tail, self.n_of_tail = np.empty(0), 0
+        self.tail = Tail()
 
     def estimate(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean (m,) and covariance (m, m) of the iterations that count; None if there are none."""
         used = [iteration for iteration in self.history if iteration.is_used]
-        return average(used) if used else None
+        return estimate(used, self.tail.heavier) if used else None
 
     # How it is kept
 
@@ -355,7 +350,7 @@ class State:
         arrays = self.memory.arrays() | pack_history(self.history, len(self.expected))
         arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
-        arrays |= {"log_lost": self.log_lost, "tail": self.tail}
+        arrays |= {"log_lost": self.log_lost, **self.tail.arrays("tail")}
         arrays |= {
             "round_params": np.array([one.params for one in self.rounds], self.flow.params.dtype),
             "round_n": np.array([one.n for one in self.rounds], np.int64),
@@ -377,7 +372,7 @@ class State:
         self.warnings, self.tolerance = list(header["warnings"]), Tolerance(**header["tolerance"])
         self.replay.n_skipped = header["n_skipped"]
         self.expected, self.log_lost = arrays["expected"], arrays["log_lost"]
-        self.tail = arrays["tail"]
+        self.tail = Tail.of("tail", arrays)
         self.walkers = Walkers(*(arrays[f"walkers_{name}"] for name in Walkers._fields))
         parts = (arrays[f"round_{name}"] for name in ("params", "n", "shares"))
         self.rounds = [Round(params, int(n), float(share)) for params, n, share in zip(*parts, strict=True)]
@@ -404,7 +399,6 @@ class State:
 _NUMBERS = (
     "n_calls",
     "exponent",
-    "n_of_tail",
     "n_uniform",
     "best",
     "rate",

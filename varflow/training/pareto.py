@@ -7,12 +7,14 @@ import numpy.typing as npt
 
 from varflow.data.arrays import FloatArray, as_floats, check_rows
 
-__all__ = ["pareto_shape", "pareto_shape_of_largest", "tail_size"]
+__all__ = ["change_by_heavier", "pareto_shape", "pareto_shape_of_largest", "tail_size"]
 
 MIN_TAIL = 5  # distinct ratios in a tail, at least, and its effective number of points
 ROUNDING = 1e-12  # relative difference of ratios or counts that is put down to the rounding of their logs
 TINY = 1e-100  # instead of theta = 0, where theta / k has a limit but no value
 PRIOR_POINTS, PRIOR_SHAPE = 10, 0.5  # prior of the shape: as if so many points had that shape
+MIN_HEAVY = 0.5  # shape from which on ratios have no variance
+MAX_MEAN_SHAPE = 0.8  # the excess is that of this shape where k is larger
 
 
 def tail_size(n: float) -> float:
@@ -99,6 +101,50 @@ def pareto_shape_of_largest(log_ratios: FloatArray, n: int) -> float:
     n_tail = min(math.ceil(tail_size(n)), len(order) - 1)
     with np.errstate(under="ignore"):
         return _shape_of_tail(order, np.ones(len(order)), n_tail)
+
+
+def change_by_heavier(log_ratios: FloatArray, n: int, log_mean: float) -> float:
+    """Compute how much the mean of n ratios would change if one were heavier than all that were seen.
+
+    With a generalised Pareto distribution of shape k and scale sigma above the threshold u, a ratio above the
+    largest one, r_1, is expected to be
+
+        r_1 + (sigma + k (r_1 - u)) / (1 - k)
+
+    (Coles, An Introduction to Statistical Modeling of Extreme Values, section 4.3.1: the mean excess is
+    linear in the threshold), and one of n may well be so by chance. Sigma follows from the median
+    of the excesses. As the tail of few ratios tells k no better than by some tenths, a k above
+    ``MAX_MEAN_SHAPE`` counts as that.
+
+    Parameters
+    ----------
+    log_ratios, n
+        As for `pareto_shape_of_largest`.
+    log_mean : float
+        Natural log of the mean of all n.
+
+    Returns
+    -------
+    float
+        The change relative to the mean; 0 where k is below ``MIN_HEAVY``, so that the variance is finite and
+        the scatter tells the error. Infinite where it would exceed the mean while k is not known to be below
+        1: then the tail may have no mean, and what was seen says nothing about it.
+    """
+    k = pareto_shape_of_largest(log_ratios, n)
+    if k < MIN_HEAVY:
+        return 0.0
+    if log_mean == -math.inf or len(log_ratios) < 2:
+        return math.inf
+    with np.errstate(under="ignore"):
+        ratios = np.exp(np.sort(log_ratios)[::-1] - log_mean)
+    n_tail = min(math.ceil(tail_size(n)), len(ratios) - 1)
+    largest, threshold = float(ratios[0]), float(ratios[n_tail])
+    shape = MAX_MEAN_SHAPE if math.isnan(k) else min(k, MAX_MEAN_SHAPE)
+    median = float(np.median(ratios[:n_tail])) - threshold
+    scale = median * shape / math.expm1(shape * math.log(2))
+    excess = (scale + shape * (largest - threshold)) / (1 - shape)
+    change = (largest - 1 + excess) / n
+    return math.inf if change > 1 and not k < 1 else change
 
 
 def _counts(log_counts: npt.ArrayLike, n: int) -> FloatArray:
