@@ -14,6 +14,7 @@ __all__ = [
     "probability",
     "standard_deviations",
     "student_variance",
+    "variances_of",
     "weight_of",
 ]
 
@@ -27,7 +28,7 @@ _RESOLVED = 1e-10  # relative variance below which a linear combination of compo
 
 
 def average(used: list[Iteration]) -> tuple[Array, Array]:
-    """Average iterations with their weights. Returns the mean, (m,), and its covariance, (m, m)."""
+    """Average iterations with their weights. Returns the mean, (m,), and its covariance, (m, m) or (m,)."""
     weights = np.array([iteration.weight for iteration in used])
     shares = weights / weights.max()  # first, so that the sum cannot overflow
     shares /= shares.sum()
@@ -53,7 +54,7 @@ def estimate(used: list[Iteration], heavier: Array, lost: float = 0.0) -> tuple[
 
     Returns
     -------
-    mean, covariance : ndarray, (m,) and (m, m)
+    mean, covariance : ndarray, (m,) and (m, m), or (m,) where the iterations have variances alone
     """
     mean, covariance = average(used)
     if lost:
@@ -62,10 +63,10 @@ def estimate(used: list[Iteration], heavier: Array, lost: float = 0.0) -> tuple[
 
 
 def _widened(covariance: Array, error: Array) -> Array:
-    """Add an error, (m,) or (1,), to a covariance (m, m): of all components alike, and of unknown sign."""
-    if np.isfinite(error).all():
-        return covariance + np.outer(error, error)
-    return np.full_like(covariance, math.inf)
+    """Add an error, (m,) or (1,), of all components alike, and of unknown sign."""
+    if not np.isfinite(error).all():
+        return np.full_like(covariance, math.inf)
+    return covariance + (np.outer(error, error) if covariance.ndim == 2 else np.square(error))
 
 
 def weight_of(n: int, n_of_scramble: int, progress: float = 1.0) -> float:
@@ -98,9 +99,14 @@ def student_variance(dof: int) -> float:
     return dof / (dof - 2)
 
 
+def variances_of(covariance: Array) -> Array:
+    """Return the variances, (m,), of a covariance, (m, m), or of variances alone."""
+    return np.diag(covariance) if covariance.ndim == 2 else covariance
+
+
 def standard_deviations(covariance: Array) -> Array:
     """Compute standard deviations, (m,), taking variances that rounding has made negative as zero."""
-    variances = np.diag(covariance)
+    variances = variances_of(covariance)
     return np.sqrt(np.where(variances < 0, 0.0, variances))
 
 
@@ -113,13 +119,18 @@ def consistency(used: list[Iteration]) -> tuple[float, int]:
     iteration counts as small instead of zero, and the common mean is tied to that iteration.
 
     Of more than ``MAX_DIRECTIONS`` linear combinations that do not depend on each other, those count that
-    fluctuate most: estimated from few batches, the smaller variances are far too small.
+    fluctuate most: estimated from few batches, the smaller variances are far too small. Where there are
+    variances alone, the largest component counts.
     """
-    n, m = len(used), len(used[0].mean)
+    n = len(used)
     if n == 1:
         return 0.0, 0
     means = np.array([iteration.mean for iteration in used])
     covariances = np.array([iteration.covariance for iteration in used])
+    if covariances.ndim == 2:
+        largest = [int(np.argmax(np.abs(means.mean(axis=0))))]
+        means, covariances = means[:, largest], covariances[:, largest, None]
+    m = means.shape[1]
     if not (np.isfinite(means).all() and np.isfinite(covariances).all()):
         return math.nan, (n - 1) * m
     variances = np.diagonal(covariances, axis1=1, axis2=2)

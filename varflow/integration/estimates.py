@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from varflow.integration.averages import standard_deviations
 from varflow.integration.iteration import times_power
 from varflow.integration.proposal import Draw
 
@@ -99,10 +100,12 @@ class Batches:
     ----------
     expected : ndarray, (m,)
         Expected values of the integrals, known before the points are drawn: I_0 in the module's docstring.
+    keeps_covariance : bool
+        Whether there is to be a covariance, or variances alone.
     """
 
-    def __init__(self, expected: np.ndarray) -> None:
-        self.expected = expected
+    def __init__(self, expected: np.ndarray, keeps_covariance: bool = True) -> None:
+        self.expected, self.keeps_covariance = expected, keeps_covariance
         self.n = self.n_batches = 0
         self._means: list[np.ndarray] = []
         self._whole: list[np.ndarray] = []
@@ -171,9 +174,9 @@ class Batches:
         return {f"{prefix}_{name}": array for name, array in arrays.items()}
 
     @classmethod
-    def of(cls, prefix: str, arrays: Mapping[str, np.ndarray]) -> "Batches":
+    def of(cls, prefix: str, arrays: Mapping[str, np.ndarray], keeps_covariance: bool = True) -> "Batches":
         """Rebuild the batches from what `arrays` returned."""
-        batches = cls(arrays[f"{prefix}_expected"])
+        batches = cls(arrays[f"{prefix}_expected"], keeps_covariance)
         n, n_batches, batches._sum, batches._squares, batches._largest = arrays[f"{prefix}_sums"].tolist()
         batches.n, batches.n_batches = int(n), int(n_batches)
         batches._hits, batches._sizes = arrays[f"{prefix}_hits"], arrays[f"{prefix}_sizes"]
@@ -195,7 +198,7 @@ class Batches:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Covariance of the estimate, (m, m).
+        """Covariance of the estimate, (m, m), or its variances alone, (m,).
 
         Where a component is not zero at a handful of points only, its scatter says nothing: points that were
         not hit by chance could count as much. With h of n points that were, its variance is at least
@@ -207,14 +210,16 @@ class Batches:
         is larger. Components are taken to be of one kind in that, as the bins of a histogram are.
         """
         residuals = self.means - self.mean
-        covariance: np.ndarray = residuals.T @ residuals / (len(residuals) - 1) / len(residuals)
+        squares = residuals.T @ residuals if self.keeps_covariance else np.square(residuals).sum(axis=0)
+        covariance: np.ndarray = squares / (len(residuals) - 1) / len(residuals)
         rare = np.flatnonzero(self._hits < HANDFUL)
         if len(rare) and self._hits.any():
             hits = self._hits[rare]
             of_component = self._sizes[rare] / np.maximum(hits, 1)
             weight = np.maximum(of_component, self._sizes.sum() / self._hits.sum())
             least = (hits + 1) * np.square(weight / self.n)
-            covariance[rare, rare] = np.maximum(covariance[rare, rare], least)
+            where = (rare, rare) if self.keeps_covariance else (rare,)
+            covariance[where] = np.maximum(covariance[where], least)
         return covariance
 
     @property
@@ -243,7 +248,7 @@ class Batches:
     @property
     def relative_error(self) -> float:
         """Error of the estimate, the largest of the components, relative to the mean of w; see `ess`."""
-        error = float(np.sqrt(np.diag(self.covariance)).max())
+        error = float(standard_deviations(self.covariance).max())
         return error * self.n / self._sum if self._sum > 0 else np.inf
 
     @property

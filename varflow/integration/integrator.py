@@ -80,6 +80,9 @@ class Integrator:
     use_survey : bool
         Whether rounds of the later half of a survey by "replay" count in the result, unless it is to a
         tolerance. Each round's flow was trained on earlier points alone, so that they are unbiased.
+    covariance : bool, optional
+        Whether to keep covariances of the components, which take memory and time as their number squared. If
+        not given, they are kept for 500 components or fewer; `Result.sdev` is there anyway.
     latent_points : {"sobol", "random"}
         Latent points of the refinement: scrambled Sobol points, or pseudo-random ones.
     vectorized, workers, on_invalid
@@ -138,6 +141,7 @@ class Integrator:
         trainer_options: dict[str, Any] | None = None,
         sample: Any = None,
         use_survey: bool = True,
+        covariance: bool | None = None,
         latent_points: str = "sobol",
         vectorized: bool = True,
         workers: Any = 1,
@@ -156,7 +160,7 @@ class Integrator:
             raise TypeError(f"trainer_options must be a dict, got {trainer_options!r}")
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        settings = SurveySettings(survey_strategy, loss, latent_points, use_survey, seed)
+        settings = SurveySettings(survey_strategy, loss, latent_points, use_survey, covariance, seed)
         if (sample is not None) != (survey_strategy == "fixed_sample"):
             raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
         self.sizes = IterationSizes(

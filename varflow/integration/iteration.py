@@ -36,8 +36,8 @@ class Iteration:
         Number of points.
     mean : ndarray, (m,)
         Estimate of each component.
-    covariance : ndarray, (m, m)
-        Covariance of the mean.
+    covariance : ndarray, (m, m) or (m,)
+        Covariance of the mean, or the variances alone where covariances are not kept.
     ess : float
         Effective sample size as a fraction of the points.
     seconds : float
@@ -78,10 +78,10 @@ def check_history(history: list[Iteration], m: int) -> None:
     """Raise ValueError unless the shapes and weights are valid and at least one iteration is used."""
     for number, iteration in enumerate(history, 1):
         shapes = np.shape(iteration.mean), np.shape(iteration.covariance)
-        if shapes != ((m,), (m, m)):
+        if shapes not in (((m,), (m, m)), ((m,), (m,))):
             raise ValueError(
-                f"mean and covariance of iteration {number} must have shapes ({m},) and ({m}, {m}), "
-                f"found {shapes[0]} and {shapes[1]}"
+                f"mean and covariance of iteration {number} must have shapes ({m},) and ({m}, {m}), or "
+                f"({m},) twice, found {shapes[0]} and {shapes[1]}"
             )
         if iteration.is_used and not 0 < iteration.weight < math.inf:
             raise ValueError(f"the weight of iteration {number} must be above 0, got {iteration.weight}")
@@ -91,22 +91,21 @@ def check_history(history: list[Iteration], m: int) -> None:
 
 def pack_history(history: Sequence[Iteration], m: int) -> dict[str, Array]:
     """Pack all but the stages into arrays with one row per iteration, for m components."""
+    rows = {"mean": (m,), "covariance": history[0].covariance.shape if history else (m, m)}
     return {
-        name: np.array([getattr(one, name) for one in history], dtype).reshape(len(history), *_row(name, m))
+        name: np.array([getattr(one, name) for one in history], dtype).reshape(
+            len(history), *rows.get(name, ())
+        )
         for name, dtype in _HISTORY.items()
     }
-
-
-def _row(name: str, m: int) -> tuple[int, ...]:
-    """Return the shape of an iteration's value of that name."""
-    return {"mean": (m,), "covariance": (m, m)}.get(name, ())
 
 
 def unpack_history(stages: list[str], arrays: dict[str, Array], m: int) -> list[Iteration]:
     """Rebuild the iterations, after a check of types and shapes, since a file may be inconsistent."""
     columns = {}
+    rows = {"mean": (m,), "covariance": (m,) if arrays["covariance"].ndim == 2 else (m, m)}
     for name, dtype in _HISTORY.items():
-        shape = (len(stages), *_row(name, m))
+        shape = (len(stages), *rows.get(name, ()))
         column = arrays[name]
         if column.dtype.newbyteorder("=") != dtype or column.shape != shape:
             raise ValueError(

@@ -83,6 +83,7 @@ def make_engine(
         trainer,
         is_log,
         sample,
+        settings.covariance,
     )
     return Engine(state)
 

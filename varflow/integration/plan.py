@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from varflow.integration import few_calls
+from varflow.integration.averages import variances_of
 from varflow.integration.few_calls import USUAL_SHARE, estimate_blocks, survey_of_few
 from varflow.integration.iteration import Iteration
 from varflow.integration.scout import N_WALKERS
@@ -509,7 +510,7 @@ def is_better(before: Iteration, after: Iteration) -> bool:
     Its error alone does not tell: a flow that has lost a peak has a small one. Where the estimates disagree,
     the flow that was trained on more points is believed.
     """
-    variances = np.diag(before.covariance), np.diag(after.covariance)
+    variances = variances_of(before.covariance), variances_of(after.covariance)
     agree = np.abs(before.mean - after.mean) <= DISAGREEMENT * np.sqrt(sum(variances))
     return bool(agree.all() and (variances[0] <= variances[1]).all())
 

@@ -194,8 +194,19 @@ class Result:
         """Covariance of all components, (m, m), in the order of the dict and of each array's ``ravel()``.
 
         It is 0 or infinite where squares of errors underflow or overflow.
+
+        Raises
+        ------
+        ValueError
+            If there are variances alone; see `covariance` of `Integrator`.
         """
-        return times_power(self._average[1], 2 * self._exponent)
+        covariance = self._average[1]
+        if covariance.ndim == 1:
+            raise ValueError(
+                f"covariances of {len(covariance)} components were not kept: sdev has their errors, and an "
+                "integration with covariance=True their covariances"
+            )
+        return times_power(covariance, 2 * self._exponent)
 
     @property
     def chi2(self) -> float:
@@ -353,7 +364,7 @@ class Result:
         Returns
         -------
         gvar.GVar, ndarray of them in the integrand's shape, or dict of these
-            Their correlations are those of the components.
+            Their correlations are those of the components, if covariances were kept.
 
         Raises
         ------
@@ -366,7 +377,8 @@ class Result:
         mean, covariance = self._average
         if np.isnan(self._in_units_of_f(mean)).any():
             raise OverflowError("the estimate does not fit into a float64: take gvar(log_mean, log_sdev)")
-        variables = np.asarray(gvar.gvar(mean, covariance))
+        errors = covariance if covariance.ndim == 2 else standard_deviations(covariance)
+        variables = np.asarray(gvar.gvar(mean, errors))
         if self._exponent:
             variables = variables * float(times_power(1.0, self._exponent))
         return self.components.unpack(variables)

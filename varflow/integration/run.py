@@ -42,7 +42,8 @@ class Run:
         Largest number of values that the run uses, at least 100; see `integrate`.
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
-    loss, flow, flow_options, use_survey, latent_points, on_invalid, log, seed, threads, backend
+    loss, flow, flow_options, use_survey, covariance, latent_points, on_invalid, log, seed, threads,
+    backend
         As `Integrator` has them.
     train_in : {"tell", "thread", "step"}
         Where the flow is trained, which takes seconds: in the `tell` that completes what it learns from; in a
@@ -79,6 +80,7 @@ class Run:
         flow: str | Flow = "pwquad",
         flow_options: dict[str, Any] | None = None,
         use_survey: bool = True,
+        covariance: bool | None = None,
         latent_points: str = "sobol",
         on_invalid: str = "raise",
         log: bool = False,
@@ -91,7 +93,7 @@ class Run:
         agenda = integration(n_calls, rtol, atol)
         self.domain, self.n_calls = Domain(bounds), int(n_calls)
         self._received = Received(on_invalid, bool(log))
-        settings = SurveySettings("replay", loss, latent_points, use_survey, seed)
+        settings = SurveySettings("replay", loss, latent_points, use_survey, covariance, seed)
         self._engine = make_engine(
             self.domain.bounds,
             settings,
@@ -110,6 +112,7 @@ class Run:
             "loss": loss,
             "latent_points": latent_points,
             "use_survey": use_survey,
+            "covariance": covariance,
             "on_invalid": on_invalid,
             "log": self._received.is_log,
             "train_in": train_in,

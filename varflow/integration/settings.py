@@ -26,12 +26,15 @@ class SurveySettings:
     loss: str
     latent_points: str
     use_survey: bool
+    covariance: bool | None
     seed: int | None
 
     def __post_init__(self) -> None:
         check_name("survey_strategy", self.survey_strategy, STRATEGIES)
         check_name("loss", self.loss, LOSSES)
         check_name("latent_points", self.latent_points, LATENT_POINTS)
+        if not isinstance(self.covariance, bool | None):
+            raise TypeError(f"covariance must be True, False or None, got {self.covariance!r}")
         if self.seed is not None:
             checked_int("seed", self.seed)
 

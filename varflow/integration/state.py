@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5  # progress from which on rounds count
+MAX_COVARIANCE = 500  # components, of which covariances are kept unless it is asked for
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
 LOG_OF_2 = math.log(2)
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
@@ -79,6 +80,8 @@ class State:
         Whether values of the integrand are told by their logarithms.
     sample : Dataset, optional
         Points of the survey that are given.
+    covariance : bool, optional
+        Whether estimates have covariances; if not given, up to ``MAX_COVARIANCE`` components.
 
     Attributes
     ----------
@@ -143,11 +146,12 @@ class State:
         trainer: BasicStatefulTrainer,
         is_log: bool,
         sample: Dataset | None = None,
+        covariance: bool | None = None,
     ) -> None:
         self.flow, self.is_flow_new, self.generator = flow, is_flow_new, generator
         self.is_log = is_log
         self.exponent, self.has_unit = 0, False
-        self.sample, self.tolerance = sample, Tolerance()
+        self.sample, self.tolerance, self._covariance = sample, Tolerance(), covariance
         self.counts_survey, self.trainer, self._make_points = counts_survey, trainer, make_points
         self.memory = Memory(flow.d)
         self.replay = Replay(flow, self.memory, generator, loss)
@@ -290,6 +294,16 @@ class State:
         log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(DEFENSIVE_SHARE))
         self.log_lost = self.walkers.log_f - log_q - log_mean
 
+    def new_batches(self, m: int) -> Batches:
+        """Begin an iteration, of m components."""
+        self.expected = np.broadcast_to(self.expected, m).copy()
+        return Batches(self.expected, self.keeps_covariance)
+
+    @property
+    def keeps_covariance(self) -> bool:
+        """Whether estimates have a covariance, or variances alone."""
+        return len(self.expected) <= MAX_COVARIANCE if self._covariance is None else self._covariance
+
     def append(self, stage: str, seconds: float, counts: bool, weight: float, widening: float = 1.0) -> None:
         """Append the iteration that the batches give, and begin without batches again.
 
@@ -312,7 +326,7 @@ class State:
     def append_search(self, stage: str, n_calls: int, seconds: float) -> None:
         """Append an iteration without an estimate."""
         m = len(self.expected)
-        nothing = np.full(m, math.nan), np.full((m, m), math.nan)
+        nothing = np.full(m, math.nan), np.full((m, m) if self.keeps_covariance else m, math.nan)
         self.history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0))
 
     def counts(self, progress: float) -> bool:
@@ -330,7 +344,7 @@ class State:
         self.tail = Tail()
 
     def estimate(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean (m,) and covariance (m, m) of the iterations that count; None if there are none."""
+        """Mean and covariance of the iterations that count, as in `averages`; None if there are none."""
         used = [iteration for iteration in self.history if iteration.is_used]
         return estimate(used, self.tail.heavier) if used else None
 
@@ -387,7 +401,8 @@ class State:
         if header["stage_optim"]:
             self.optim = stage_optimiser()
             self.optim.restore(AdamState.of("stage", arrays))
-        self.batches = Batches.of("batches", arrays) if header["batches"] else None
+        is_begun = header["batches"]
+        self.batches = Batches.of("batches", arrays, self.keeps_covariance) if is_begun else None
 
     @property
     def trainer_optim(self) -> Adam | None:

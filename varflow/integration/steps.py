@@ -158,7 +158,7 @@ class Estimate(Step):
             state.remember(points, values, is_known)
         else:
             state.note_weights(points, values, is_known)
-        state.batches = state.batches or Batches(state.expected)
+        state.batches = state.batches or state.new_batches(values.f.shape[1])
         state.batches.add_known(points, values.f, self._n_of_piece(self.n_taken), is_known)
 
     def end(self, state: State) -> None:  # noqa: D102
@@ -250,7 +250,7 @@ class Stage(Step):
         state.optim = state.optim or stage_optimiser()
         n_new = int(np.count_nonzero(is_known))
         state.replay.train(state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new)
-        state.batches = state.batches or Batches(state.expected)
+        state.batches = state.batches or state.new_batches(values.f.shape[1])
         state.batches.add_known(points, values.f, 1, is_known)
         n_done, n_iterations = self.n_taken + 1, max(1, min(10, self.n_rounds // MIN_ROUNDS))
         if n_done in [k * self.n_rounds // n_iterations for k in range(1, n_iterations + 1)]:
@@ -285,7 +285,7 @@ class Train(Step):
         known, log_f = points.only(is_known), values.log_f[is_known]
         if has_enough(len(log_f), int(np.count_nonzero(log_f > -math.inf))):
             state.trainer.train_on_dataset(Dataset(known.u, logpx=known.log_q, logfx=log_f))
-        state.batches = Batches(state.expected)
+        state.batches = state.new_batches(values.f.shape[1])
         state.batches.add_known(points, values.f, FEW_BATCHES, is_known)
 
     def end(self, state: State) -> None:  # noqa: D102

@@ -38,8 +38,8 @@ class Tolerance:
         ----------
         mean : ndarray, (m,)
             Estimate of each component.
-        covariance : ndarray, (m, m)
-            Its covariance.
+        covariance : ndarray, (m, m) or (m,)
+            Its covariance, or variances.
         exponent : int
             Both are in units of 2^exponent; the tolerance is not.
 
