@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from strategies import seeds
 
 from varflow import Flow
-from varflow.flow.elementwise import FLAT_SHARE, fit_elementwise, pwlinear_logits
+from varflow.flow.elementwise import fit_elementwise, pwlinear_logits
 from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
 
@@ -56,9 +56,8 @@ def test_density_is_a_product_over_coordinates(cell, masking):
 def test_narrow_peaks_are_found(cell, width, d):
     flow = fitted(peak_points(width, d=d), cell=cell)
     u = peak_points(width, d=d, seed=2)
-    # The flat share alone costs -log(1 - FLAT_SHARE) a coordinate.
     missing = np.mean(log_peak(u, width) - flow.log_prob(u)) / d
-    assert missing < -2 * math.log(1 - FLAT_SHARE)
+    assert missing < 0.07  # of which the flat share is 0.02
 
 
 @pytest.mark.parametrize("cell", ["pwquad", "rqs"])  # widths of "pwlinear" are fixed
@@ -90,10 +89,10 @@ def test_fitting_again_forgets_the_first_map():
 def test_pwlinear_bins_have_the_share_of_their_points():
     u, weights = np.array([0.1, 0.15, 0.6]), np.array([1.0, 2.0, 5.0])
     # At a point half of its weight is to the left; between points the distribution is a straight line.
-    contents = np.exp(pwlinear_logits(u, weights, 4))
+    contents = np.exp(pwlinear_logits(u, weights, 4, 0.1))
     assert contents.sum() == pytest.approx(1)
     below = np.interp([0.25, 0.5, 0.75], [0, *u, 1], [0, 0.5 / 8, 2 / 8, 5.5 / 8, 1])
-    expected = (1 - FLAT_SHARE) * below + FLAT_SHARE * np.array([0.25, 0.5, 0.75])
+    expected = 0.9 * below + 0.1 * np.array([0.25, 0.5, 0.75])
     np.testing.assert_allclose(np.cumsum(contents)[:-1], expected)
 
 

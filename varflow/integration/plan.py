@@ -317,10 +317,11 @@ class BeginMaps(Step):
 
     def then(self, state: State) -> Agenda:
         state.keep()
-        if state.flow.d == 1:
-            return [RefineMap(self.n_fits)] if self.n_fits else []
-        enough = GAIN_OF_MAP * state.power
-        return [FitMap(self.n_fits, enough)] if self.n_fits and enough <= 1 else []
+        enough, d = GAIN_OF_MAP * state.power, state.flow.d
+        n_refined = self.n_fits // (1 if d == 1 else 2) if is_map_refined(d) else 0
+        n_fits = self.n_fits - n_refined
+        fit: Agenda = [FitMap(n_fits, enough)] if n_fits and enough <= 1 else []
+        return [*fit, RefineMap(n_refined)] if n_refined else fit
 
 
 @dataclass
@@ -357,9 +358,9 @@ class JudgeMap(Step):
 
 @dataclass
 class RefineMap(Step):
-    """Fit the map of a single coordinate to the last pilot run, up to `n_fits` times.
+    """Fit the map to the pilot run of the one that was kept last, up to `n_fits` times while errors fall.
 
-    It is all that the flow has, and worth refining for as long as errors fall.
+    With a single coordinate, the map is all that the flow has; with many, it is often all that is needed.
     """
 
     n_fits: int
@@ -394,6 +395,11 @@ class EndMaps(Step):
         # Other maps are far off where they miss a region, and the weights of their points are large there.
         state.memory.keep(slice(LOOK))
         return []
+
+
+def is_map_refined(d: int) -> bool:
+    """Tell whether a map of d coordinates is worth more than training."""
+    return d == 1 or d >= MANY_DIMENSIONS
 
 
 def _fit_map(state: State) -> None:
