@@ -1,6 +1,5 @@
 """What holds for all tests."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,9 +11,13 @@ from hypothesis import HealthCheck, settings
 import varflow
 
 # The first example compiles kernels, or loads them: no single example may be judged by its time.
-settings.register_profile("ci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("nightly", settings.get_profile("ci"), max_examples=2000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+# More examples than of "quick" are for pytest's option --hypothesis-profile.
+settings.register_profile(
+    "quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=100)
+settings.register_profile("nightly", settings.get_profile("quick"), max_examples=2000)
+settings.load_profile("quick")
 
 # Shells let jobs in the background ignore Ctrl-C, and so would the processes that tests send one to.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

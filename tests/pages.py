@@ -13,7 +13,7 @@ from pathlib import Path
 from varflow.libvarflow.build import missing
 
 ROOT = Path(__file__).parent.parent
-N_EVENTS = 4000  # so that tests take seconds
+N_EVENTS = 1000  # so that tests take seconds
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
 COMPILERS = ("cc", "gfortran")  # with warnings as errors, in tests
 PROGRAMS = ("./",)  # that pages have built

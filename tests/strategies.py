@@ -1,11 +1,17 @@
 """Hypothesis strategies of points, beside those of architectures and flows in `varflow.testing`."""
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from varflow import testing
 
 seeds, dtypes = testing.SEEDS, testing.DTYPE_NAMES
+
+
+def percent_of_examples(percent):
+    """Settings of a test whose examples take long: so many of a hundred in the profile, but five at least."""
+    return settings(max_examples=max(5, settings.default.max_examples * percent // 100))
 
 
 @st.composite

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import percent_of_examples
 
 from varflow import Adam, InvalidLossError
 from varflow.kernels import adam as kernels
@@ -126,7 +127,7 @@ class TestStep:
     @given(
         st.integers(1, 5), st.integers(0, 2**32 - 1), st.sampled_from([None, 1e-2]), st.sampled_from([0, 0.9])
     )
-    @settings(max_examples=10)
+    @percent_of_examples(10)
     def test_same_bits_for_any_number_of_threads(self, n_lanes, seed, clip_norm, average):
         rng = np.random.default_rng(seed)
         n_params = 3 * SLICE + 5_000  # four slices, the last of them short

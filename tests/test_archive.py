@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from strategies import percent_of_examples
 
 import varflow as vf
 from varflow.errors import FileFormatError
@@ -47,6 +49,7 @@ def tiny_flow():
     return flow
 
 
+@cache
 def tiny_result():
     return vf.integrate(lambda x: x[:, 0], 1, n_calls=20_000, seed=1, flow_options=SIZES)
 
@@ -72,7 +75,7 @@ numbers = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan
         hnp.arrays(st.sampled_from([">f4", "<f8", ">i8", "?"]), hnp.array_shapes(min_dims=0, min_side=0)),
     ),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(percent_of_examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read(tmp_path, header, arrays):
     write_archive(tmp_path / "a", KIND, header, arrays)
     found, read = read_archive(tmp_path / "a", KIND)

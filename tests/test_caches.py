@@ -34,6 +34,31 @@ x, logqx = vf.Flow(2, n_bins=2, d_hidden=2, n_hidden=1, seed=1).sample(3, seed=1
 print(x.tobytes().hex(), logqx.tobytes().hex())
 """
 
+# Functions that are linked into a kernel: the maps of all cells.
+CELLS = """
+import numpy as np
+from varflow.kernels import splines
+from varflow.kernels.compile import kernel
+
+forward = kernel(splines.cell_forward.py_func)
+x = np.random.default_rng(1).random(300)
+for cell in splines.CELLS.values():
+    values = np.random.default_rng(2).uniform(0.1, 1, (cell.n_logits(5), 300))
+    z, slope = np.empty((2, 300))
+    forward(cell.code, z, slope, values, x, np.empty((splines.SCRATCH_ROWS, 300)))
+    print(z.tobytes().hex(), slope.tobytes().hex())
+"""
+
+PRODUCT = """
+import numpy as np
+from varflow.kernels.product import repeat_product
+
+a, b = np.random.default_rng(1).random((2, 70, 70), np.float32)  # nothing cancels
+c = np.zeros_like(a)
+repeat_product(c, a, b, 1)
+print(*c.ravel())
+"""
+
 MAPS = """
 import numpy as np
 import varflow as vf
@@ -98,19 +123,23 @@ def assert_all_the_same_and_the_last_compiles_nothing(found, last):
 
 
 def test_processes_that_start_at_once_share_a_cache(tmp_path):
-    assert_all_the_same_and_the_last_compiles_nothing(*all_at_once(4, STEP, tmp_path / "cache"))
+    assert_all_the_same_and_the_last_compiles_nothing(*all_at_once(3, STEP, tmp_path / "cache"))
     assert {path.suffix for path in tmp_path.rglob("*.*") if path.is_file()} == {".nbi", ".nbc"}
 
 
-def test_the_process_that_compiles_computes_the_same_bits_as_those_that_find_the_cache(tmp_path):
-    cold, err = output(start(MAPS, NUMBA_CACHE_DIR=tmp_path / "cache"))
+@pytest.mark.parametrize("code", [CELLS, pytest.param(MAPS, marks=pytest.mark.slow)], ids=["one", "all"])
+def test_the_process_that_compiles_computes_the_same_bits_as_those_that_find_the_cache(tmp_path, code):
+    cold, err = output(start(code, NUMBA_CACHE_DIR=tmp_path / "cache"))
     assert err.count("compiling kernels") == 1
-    assert output(start(MAPS, NUMBA_CACHE_DIR=tmp_path / "cache")) == (cold, "")
+    assert output(start(code, NUMBA_CACHE_DIR=tmp_path / "cache")) == (cold, "")
 
 
-def test_plain_products_give_what_blocks_give_and_have_entries_of_their_own(tmp_path):
-    code = SAMPLE.replace("print(x.tobytes().hex(), logqx.tobytes().hex())", "print(*x.ravel(), *logqx)")
-    blocked, _ = output(start(code))
+@pytest.mark.parametrize(
+    "code", [PRODUCT, pytest.param(SAMPLE, marks=pytest.mark.slow)], ids=["product", "flow"]
+)
+def test_plain_products_give_what_blocks_give_and_have_entries_of_their_own(tmp_path, code):
+    code = code.replace("print(x.tobytes().hex(), logqx.tobytes().hex())", "print(*x.ravel(), *logqx)")
+    blocked, _ = output(start(code, NUMBA_CACHE_DIR=tmp_path))
     plain, err = output(start(code, VARFLOW_PLAIN_PRODUCTS=1, NUMBA_CACHE_DIR=tmp_path))
     assert err.count("compiling kernels") == 1
     found, expected = (np.array(text.split(), float) for text in (plain, blocked))

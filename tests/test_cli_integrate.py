@@ -23,6 +23,8 @@ from varflow.cli.functions import function_error, load_function
 
 VARFLOW = [sys.executable, "-m", "varflow", "integrate"]
 CALLS = ["--calls", "40000"]
+SIZES = {"n_bins": 8, "d_hidden": 16, "n_hidden": 1, "repetitions": 1}
+QUICK = [*CALLS, *(f"--{name.replace('_', '-')}={size}" for name, size in SIZES.items())]
 FUNCTIONS = """
 import os
 import sys
@@ -157,7 +159,7 @@ def error_of(capsys, *arguments):
 
 
 def json_of(capsys, *arguments):
-    assert main(["integrate", *map(str, arguments), *CALLS, "--json"]) == 0
+    assert main(["integrate", *map(str, arguments), *QUICK, "--json"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     return json.loads(captured.out, parse_constant=pytest.fail)
@@ -180,7 +182,7 @@ def is_near(mean, sdev, expected):
 
 class TestOutput:
     def test_a_process_prints_a_table_and_the_result_and_writes_files(self, folder):
-        process = run("functions:f", "--dim", 3, *CALLS, "-o", "result.npz", "--flow-out", "flow.npz")
+        process = run("functions:f", "--dim", 3, *QUICK, "-o", "result.npz", "--flow-out", "flow.npz")
         assert (process.returncode, process.stderr) == (0, "")
         *table, shape, missed, result, seconds, wrote, wrote_flow = process.stdout.splitlines()
         assert shape.startswith("Pareto shape of the weights: k = ")
@@ -201,7 +203,7 @@ class TestOutput:
     def test_a_process_with_workers_and_a_file_elsewhere(self, folder, tmp_path_factory, capsys):
         elsewhere = tmp_path_factory.mktemp("elsewhere")
         function = [f"{folder / 'functions.py'}:member.method", "--dim", 2]
-        process = run(*function, *CALLS, "--json", "--workers", 2, cwd=elsewhere)
+        process = run(*function, *QUICK, "--json", "--workers", 2, cwd=elsewhere)
         figures = json.loads(process.stdout)
         assert process.stderr == ""
         assert is_near(figures["mean"], figures["sdev"], exact(2))
@@ -214,7 +216,8 @@ class TestOutput:
             "mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "k", "resolution", "n_invalid", "warnings",
             "seconds",
         ]  # fmt: skip
-        result = vf.integrate(load_function("functions.py:f"), 2, n_calls=40_000, seed=0)
+        f = load_function("functions.py:f")
+        result = vf.integrate(f, 2, n_calls=40_000, seed=0, flow_options=SIZES)
         for name in ("mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid"):
             assert figures[name] == getattr(result, name)
         assert figures["seconds"] > 0
@@ -232,7 +235,7 @@ class TestOutput:
         assert figures["Q"] is None
 
     def test_warnings(self, folder, capsys):
-        assert main(["integrate", "functions.py:zero", "--dim", "1", *CALLS]) == 0
+        assert main(["integrate", "functions.py:zero", "--dim", "1", *QUICK]) == 0
         captured = capsys.readouterr()
         assert "result = 0 ± inf\n" in captured.out
         assert "warning" not in captured.out
@@ -251,7 +254,7 @@ class TestOutput:
 
         monkeypatch.setattr({"result": vf.Result, "flow": vf.Flow}[lost], "save", full)
         files = ["-o", "result.npz", "--flow-out", "flow.npz"]
-        assert main(["integrate", "functions.py:f", "--dim", "2", *CALLS, *files]) == 2
+        assert main(["integrate", "functions.py:f", "--dim", "2", *QUICK, *files]) == 2
         captured = capsys.readouterr()
         (other,) = {"result", "flow"} - {lost}
         assert "result = 0.2" in captured.out
@@ -264,7 +267,7 @@ class TestOutput:
         parent, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # lines and columns
         os.set_blocking(parent, False)
-        command = [*VARFLOW, "functions.py:f", "--dim", "2", *CALLS]
+        command = [*VARFLOW, "functions.py:f", "--dim", "2", *QUICK]
         process = subprocess.run(command, stderr=child, stdout=subprocess.PIPE, text=True, check=True)
         shown = os.read(parent, 100_000).decode()  # before the last one closes it
         os.close(child)
@@ -305,7 +308,7 @@ class TestOptions:
     def test_values_that_are_not_finite(self, folder, capsys):
         figures = json_of(capsys, "functions.py:sometimes_nan", "--dim", 1, "--on-invalid", "zero")
         assert figures["n_invalid"] > 0
-        line = lines_of(capsys, "functions.py:sometimes_nan", "--dim", 1, *CALLS)[0]
+        line = lines_of(capsys, "functions.py:sometimes_nan", "--dim", 1, *QUICK)[0]
         assert line.startswith("varflow: f is nan at x = [0.00")
 
     def test_seed_cell_threads_and_tolerance(self, folder, capsys):
@@ -319,7 +322,7 @@ class TestOptions:
         assert figures["sdev"] < 0.02 * figures["mean"]
         figures = json_of(capsys, *function, "--atol", "0.01")
         assert figures["sdev"] < 0.01
-        assert main(["integrate", *function, *CALLS, "--cell", "pwlinear", "--flow-out", "flow"]) == 0
+        assert main(["integrate", *function, *QUICK, "--cell", "pwlinear", "--flow-out", "flow"]) == 0
         assert vf.Flow.load("flow").architecture.cell == "pwlinear"
 
 
@@ -411,7 +414,7 @@ class TestErrorsOfTheFunction:
 
     def test_later_in_a_process_the_estimate_is_told_and_files_survive(self, folder):
         (folder / "result.npz").write_text("precious")
-        process = run("functions:later", "--dim", 2, *CALLS, "-o", "result.npz", "--flow-out", "flow.npz")
+        process = run("functions:later", "--dim", 2, *QUICK, "-o", "result.npz", "--flow-out", "flow.npz")
         error, estimate = process.stderr.splitlines()
         where = place(folder, "return 1 / 0  # the line that is named")
         assert process.returncode == 2

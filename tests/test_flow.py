@@ -11,9 +11,9 @@ import time
 import naive
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import edge_points, edges, in_box, seeds, uniform_points
+from strategies import edge_points, edges, in_box, percent_of_examples, seeds, uniform_points
 
 from varflow import FileFormatError, Flow
 from varflow.flow.architecture import DTYPES
@@ -201,7 +201,7 @@ class TestDensity:
         q = np.exp(flow.log_prob(in_box(flow, (np.arange(n)[:, None] + 0.5) / n)) + flow.log_volume)
         assert abs(q.mean() - 1) <= np.abs(np.diff(q, n=2)).sum() / (2 * n) + 1e-12
 
-    @settings(max_examples=20)
+    @percent_of_examples(20)
     @given(flows(d=st.just(2)))
     def test_integral_in_two_dimensions(self, flow):
         """Midpoint rule: along each axis it is off by half an interval times the variation, jumps too."""
@@ -211,7 +211,7 @@ class TestDensity:
         variation = sum(np.abs(np.diff(q, axis=axis)).sum(axis=axis).mean() for axis in (0, 1))
         assert abs(q.mean() - 1) <= variation / (2 * n) + 1e-12
 
-    @settings(max_examples=30)
+    @percent_of_examples(30)
     @given(flows(d=st.integers(1, 2)), seeds)
     def test_samples_follow_it(self, flow, seed):
         """Mean of 1 / (1 + q) over x ~ q is the integral of q / (1 + q). That of 1 / q has heavy tails."""
@@ -227,7 +227,7 @@ class TestDensity:
 
 
 class TestSample:
-    @settings(max_examples=20)
+    @percent_of_examples(20)
     @given(flows(), seeds)
     def test_is_from_latent_of_uniform_points(self, flow, seed):
         x, log_q = flow.sample(100, seed)
@@ -279,7 +279,7 @@ def bits(arrays):
 
 
 class TestBits:
-    @settings(max_examples=20)
+    @percent_of_examples(20)
     @given(architectures(), st.sampled_from([7, 64, 150]), seeds)
     def test_do_not_depend_on_threads(self, architecture, d_hidden, seed):
         flow = Flow(**architecture.as_dict() | {"d_hidden": d_hidden}, seed=0, threads=1)
@@ -291,7 +291,7 @@ class TestBits:
             found = bits((*flow.to_latent(points), *flow.from_latent(points), *flow.sample(1000, seed)))
             assert found == expected
 
-    @settings(max_examples=40)
+    @percent_of_examples(40)
     @given(architectures(), st.sampled_from([7, 64, 150]), seeds, st.integers(1, 600), st.integers(0, 599))
     def test_of_a_row_do_not_depend_on_the_others(self, architecture, d_hidden, seed, n, begin):
         flow = Flow(**architecture.as_dict() | {"d_hidden": d_hidden}, seed=0, threads=2)
@@ -470,7 +470,7 @@ class TestCopy:
 
 
 class TestFiles:
-    @settings(max_examples=30)
+    @percent_of_examples(30)
     @given(flow=flows())
     def test_round_trip(self, tmp_path_factory, flow):
         path = tmp_path_factory.mktemp("flow") / "a.flow"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from pages import ROOT, blocks
+from strategies import percent_of_examples
 
 import varflow as vf
 from varflow.flow.masks import MASKS
@@ -58,7 +59,7 @@ def test_it_gives_the_density(reader, tmp_path, cell, masking, dtype):
     assert_agree(reader, flow, tmp_path / "flow.npz", TOLERANCES[dtype])
 
 
-@settings(max_examples=50)
+@percent_of_examples(50)
 @given(flow=flows(dtype="float64"))
 def test_it_gives_the_density_of_any_flow(reader, tmp_path_factory, flow):
     assert_agree(reader, flow, tmp_path_factory.mktemp("flow") / "flow.npz", 1e-10)

@@ -2,19 +2,21 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import percent_of_examples
 
 import varflow as vf
+from varflow.cli.command import main
 
 INF = math.inf
 WIDTH = 0.01
 CENTRE = np.array([0.3, 0.55, 0.7, 0.4])
+SMALL = {"n_bins": 8, "d_hidden": 16, "n_hidden": 1}
 UNDERFLOWS = -5000.0  # exp of it is 0 in float64
 
 
@@ -40,9 +42,14 @@ def refined(f, offset=0.0, log=True, **options):
     return integrator.result()
 
 
+def integrated(f, bounds, **options):
+    options = {"seed": 1, "log": True, "flow_options": SMALL, **options}
+    return vf.integrate(f, bounds, **options)
+
+
 @pytest.fixture(scope="module")
 def narrow():
-    return vf.integrate(log_gaussian, 4, n_calls=60_000, seed=1, log=True, progress=False)
+    return integrated(log_gaussian, 4, n_calls=60_000)
 
 
 class TestEstimate:
@@ -53,7 +60,7 @@ class TestEstimate:
         assert found.log_sdev == pytest.approx(expected.sdev / expected.mean, rel=1e-10)
         assert found.chi2 == pytest.approx(expected.chi2, rel=1e-6)
 
-    @settings(deadline=None, max_examples=15)
+    @percent_of_examples(15)
     @given(st.floats(-1e9, 1e9))
     def test_moves_with_a_constant(self, offset):
         found, expected = refined(log_wave, offset), refined(log_wave)
@@ -68,18 +75,11 @@ class TestEstimate:
         assert math.isnan(narrow.sdev)
 
     def test_with_few_calls(self):
-        found = vf.integrate(log_gaussian, 4, n_calls=6000, seed=1, log=True, progress=False)
+        found = integrated(log_gaussian, 4, n_calls=6000)
         assert abs(found.log_mean - log_integral(4)) < 4 * found.log_sdev < 0.04
 
     def test_of_a_mass_that_was_not_found(self):
-        needle = vf.integrate(
-            lambda x: -1e9 * np.sum((x - 0.4) ** 2, axis=1),
-            12,
-            n_calls=1000,
-            seed=1,
-            log=True,
-            progress=False,
-        )
+        needle = integrated(lambda x: -1e9 * np.sum((x - 0.4) ** 2, axis=1), 12, n_calls=1000)
         exact = 6 * math.log(math.pi / 1e9)
         assert needle.log_mean < exact - 100
         assert needle.log_sdev > 0.5
@@ -95,13 +95,11 @@ class TestEstimate:
         assert abs(found.log_mean - math.log(0.5)) < 5 * found.log_sdev
 
     def test_on_infinite_axes(self):
-        found = vf.integrate(
-            lambda x: -800 - 0.5 * np.sum(x**2, axis=1), [(-INF, INF)] * 2, n_calls=20_000, seed=1, log=True
-        )
+        found = integrated(lambda x: -800 - 0.5 * np.sum(x**2, axis=1), [(-INF, INF)] * 2, n_calls=20_000)
         assert abs(found.log_mean - (math.log(2 * math.pi) - 800)) < 5 * found.log_sdev < 0.05
 
     def test_tolerance_is_relative_to_the_mean(self):
-        found = vf.integrate(log_wave, 2, n_calls=100_000, rtol=1e-3, seed=1, log=True)
+        found = integrated(log_wave, 2, n_calls=100_000, rtol=1e-3)
         assert found.log_sdev < 1e-3
         assert found.n_calls < 100_000
 
@@ -147,24 +145,24 @@ class TestPoints:
 
 class TestRun:
     def test_ends_with_the_bits_of_integrate(self, tmp_path):
-        run = vf.Run(2, n_calls=3000, seed=1, log=True)
+        run = vf.Run(2, n_calls=3000, seed=1, log=True, flow_options=SMALL)
         while (points := run.ask()) is not None:
             run.tell(points, log_gaussian(points))
             run.save(tmp_path / "run.vf")
             run = vf.Run.load(tmp_path / "run.vf")
-        expected = vf.integrate(log_gaussian, 2, n_calls=3000, seed=1, log=True)
+        expected = integrated(log_gaussian, 2, n_calls=3000)
         assert run.result().log_mean == expected.log_mean
         assert run.result().log_sdev == expected.log_sdev
 
     def test_goes_on_from_a_checkpoint(self, tmp_path):
-        expected = vf.integrate(log_gaussian, 2, n_calls=3000, seed=1, log=True)
+        expected = integrated(log_gaussian, 2, n_calls=3000)
 
         def fails_later(x):
             if integrator.integrand.n_calls > 1500:
                 raise KeyboardInterrupt
             return log_gaussian(x)
 
-        options = {"seed": 1, "log": True, "checkpoint": tmp_path / "c.ckpt"}
+        options = {"seed": 1, "log": True, "flow_options": SMALL, "checkpoint": tmp_path / "c.ckpt"}
         integrator = vf.Integrator(fails_later, 2, **options)
         with pytest.raises(KeyboardInterrupt):
             integrator.integrate_to(3000)
@@ -199,16 +197,18 @@ class TestRefused:
             narrow.to_gvar()
 
 
-def test_command_line(tmp_path):
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "likelihood.py").write_text(
         "import numpy as np\ndef log_f(x): return -1e4 - 0.5 * np.sum((x - 0.4) ** 2, axis=1) / 0.01\n"
     )
-    command = [sys.executable, "-m", "varflow", "integrate", "likelihood.py:log_f", "--dim", "2", "--log"]
-    command += ["--calls", "2000", "-o", "r.npz"]
-    shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert "result = exp(-1000" in shown
-    as_json = subprocess.run([*command, "--json"], cwd=tmp_path, check=True, capture_output=True, text=True)
-    figures = json.loads(as_json.stdout)
+    command = ["integrate", "likelihood.py:log_f", "--dim", "2", "--log"]
+    command += ["--calls", "2000", "--n-bins", "8", "--d-hidden", "16", "--n-hidden", "1", "-o", "r.npz"]
+    assert main(command) == 0
+    assert "result = exp(-1000" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
     exact = -1e4 + math.log(2 * math.pi * 0.01)
     assert abs(figures["log_mean"] - exact) < 0.01
     assert figures["mean"] is None

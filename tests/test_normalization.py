@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, kstest
-from strategies import seeds
+from strategies import percent_of_examples, seeds
 
 from varflow.training.margins import Margin, map_by_margins
 from varflow.training.normalization import MAX_POINTS, Normalization, estimate_normalization
@@ -83,7 +83,7 @@ def test_most_wrong_densities_are_noticed(kind, campaign):
     assert min(shares[1e-30], shares[1e30]) > 0.8
 
 
-@settings(max_examples=20)
+@percent_of_examples(20)
 @given(seeds, st.floats(-200, 200))
 def test_the_factor_is_that_of_the_density(seed, exponent):
     x, log_p = beta_points(seed)
@@ -93,7 +93,7 @@ def test_the_factor_is_that_of_the_density(seed, exponent):
     assert found.error == pytest.approx(right.error, rel=1e-6)
 
 
-@settings(max_examples=20)
+@percent_of_examples(20)
 @given(seeds, st.floats(-100, 100), st.floats(-10, 10))
 def test_units_do_not_matter(seed, exponent, shift):
     x, log_p = beta_points(seed)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from strategies import seeds
+from strategies import percent_of_examples, seeds
 
 from varflow import Flow
 from varflow.integration.proposal import LATENT_POINTS, draw, random_points, sobol_points
@@ -77,7 +77,7 @@ class TestMixture:
         np.testing.assert_array_equal(points.u[-7:], uniform)
 
     @given(seeds, st.floats(0.1, 30), st.integers(1, 50), st.integers(1, 50))
-    @settings(max_examples=40)
+    @percent_of_examples(40)
     def test_no_weight_exceeds_f_over_the_share(self, seed, spread, n_flow, n_uniform):
         points = drawn(make_flow(2, spread, seed), n_flow, n_uniform, seed)
         assert np.isfinite(points.log_q).all()
@@ -96,7 +96,7 @@ def test_no_point_lies_on_a_face():
 class TestLatentPoints:
     @pytest.mark.parametrize("make", LATENT_POINTS.values(), ids=LATENT_POINTS)
     @given(st.integers(0, 3000), st.integers(1, 12), seeds)
-    @settings(max_examples=40)
+    @percent_of_examples(40)
     def test_any_number_of_points(self, make, n, d, seed):
         points = make(n, d, np.random.default_rng(seed))  # warnings are errors
         assert points.shape == (n, d)

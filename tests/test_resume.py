@@ -255,7 +255,7 @@ class TestTraining:
         kept.train_on_batch(*points())
         whole.train_on_batch(*points())
         assert state(kept) == state(whole)
-        settings = {"n_calls": 20_000, "seed": 1, "flow_options": TINY}
+        settings = {"n_calls": 40_000, "seed": 1, "flow_options": TINY}
         result = vf.integrate(peak, 2, checkpoint=tmp_path / "integral.ckpt", **settings)
         assert result.mean == pytest.approx(vf.integrate(peak, 2, **settings).mean, rel=1e-12)
         assert caplog.text.count("the last one stays: No space left on device") == 2
@@ -352,8 +352,19 @@ def figures(result):
 
 
 class TestIntegration:
-    @pytest.mark.parametrize("f", [peak, two_peaks, narrow_peak])
-    @pytest.mark.parametrize("options", [{}, {"rtol": 2e-3}, {"use_survey": True, "latent_points": "random"}])
+    @pytest.mark.parametrize(
+        ("f", "options"),
+        [
+            (peak, {"rtol": 2e-3}),
+            (two_peaks, {"use_survey": True, "latent_points": "random"}),
+            (narrow_peak, {}),
+            *(
+                pytest.param(f, options, marks=pytest.mark.slow)
+                for f in (peak, two_peaks, narrow_peak)
+                for options in ({}, {"rtol": 2e-3}, {"use_survey": True, "latent_points": "random"})
+            ),
+        ],
+    )
     def test_ends_with_the_same_bits(self, tmp_path, f, options):
         options = {**options, "n_calls": 45_000, "seed": 3, "flow_options": TINY}
         whole = vf.integrate(f, 2, **options)
@@ -519,16 +530,17 @@ print(done, "kills,", finished, "runs that ended")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked, to have compiled kernels")
+@pytest.mark.parametrize("n_kills", [10, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["train", "integrate"])
-def test_kills_at_random_moments_change_no_bit(tmp_path, what):
+def test_kills_at_random_moments_change_no_bit(tmp_path, what, n_kills):
     folders = Path(__file__).parent, Path(vf.__file__).parent.parent  # of this module, and of varflow
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, what, "50", "1"]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, what, str(n_kills), "1"]
     found = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.startswith("50 kills,")
+    assert found.stdout.startswith(f"{n_kills} kills,")
 
 
 @pytest.fixture(scope="module")
@@ -537,6 +549,9 @@ def events(tmp_path_factory):
     x, px, fx = points(n=4000)
     np.savetxt(path, np.column_stack([x, px, fx]), delimiter=",")
     return path
+
+
+SIZES = ["--n-bins", "4", "--d-hidden", "8", "--n-hidden", "1"]  # of flows that commands make
 
 
 def command(*arguments):
@@ -567,6 +582,10 @@ with vf.stop_by_signals():
 """
 
 
+KEPT = "t.trainer(checkpoint='run.ckpt', resume=True).train_on_batch(*t.points())"
+BUSY = "t.trainer(n_epochs=10**6).train_on_batch(*t.points())"
+
+
 def python(code, folder):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     return subprocess.Popen(
@@ -593,7 +612,7 @@ class TestPreemption:
         (tmp_path / "f.py").write_text(
             "import time\ndef f(x):\n    time.sleep(0.01)\n    return x[:, 0] * x[:, 1]\n"
         )
-        run = command("integrate", "f.py:f", "--dim", 2, "--calls", 40_000, "--json")
+        run = command("integrate", "f.py:f", "--dim", 2, "--calls", 40_000, "--json", *SIZES)
         kept = [*run, "--checkpoint", "run.ckpt", "--checkpoint-seconds", "0.1"]
         status, errors = stopped(kept, signal.SIGTERM, tmp_path)
         assert status == 75, errors
@@ -654,20 +673,26 @@ class TestPreemption:
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    @pytest.mark.parametrize("name", SIGNALS)
-    @pytest.mark.parametrize("busy", ["", "t.trainer(n_epochs=10**6).train_on_batch(*t.points())"])
-    def test_where_no_run_keeps_a_checkpoint_signals_end_the_process(self, tmp_path, name, busy):
+    @pytest.mark.parametrize(
+        ("name", "kept", "busy"),
+        [
+            ("SIGTERM", "", ""),
+            ("SIGTERM", KEPT, BUSY),
+            ("SIGUSR1", "", BUSY),
+            ("SIGUSR1", KEPT, ""),
+        ],
+    )
+    def test_where_no_run_keeps_a_checkpoint_signals_end_the_process(self, tmp_path, name, kept, busy):
         """Before and after a run that keeps one, and in one that does not."""
         number = getattr(signal, name)
-        for kept in ("", "t.trainer(checkpoint='run.ckpt', resume=True).train_on_batch(*t.points())"):
-            process = python(IN_A_BLOCK.format(kept=kept, busy=busy), tmp_path)
-            assert process.stdout.readline() == "ready\n"
-            process.send_signal(number)
-            try:
-                assert process.wait(timeout=60) == -number
-            finally:
-                process.kill()
-                process.stdout.close()
+        process = python(IN_A_BLOCK.format(kept=kept, busy=busy), tmp_path)
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        try:
+            assert process.wait(timeout=60) == -number
+        finally:
+            process.kill()
+            process.stdout.close()
 
     def test_a_stop_that_is_asked_for_at_the_end_of_a_run_is_not_forgotten(self, tmp_path):
         path, n_epochs = tmp_path / "run.ckpt", 3
@@ -687,11 +712,10 @@ class TestPreemption:
     def test_signals_that_are_ignored_stay_so(self, tmp_path, events, what):
         (tmp_path / "f.py").write_text("def f(x):\n    return x[:, 0]\n")
         run = {
-            "train": command("train", events, "-o", "flow.npz", "--epochs", 2, "--checkpoint", "run.ckpt"),
-            "integrate": command(
-                "integrate", "f.py:f", "--dim", 2, "--calls", 20_000, "--checkpoint", "run.ckpt"
-            ),
+            "train": command("train", events, "-o", "flow.npz", "--epochs", 2),
+            "integrate": command("integrate", "f.py:f", "--dim", 2, "--calls", 40_000),
         }[what]
+        run += [*SIZES, "--checkpoint", "run.ckpt"]
         found = subprocess.run(["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *run], cwd=tmp_path,
                                capture_output=True, text=True)  # fmt: skip
         assert (found.returncode, found.stderr) == (0, "")

@@ -7,9 +7,9 @@ x may be what holds at a point as near to it as that. The oracle is given the va
 import naive
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import dtypes, seeds
+from strategies import dtypes, percent_of_examples, seeds
 
 from varflow.flow.architecture import DTYPES
 from varflow.kernels import splines
@@ -251,7 +251,7 @@ def test_extreme_logits(cell, dtype, most):
             assert np.isfinite(dx).all()
 
 
-@settings(max_examples=50)
+@percent_of_examples(50)
 @given(st.data(), cells, st.sampled_from([1.0, 3.0]))
 def test_backward_is_the_derivative(data, cell, spread):
     m = 60

@@ -1,6 +1,7 @@
 """The survey: points are kept, flows learn from them, and the units of f do not matter."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -60,6 +61,12 @@ def staged(f=gaussian, n_rounds=10, seed=1, loss="variance", **flow_options):
     for _ in go_through(replay, f, n_rounds):
         pass
     return replay
+
+
+@cache
+def params_of_the_unit(loss):
+    """What is learnt of f in its own unit."""
+    return staged(loss=loss, dtype="float64").flow.params
 
 
 def relative_variance(flow, f=gaussian):
@@ -218,10 +225,8 @@ class TestStage:
     @pytest.mark.parametrize("loss", ["variance", "dkl"])
     @pytest.mark.parametrize("unit", [1e-100, 1e100, -1.0, 2.0**300])
     def test_units_of_f_change_rounding_only(self, loss, unit):
-        found, expected = (
-            staged(lambda u, unit=unit: unit * gaussian(u), loss=loss, dtype="float64").flow.params
-            for unit in (unit, 1.0)
-        )
+        found = staged(lambda u: unit * gaussian(u), loss=loss, dtype="float64").flow.params
+        expected = params_of_the_unit(loss)
         assert np.abs(expected - make_flow(dtype="float64").params).max() > 0.01
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
-from strategies import seeds
+from strategies import percent_of_examples, seeds
 
 import varflow
 from varflow import Adam, BasicStatefulVarTrainer, Dataset, Flow, Loss
@@ -51,24 +51,24 @@ def run_python(code):
 
 
 class TestLawsHold:
-    @settings(max_examples=20)
+    @percent_of_examples(20)
     @given(flows(), seeds)
     def test_round_trip(self, flow, seed):
         check_round_trip(flow, seed=seed)
 
-    @settings(max_examples=10)
+    @percent_of_examples(10)
     @given(flows(), seeds)
     def test_density(self, flow, seed):
         check_density(flow, seed=seed)
 
-    @settings(max_examples=10)
+    @percent_of_examples(10)
     @given(flows(), st.sampled_from(sorted(LOSSES)), seeds)
     def test_gradient(self, flow, name, seed):
         before = flow.params.copy()
         check_gradient(flow, name, seed=seed)
         np.testing.assert_array_equal(flow.params, before)
 
-    @settings(max_examples=10)
+    @percent_of_examples(10)
     @given(st.data(), flows(d=st.integers(1, 3)), st.sampled_from(sorted(LOSSES)))
     def test_gradient_on_any_data(self, data, flow, name):
         check_gradient(flow, name, data=data.draw(datasets(bounds=flow.bounds)))

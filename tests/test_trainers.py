@@ -11,8 +11,9 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from strategies import percent_of_examples
 
 import varflow as vf
 from varflow import Adam, Dataset, Flow, InvalidLossError, NoCheckpoint, TrainingInterruption
@@ -405,7 +406,7 @@ class TestReproducibility:
     @given(st.integers(-900, 900))
     @example(400)
     @example(-400)
-    @settings(max_examples=8)
+    @percent_of_examples(8)
     def test_units_of_f_that_are_powers_of_two_change_no_bit(self, loss, exponent):
         x, px, fx = points()
         found, expected = (
@@ -417,7 +418,7 @@ class TestReproducibility:
     @given(st.floats(-150, 150).map(lambda log: 10**log))
     @example(1e150)
     @example(1e-150)
-    @settings(max_examples=8)
+    @percent_of_examples(8)
     def test_other_units_of_f_change_rounding_only(self, loss, unit):
         x, px, fx = points()
         found, expected = (trained((x, px, f), loss, dtype="float64").params for f in (fx * unit, fx))
@@ -923,9 +924,17 @@ class TestRecovery:
         loss.bad = [n_calls + 2, n_calls + 4]
         assert trainer.train_on_batch(*points()).n_reloads == 2
 
-    @pytest.mark.parametrize("settings", [{}, {"clip_norm": 1e-3}, {"average": 0.9}], ids=str)
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("d", [1, 2])
+    @pytest.mark.parametrize(
+        ("settings", "loss", "d"),  # any two of these together
+        [
+            ({}, "variance", 1),
+            ({}, "dkl", 2),
+            ({"clip_norm": 1e-3}, "variance", 2),
+            ({"clip_norm": 1e-3}, "dkl", 1),
+            ({"average": 0.9}, "variance", 1),
+            ({"average": 0.9}, "dkl", 2),
+        ],
+    )
     @pytest.mark.parametrize("lr", [1e2, 1e10, 2e38, 1e39, 1e300])  # float32 ends at 3.4e38
     def test_parameters_stay_finite_however_large_the_learning_rate(self, lr, d, loss, settings):
         flow = make_flow(d)
