@@ -1,5 +1,5 @@
-! Minimises the loss of a flow by an optimiser of its own, trains it further, integrates two components at once,
-! and loses points of a run, whose f it knows by the logarithm: it calls what the example does not.
+! Minimises the loss of a flow by an optimiser of its own, trains another, integrates two components at once, and
+! loses points of a run, whose f it knows by the logarithm: it calls what the example does not.
 module functions
    use, intrinsic :: iso_c_binding
    implicit none

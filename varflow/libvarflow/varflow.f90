@@ -259,8 +259,8 @@ module varflow
          integer(c_int) :: status
       end function
    end interface
-   public :: vf_start, vf_last_error, vf_version, vf_integrate, vf_run_new, vf_flow_new, vf_train, vf_train_new
-   public :: vf_evaluate, vf_gradient, vf_warnings, vf_save, vf_load
+   public :: vf_start, vf_last_error, vf_version, vf_integrate, vf_run_new, vf_flow_new, vf_train
+   public :: vf_train_new, vf_evaluate, vf_gradient, vf_warnings, vf_save, vf_load
 
 contains
 

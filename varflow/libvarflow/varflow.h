@@ -77,8 +77,8 @@ const char *vf_last_error(void); /* what went wrong last in this thread, until i
 /* Integrate f over a box. Options: n_calls, rtol, atol, seed, threads, loss, flow, on_invalid, use_survey,
  * latent_points, backend, checkpoint, resume, checkpoint_seconds, masking, n_bins, d_hidden, n_hidden,
  * repetitions, dtype, precision as in Python; log=true if f gives the logarithm of its one value, -inf
- * for 0; and m, the number of components of f (1). flow may also be the handle of a flow, or of a result whose flow it
- * is: a copy of it is trained on. */
+ * for 0; and m, the number of components of f (1). flow may also be the handle of a flow, or of a result
+ * whose flow it is: a copy of it is trained on. */
 int vf_integrate(vf_integrand *f, void *user, int32_t d, const double *bounds, const char *options,
                  vf_result *result);
 
@@ -101,7 +101,7 @@ int vf_run_result(vf_handle run, vf_result *result);
 
 /* Of a result: the means (m) of all components of f, and their covariance (m, m). */
 int vf_mean(vf_handle result, int32_t m, double *mean, double *covariance);
-/* Warnings of a result, or of the last training or evaluation of a flow, one a line, as text of size bytes. */
+/* Warnings of a result, or of the last training or evaluation of a flow, a line each: text of size bytes. */
 int vf_warnings(vf_handle handle, int64_t size, char *text);
 
 /* A new flow. Options: cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype, precision, seed,
