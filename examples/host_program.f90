@@ -120,6 +120,7 @@ contains
       character(*), intent(in) :: path
       integer(c_int64_t), parameter :: n = 2000
       real(c_double) :: x(d, n), p(n), f(n)
+      type(vf_evaluation) :: measured
       integer(vf_handle) :: flow
       integer(c_int64_t) :: i
       call random_number(x)
@@ -128,8 +129,9 @@ contains
          f(i) = peak(x(:, i), 0.1d0)
       end do
       p = 1/volume ! the density that x was drawn from
-      call check(vf_flow_new(d, bounds, "d_hidden=16 seed=1", flow), "vf_flow_new")
-      call check(vf_train(flow, n, x, p, f, "n_epochs=20 seed=1"), "vf_train")
+      call check(vf_train_new(d, bounds, n, x, p, f, "d_hidden=16 n_epochs=20 seed=1", measured, flow), &
+                 "vf_train_new")
+      print "(a10, ' to need 1/', f0.1, ' of the points for the same error')", "trained   ", measured%ratio
       call check(vf_save(flow, path), "vf_save")
       call check(vf_free(flow), "vf_free")
    end subroutine

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import numba
+import pytest
 from hypothesis import HealthCheck, settings
+from libraries import built
 
 import varflow
 
@@ -37,3 +39,9 @@ def pytest_sessionstart(session):
 def pytest_collection_modifyitems(items):
     """Begin with tests that compile kernels of their own, so that no second worker gets some of them."""
     items.sort(key=lambda item: item.path.stem not in ("test_product", "test_splines"))
+
+
+@pytest.fixture(scope="session")
+def library_folder(tmp_path_factory):
+    """The folder of the shared library for C and Fortran."""
+    return built(tmp_path_factory.mktemp("the library") / "lib")

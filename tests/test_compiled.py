@@ -39,6 +39,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 DATA = Path(__file__).parent / "data"
 VECTOR = {"batch": "batch", "cuba": "cuba"}  # kinds with several components, and functions of them
 SCALAR = {"scipy": "scipy_kind"}
+FUNCTIONS = {
+    "batch": "batch",
+    "scipy_kind": "scipy",
+    "takes_five": "scipy",
+    "cuba": "cuba",
+    "fxn_": "vegas77",
+}
 EXACT = 2.0  # integral of the functions over the unit cube of three dimensions
 ON_LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF")
 SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.POINTER(ctypes.c_double), ctypes.c_void_p)
@@ -577,6 +584,26 @@ class TestCheck:
         assert f"is it of kind '{kind}'" in str(caught.value)
         assert "of d = 3 dimensions?" in str(caught.value)
         np.testing.assert_array_equal(caught.value.x, x[:2])
+
+    @pytest.mark.parametrize(
+        ("symbol", "kind"),
+        [
+            (symbol, kind)
+            for symbol, own in FUNCTIONS.items()
+            for kind in KINDS
+            if kind != own and (symbol, kind) != ("batch", "cuba")  # which does not come back
+        ],
+    )
+    def test_no_function_of_another_kind_passes(self, c, fortran, x, symbol, kind):
+        f = vf.CompiledIntegrand(fortran if symbol == "fxn_" else c, symbol, kind=kind, check=True)
+        with pytest.raises(vf.CompiledIntegrandError, match=f"is it of kind '{kind}'"):
+            f(x)
+
+    def test_one_that_does_not_come_back_is_told(self, c, x, monkeypatch, caplog):
+        monkeypatch.setattr("varflow.compiled.trial.PATIENCE", 0.05)
+        f = vf.CompiledIntegrand(c, "takes_a_while", kind="scipy", check=True)
+        np.testing.assert_allclose(f(x), value(x), rtol=1e-14)
+        assert "f has not come back from a call in a child process yet: is it of kind 'scipy'" in caplog.text
 
     @pytest.mark.parametrize(
         ("symbol", "words"), [("exits", "ended with exit status 3"), ("crashes", "was killed by SIGSEGV")]

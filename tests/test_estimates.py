@@ -10,7 +10,8 @@ from strategies import seeds
 
 from varflow import Flow
 from varflow.integration.estimates import Batches, weights_of
-from varflow.integration.proposal import Draw, draw, random_points, sobol_points
+from varflow.integration.proposal import Draw, draw, random_points
+from varflow.integration.sobol import sobol_points
 from varflow.testing import normal_params
 
 

@@ -1,5 +1,6 @@
 """Exported flows: compiled by real compilers, they are the flows of Python."""
 
+import platform
 import re
 import resource
 import shutil
@@ -121,6 +122,17 @@ class TestEqualToPython:
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_a_trained_flow(self, tmp_path, language, trained):
         check_equal(Program(trained, language, tmp_path, flags=FAST), trained, 2000)
+
+    @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors are not asked")
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_c_finds_by_itself_what_the_processor_can_do(self, tmp_path_factory, dtype):
+        flow = random_flow(2, "pwquad", dtype=dtype, scale=2)
+        results = []
+        for flags in (("-O1",), ("-O1", "-march=native")):
+            folder = tmp_path_factory.mktemp("flow")
+            results.append(Program(flow, "c", folder, flags=flags).sample(300, 1))
+        for without, told in zip(*results, strict=True):
+            np.testing.assert_array_equal(without, told)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("flags", [("-O2",), FAST], ids=" ".join)
@@ -418,4 +430,5 @@ def test_the_object_has_no_state_and_allocates_and_prints_nothing(tmp_path, flow
         "memset",
         "log1p",
         "__stack_chk_fail",
+        "__cpu_model",  # of the compiler's own library: what the processor can do
     }

@@ -154,6 +154,20 @@ class TestRun:
         assert run.result().log_mean == expected.log_mean
         assert run.result().log_sdev == expected.log_sdev
 
+    @pytest.mark.parametrize("n_lost", [1, 20])
+    def test_points_that_are_lost_tell_no_unit(self, n_lost):
+        found = {}
+        for offset in (0.0, UNDERFLOWS):
+            run = vf.Run(2, n_calls=100, seed=1, log=True)
+            while (points := run.ask(20)) is not None:
+                if run.n_told == 40:
+                    run.forget(points[:n_lost])
+                    points = points[n_lost:]
+                run.tell(points, log_wave(points) + offset)
+            found[offset] = run.result()
+        assert found[UNDERFLOWS].log_mean == pytest.approx(found[0.0].log_mean + UNDERFLOWS, abs=1e-9)
+        assert found[UNDERFLOWS].log_sdev == pytest.approx(found[0.0].log_sdev, rel=1e-6)
+
     def test_goes_on_from_a_checkpoint(self, tmp_path):
         expected = integrated(log_gaussian, 2, n_calls=3000)
 

@@ -8,7 +8,8 @@ from scipy import stats
 from strategies import percent_of_examples, seeds
 
 from varflow import Flow
-from varflow.integration.proposal import LATENT_POINTS, draw, random_points, sobol_points
+from varflow.integration.proposal import LATENT_POINTS, draw, random_points
+from varflow.integration.sobol import sobol_points
 from varflow.testing import normal_params
 
 

@@ -16,7 +16,7 @@ from varflow.data.dataset import Dataset
 from varflow.flow.architecture import DTYPES, Architecture
 from varflow.flow.flow import Flow
 from varflow.flow.masks import MASKS, make_masks
-from varflow.integration.proposal import sobol_points
+from varflow.integration.sobol import sobol_points
 from varflow.kernels.layout import aligned_zeros
 from varflow.kernels.splines import CELLS
 from varflow.training.losses import Loss, as_loss

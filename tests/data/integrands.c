@@ -152,6 +152,15 @@ double slow(int n, double *x, void *user)
     return scipy_kind(n, x, user);
 }
 
+double takes_a_while(int n, double *x, void *user)
+{
+    static int n_calls = 0;
+    struct timespec a_fifth_of_a_second = {0, 200000000};
+    if (n_calls++ == 0)
+        nanosleep(&a_fifth_of_a_second, 0);
+    return scipy_kind(n, x, user);
+}
+
 double total(const double *x, int64_t n, int32_t d, double (*volatile f)(int, double *, void *))
 {
     double sum = 0;

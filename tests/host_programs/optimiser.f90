@@ -1,5 +1,5 @@
-! Minimises the loss of a flow by an optimiser of its own, and integrates two components at once: it calls what
-! the example does not.
+! Minimises the loss of a flow by an optimiser of its own, trains another, integrates two components at once, and
+! loses points of a run, whose f it knows by the logarithm: it calls what the example does not.
 module functions
    use, intrinsic :: iso_c_binding
    implicit none
@@ -65,7 +65,53 @@ program optimiser
    found = vf_integrate(components, c_null_ptr, d, options="n_cals=100", result=result)
    print "(i0, 1x, a)", found, vf_last_error()
 
+   call train()
+   call lose_points()
+
 contains
+
+   subroutine train()
+      type(vf_evaluation) :: before, after
+      call check(vf_flow_new(d, options="n_bins=4 d_hidden=8 n_hidden=1 seed=1", flow=flow))
+      call check(vf_evaluate(flow, n, x, p, f, evaluation=before))
+      call check(vf_train(flow, n, x, p, f, "n_epochs=20 lr=0.01 betas=0.9,0.99"))
+      call check(vf_evaluate(flow, n, x, log(p), log(f), "logpx=.true. logfx=.true.", after))
+      print "(2f10.6, 1x, i0)", before%variance_after, after%variance_after, after%n
+   end subroutine
+
+   subroutine lose_points()
+      integer(c_int64_t) :: n_asked
+      integer(vf_handle) :: run
+      integer :: round
+      call check(vf_run_new(d, options="n_calls=100 seed=1 log=true train_in=step", run=run))
+      do round = 1, 2
+         do
+            n_asked = 10
+            found = vf_ask(run, n_asked, x)
+            if (found /= vf_ok) exit
+            if (n_asked == 0) then
+               call check(vf_run_step(run))
+            else if (round == 2 .and. n_asked == 10) then
+               call check(vf_run_forget(run, n_asked))
+               exit
+            else
+               call check(vf_tell(run, n_asked, -1000 - x(1, :n_asked)))
+            end if
+         end do
+         if (round == 1) call check(vf_run_extend(run, 100_c_int64_t))
+      end do
+      do
+         n_asked = 100
+         found = vf_ask(run, n_asked, x)
+         if (found == vf_end) exit
+         call check(found)
+         if (n_asked == 0) call check(vf_run_step(run))
+         call check(vf_tell(run, n_asked, -1000 - x(1, :n_asked)))
+      end do
+      call check(vf_run_result(run, result))
+      print "(2f14.6, 1x, i0)", result%log_mean, result%log_sdev, result%n_calls
+      call check(vf_free(run))
+   end subroutine
 
    subroutine check(status)
       integer(c_int), intent(in) :: status

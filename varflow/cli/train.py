@@ -157,8 +157,7 @@ def _optimiser(options: argparse.Namespace, data: Dataset) -> Adam | None:
     if not given:
         return None
     sizes = default_sizes(data.d, options.cell, data.n) | flow_options(options)
-    chosen = optimiser_for(data.n, Architecture(data.d, options.cell, **sizes)).settings()
-    return Adam(**chosen | given)
+    return optimiser_for(data.n, Architecture(data.d, options.cell, **sizes), **given)
 
 
 def _learning_curve(data: Dataset, settings: dict[str, Any]) -> Training:

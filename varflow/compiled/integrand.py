@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import partial
 from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -73,7 +74,7 @@ class CompiledIntegrand:
         time. The values are the same, if f treats each point separately.
     check : bool
         Whether to call f in a child process first, at one point and at two, for each number of dimensions. It
-        tells how f died there, or whether f reads or writes beyond its arguments.
+        tells how f died there, or whether f reads or writes beyond its arguments or sets no values.
 
     Raises
     ------
@@ -215,9 +216,10 @@ class CompiledIntegrand:
             return
         nothing = np.empty((0, self.n_components))
         self._evaluate(x[:0], nothing, np.empty((1, d)))  # compiles, for the child too
-        complaint = complaint_of_trial(self._evaluate, x, self.n_components, self.nvec)
+        try_out = partial(self._kind.try_out, self._address, self._user)
+        hint = f"is it of kind {self.kind!r}, {self._kind.prototype}, and of d = {d} dimensions?"
+        complaint = complaint_of_trial(try_out, x, self.n_components, self.nvec, hint)
         if complaint:
-            hint = f"is it of kind {self.kind!r}, {self._kind.prototype}, and of d = {d} dimensions?"
             raise self._error(f"{complaint}; {hint} It was called", x[:2])
         self._checked.add(d)
 

@@ -23,6 +23,11 @@ _BATCH = ctypes.CFUNCTYPE(
     ctypes.c_void_p,
 )  # fmt: skip
 
+# Further arguments, which a function of the kind does not take, and conventions of calls let be. One
+# of another kind takes an address where nothing is for its own, and leaves the number where doubles return.
+_NOWHERE = 16
+_NOT_TAKEN = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_double
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -42,6 +47,8 @@ class Kind:
         How many numbers it returns for a point; None where that is told it.
     evaluate : callable
         Calls it at all points x (n, d), one after another or at once. It lets go of the GIL.
+    try_out : callable
+        Does the same in such a way that a function of another kind hardly survives, or sets no values.
     is_at_once : bool
         Whether it is one call for all points.
     """
@@ -52,6 +59,7 @@ class Kind:
     n_needed: int
     n_components: int | None
     evaluate: Evaluate
+    try_out: Evaluate
     is_at_once: bool = False
 
 
@@ -75,6 +83,16 @@ def _evaluate_scipy(
     return NO_FAILURE
 
 
+def _try_scipy(address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray) -> Failure:
+    f = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *_NOT_TAKEN)(
+        address
+    )
+    for point, value in zip(x, values, strict=True):
+        points[0] = point
+        value[0] = f(len(point), points.ctypes.data, user, _NOWHERE, _NOWHERE, _NOWHERE, value[0])
+    return NO_FAILURE
+
+
 def _evaluate_cuba(address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray) -> Failure:
     failure: Failure = pointers.call_cuba(address, user, x, values, points, np.empty(4, np.int32))
     return failure
@@ -87,6 +105,15 @@ def _evaluate_vegas77(
     return NO_FAILURE
 
 
+def _try_vegas77(address: int, user: int, x: FloatArray, values: FloatArray, points: FloatArray) -> Failure:
+    kinds = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, *_NOT_TAKEN
+    f, weight = ctypes.CFUNCTYPE(ctypes.c_double, *kinds)(address), np.ones(1)
+    for point, value in zip(x, values, strict=True):
+        points[0] = point
+        value[0] = f(points.ctypes.data, weight.ctypes.data, _NOWHERE, _NOWHERE, _NOWHERE, _NOWHERE, value[0])
+    return NO_FAILURE
+
+
 KINDS = {
     "batch": Kind(
         "int f(const double *x, int64_t n, int32_t d, double *out, int32_t m, void *user)",
@@ -94,6 +121,7 @@ KINDS = {
         ("double *", "int64", "int32", "double *", "int32", "void *"),
         5,
         None,
+        _evaluate_batch,
         _evaluate_batch,
         is_at_once=True,
     ),
@@ -104,6 +132,7 @@ KINDS = {
         2,
         1,
         _evaluate_scipy,
+        _try_scipy,
     ),
     "cuba": Kind(
         "int f(const int *ndim, const double x[], const int *ncomp, double f[], void *user, const int *nvec)",
@@ -111,6 +140,7 @@ KINDS = {
         ("int32 *", "double *", "int32 *", "double *", "void *", "int32 *", "int32 *"),
         4,
         None,
+        _evaluate_cuba,
         _evaluate_cuba,
     ),
     "vegas77": Kind(
@@ -120,6 +150,7 @@ KINDS = {
         2,
         1,
         _evaluate_vegas77,
+        _try_vegas77,
     ),
 }
 

@@ -3,7 +3,11 @@
 The child is forked: an address is good in no other process.
 """
 
+import faulthandler
+import logging
+import mmap
 import os
+import select
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,12 +26,16 @@ FloatArray = npt.NDArray[np.float64]
 # x (n, d), values (n, m), space (n_at_once, d)
 Evaluate = Callable[[FloatArray, FloatArray, FloatArray], object]
 
+logger = logging.getLogger(__name__)
+
+PATIENCE = 30.0  # seconds after which it is said that f has not come back
 MARGIN = 64  # numbers around each array, to be left alone
 UNSET = -1.2345678901234567e-300  # what no function returns
 SURVIVED = b"survived:"
+FIRST_HALF = 1 << 30  # lower half of addresses
 
 
-def complaint_of_trial(evaluate: Evaluate, x: FloatArray, m: int, n_at_once: int) -> str:
+def complaint_of_trial(evaluate: Evaluate, x: FloatArray, m: int, n_at_once: int, hint: str) -> str:
     """Call a function in a child process at points x, two at most.
 
     Parameters
@@ -40,6 +48,8 @@ def complaint_of_trial(evaluate: Evaluate, x: FloatArray, m: int, n_at_once: int
         Number of components.
     n_at_once : int
         For how many points of a call there is to be space, at most.
+    hint : str
+        What to ask in the log where f does not come back.
 
     Returns
     -------
@@ -58,6 +68,8 @@ def complaint_of_trial(evaluate: Evaluate, x: FloatArray, m: int, n_at_once: int
     os.close(sender)
     try:
         with os.fdopen(receiver, "rb") as file:
+            if not select.select([file], [], [], PATIENCE)[0]:
+                logger.warning("f has not come back from a call in a child process yet: %s", hint)
             said = file.read()
     except BaseException:  # Ctrl-C, while f does not come back
         with suppress(ProcessLookupError):
@@ -74,6 +86,7 @@ def complaint_of_trial(evaluate: Evaluate, x: FloatArray, m: int, n_at_once: int
 
 def _report(sender: int, evaluate: Evaluate, x: FloatArray, m: int, n_at_once: int) -> None:
     """Try the function, send what is found, and end this process without any of its parent's endings."""
+    faulthandler.disable()  # how it died is told by the parent, in words
     try:
         words = _complaint(evaluate, x, m, n_at_once)
     except BaseException as error:
@@ -130,10 +143,23 @@ class _Framed:
 
     def __init__(self, shape: tuple[int, int], around: float) -> None:
         size = shape[0] * shape[1]
-        self._all = np.full(size + 2 * MARGIN, around)
-        self._around = around
+        self._all = _numbers(size + 2 * MARGIN)
+        self._all[:] = self._around = around
         self.inside = self._all[MARGIN : MARGIN + size].reshape(shape)
 
     def is_intact(self) -> bool:
         margins = np.concatenate([self._all[:MARGIN], self._all[MARGIN + self.inside.size :]])
         return bool((margins == self._around).all())
+
+
+def _numbers(size: int) -> FloatArray:
+    """Make an array at an address that is a large number to whoever takes half of it for an int.
+
+    A function of another kind that takes it for a number of dimensions does not return without a loop then.
+    """
+    try:
+        place = mmap.mmap(-1, 1 << 32, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:  # there is no space for so much
+        return np.empty(size)
+    begin = np.frombuffer(place, np.uint8, 1).ctypes.data
+    return np.frombuffer(place, np.float64, size, (FIRST_HALF - begin) % (1 << 32))

@@ -236,7 +236,9 @@ class Engine:
             return
         piece = self.pieces[0]
         is_known = piece.status == TOLD
-        values = np.zeros((len(is_known), 1)) if piece.values is None else piece.values
+        of_none = -np.inf if self.state.is_log else 0.0  # where f is not known, its size tells no unit
+        told = np.zeros((len(is_known), 1)) if piece.values is None else piece.values
+        values = np.where(is_known[:, None], told, of_none)
         self.state.n_calls += int(np.count_nonzero(is_known))
         step.take(self.state, piece.points, self.state.in_its_unit(values), is_known)
         with self._lock:

@@ -7,10 +7,9 @@ import numpy as np
 
 from varflow.flow.flow import Flow
 from varflow.integration.domain import MAX_ON_CUBE, MIN_ON_CUBE
+from varflow.integration.sobol import sobol_points
 
 __all__ = ["LATENT_POINTS", "Draw", "draw", "inside", "log_mixture"]
-
-SOBOL_BITS = 53  # of a coordinate: with SciPy's 30, points of many sets would have coordinates in common
 
 
 class Draw(NamedTuple):
@@ -109,20 +108,6 @@ def log_mixture(log_flow: np.ndarray, share: float) -> np.ndarray:
 def random_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
     """Draw pseudo-random points (n, d)."""
     return generator.random((n, d))
-
-
-def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw Sobol points (n, d) with a fresh scramble (Matousek, J. Complexity 14 (1998) 527)."""
-    from scipy.stats import qmc  # takes half a second, and only integrals need it
-
-    seed = int(generator.integers(2**63))  # SciPy would spawn from it, which its state does not record
-    try:
-        sequence = qmc.Sobol(d, bits=SOBOL_BITS, rng=seed)
-    except TypeError:  # the argument's name before SciPy 1.15
-        sequence = qmc.Sobol(d, bits=SOBOL_BITS, seed=seed)
-    # In pieces whose sizes are powers of two, as SciPy warns of other sizes.
-    pieces = [sequence.random(1 << k) for k in reversed(range(n.bit_length())) if n >> k & 1]
-    return np.concatenate(pieces) if pieces else np.empty((0, d))
 
 
 LATENT_POINTS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from varflow.errors import FileFormatError, FunctionError, InvalidIntegrandError, InvalidLossError
-from varflow.libvarflow import files, flows, handles, integrals
+from varflow.libvarflow import files, flows, handles, integrals, trainings
 from varflow.libvarflow.handles import HandleError
 
 __all__ = ["ABI_VERSION", "STATUS_OF", "connect"]
 
-ABI_VERSION = 1  # VF_ABI_VERSION of the header
+ABI_VERSION = 2  # VF_ABI_VERSION of the header
 FAILED = 11
 STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits; numbers are the header's
     (HandleError, 3),
@@ -35,17 +35,25 @@ FUNCTIONS: dict[str, tuple[Callable[..., int | None], tuple[type, ...]]] = {  # 
     "run_new": (integrals.run_new, (INTEGER, ADDRESS, TEXT, ADDRESS)),
     "ask": (integrals.ask, (HANDLE, ADDRESS, ADDRESS)),
     "tell": (integrals.tell, (HANDLE, LONG, ADDRESS)),
+    "run_forget": (integrals.run_forget, (HANDLE, LONG)),
+    "run_step": (integrals.run_step, (HANDLE,)),
+    "run_extend": (integrals.run_extend, (HANDLE, LONG)),
     "run_result": (integrals.run_result, (HANDLE, ADDRESS)),
     "mean": (integrals.mean, (HANDLE, INTEGER, ADDRESS, ADDRESS)),
     "warnings": (files.warnings, (HANDLE, LONG, ADDRESS)),
     "flow_new": (flows.flow_new, (INTEGER, ADDRESS, TEXT, ADDRESS)),
-    "train": (flows.train, (HANDLE, LONG, ADDRESS, ADDRESS, ADDRESS, TEXT)),
+    "train": (trainings.train, (HANDLE, LONG, ADDRESS, ADDRESS, ADDRESS, TEXT)),
+    "train_new": (
+        trainings.train_new,
+        (INTEGER, ADDRESS, LONG, ADDRESS, ADDRESS, ADDRESS, TEXT, ADDRESS, ADDRESS),
+    ),
+    "evaluate": (trainings.evaluate, (HANDLE, LONG, ADDRESS, ADDRESS, ADDRESS, TEXT, ADDRESS)),
     "sample": (flows.sample, (HANDLE, LONG, LONG, ADDRESS, ADDRESS)),
     "log_prob": (flows.log_prob, (HANDLE, LONG, ADDRESS, ADDRESS)),
     "n_parameters": (flows.n_parameters, (HANDLE, ADDRESS)),
     "get_parameters": (flows.get_parameters, (HANDLE, LONG, ADDRESS)),
     "set_parameters": (flows.set_parameters, (HANDLE, LONG, ADDRESS)),
-    "gradient": (flows.gradient, (HANDLE, LONG, ADDRESS, ADDRESS, ADDRESS, TEXT, ADDRESS, ADDRESS)),
+    "gradient": (trainings.gradient, (HANDLE, LONG, ADDRESS, ADDRESS, ADDRESS, TEXT, ADDRESS, ADDRESS)),
     "dimension": (flows.dimension, (HANDLE, ADDRESS)),
     "save": (files.save, (HANDLE, TEXT)),
     "load": (files.load, (TEXT, TEXT, ADDRESS)),

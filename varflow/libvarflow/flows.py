@@ -1,45 +1,28 @@
-"""Flows of the host program: made, trained, sampled and evaluated, with their parameters and gradients."""
+"""Flows of the host program: made and sampled, with their densities and parameters."""
 
 import ctypes
 
-import numpy as np
-
-from varflow.data.dataset import Dataset
-from varflow.errors import InvalidLossError
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.integration.result import Result
-from varflow.libvarflow.handles import keep, look_up, set_warnings
+from varflow.libvarflow.handles import keep, look_up
 from varflow.libvarflow.integrals import FLOW_SIZES
 from varflow.libvarflow.memory import Address, FloatArray, array_at, box_at, not_null, set_at
-from varflow.libvarflow.options import parse, take
+from varflow.libvarflow.options import parse
 from varflow.libvarflow.run import Run
-from varflow.training.adam import Adam
-from varflow.training.objective import GradientBuffers
-from varflow.training.recipe import optimiser_for
-from varflow.training.stateful_trainers import BasicStatefulTrainer
-from varflow.training.trainers import BasicTrainer
 from varflow.validation import positive_int
 
 __all__ = [
     "dimension",
     "flow_new",
     "get_parameters",
-    "gradient",
     "log_prob",
     "n_parameters",
     "sample",
     "set_parameters",
-    "train",
 ]
 
-FLOW = ("cell", *FLOW_SIZES, "seed", "threads", "backend", "precision")
-LOSS = ("loss", "control_variate")
-TRAINING = (
-    *("n_epochs", "minibatch_size", "holdout", "patience", "p_normalized", "max_reloads", "seed"),
-    *("checkpoint", "resume", "checkpoint_seconds"),
-)
-ADAM = ("lr", "eps", "weight_decay", "clip_norm", "schedule", "warm_up", "average")
+FLOW = ("cell", *FLOW_SIZES, "seed", "threads", "backend")
 
 
 def flow_new(d: int, bounds: Address, options: bytes | None, flow: Address) -> None:
@@ -47,19 +30,6 @@ def flow_new(d: int, bounds: Address, options: bytes | None, flow: Address) -> N
     given = parse(options, FLOW)
     not_null("flow", flow)
     set_at("flow", flow, ctypes.c_int64, keep(Flow(d, bounds=box_at(d, bounds), **given)))
-
-
-def train(handle: int, n: int, x: Address, p: Address, f: Address, options: bytes | None) -> None:
-    """Do what `vf_train` says."""
-    given = parse(options, LOSS + TRAINING + ADAM)
-    flow: Flow = look_up(handle, Flow)
-    data = _dataset(flow, n, x, p, f)
-    settings = take(given, ADAM)
-    optim = None
-    if settings:
-        optim = Adam(**optimiser_for(n, flow.architecture).settings() | settings)
-    trainer = BasicStatefulTrainer(flow, optim=optim, **{"loss": "variance"} | given)
-    set_warnings(handle, trainer.train_on_dataset(data).warnings)
 
 
 def sample(handle: int, n: int, seed: int, x: Address, log_q: Address) -> None:
@@ -95,31 +65,6 @@ def set_parameters(handle: int, n: int, parameters: Address) -> None:
     flow.params = values
 
 
-def gradient(
-    handle: int,
-    n: int,
-    x: Address,
-    p: Address,
-    f: Address,
-    options: bytes | None,
-    loss: Address,
-    dparameters: Address,
-) -> None:
-    """Do what `vf_gradient` says."""
-    given = parse(options, LOSS)
-    flow: Flow = look_up(handle, Flow)
-    target = array_at("gradient", dparameters, flow.n_params)
-    not_null("loss", loss)
-    data = _dataset(flow, n, x, p, f)
-    objective = BasicTrainer(flow, **{"loss": "variance"} | given).objective(data)
-    value, parts = objective.gradient(np.arange(n), GradientBuffers(flow, n))
-    total = parts.sum(axis=0, dtype=np.float64)
-    if not (np.isfinite(value) and np.isfinite(total).all()):
-        raise InvalidLossError("the loss or its gradient is not finite")
-    set_at("loss", loss, ctypes.c_double, value)
-    target[:] = total
-
-
 def dimension(handle: int, d: Address) -> None:
     """Do what `vf_dimension` says."""
     set_at("d", d, ctypes.c_int32, _dimension(look_up(handle)))
@@ -129,12 +74,6 @@ def _dimension(kept: Flow | Mixture | Result | Run) -> int:
     if isinstance(kept, Run):
         return kept.domain.d
     return kept.flow.d if isinstance(kept, Result) else kept.d
-
-
-def _dataset(flow: Flow, n: int, x: Address, p: Address, f: Address) -> Dataset:
-    n = positive_int("n", n)
-    points, px, fx = array_at("x", x, n, flow.d), array_at("p", p, n), array_at("f", f, n)
-    return Dataset(points, px, fx, bounds=flow.bounds)
 
 
 def _parameters(handle: int, n: int, address: Address) -> tuple[Flow, FloatArray]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from varflow.errors import FunctionError
+from varflow.flow.flow import Flow
 from varflow.integration.integrator import integrate as integrate_function
 from varflow.integration.result import Result
 from varflow.libvarflow.handles import keep, look_up
@@ -15,16 +16,36 @@ from varflow.libvarflow.options import parse, take
 from varflow.libvarflow.run import Run
 from varflow.validation import positive_int
 
-__all__ = ["END", "FLOW_SIZES", "ask", "integrate", "mean", "run_new", "run_result", "tell"]
+__all__ = [
+    "END",
+    "FLOW_SIZES",
+    "ask",
+    "integrate",
+    "mean",
+    "run_extend",
+    "run_forget",
+    "run_new",
+    "run_result",
+    "run_step",
+    "tell",
+]
 
 END = 1  # status of `ask` at the end of a run
 
-FLOW_SIZES = ("masking", "n_bins", "d_hidden", "n_hidden", "repetitions", "dtype")
+FLOW_SIZES = ("masking", "n_bins", "d_hidden", "n_hidden", "repetitions", "dtype", "precision")
 INTEGRAL = (
     *("n_calls", "rtol", "atol", "seed", "threads", "loss", "flow", "on_invalid", "use_survey"),
-    *("latent_points", "backend", "m"),
+    *("latent_points", "backend", "log", "m"),
 )
 CHECKPOINT = ("checkpoint", "resume", "checkpoint_seconds")
+WITHOUT = {  # arguments of Python's that make no sense here, and what to do instead
+    "callback": "integrate in a loop of your own, by vf_run_new",
+    "progress": "nothing is printed",
+    "vectorized": "f takes many points at once",
+    "workers": (
+        "f cannot be sent to other processes; evaluate points in threads of your own, in f or by vf_run_new"
+    ),
+}
 
 CallHost = Callable[[int, Any, int, int, Any, int, Address], int]
 
@@ -33,7 +54,7 @@ class Figures(ctypes.Structure):
     """`vf_result` of the header."""
 
     _fields_ = (
-        *((name, ctypes.c_double) for name in ("mean", "sdev", "chi2", "Q")),
+        *((name, ctypes.c_double) for name in ("mean", "sdev", "log_mean", "log_sdev", "chi2", "Q")),
         *((name, ctypes.c_int64) for name in ("dof", "n_calls", "n_warnings", "handle")),
     )
 
@@ -48,7 +69,7 @@ def integrate(
     figures: Address,
 ) -> None:
     """Do what `vf_integrate` says; `call_host` calls f in the host program's floating-point environment."""
-    given = parse(options, INTEGRAL + CHECKPOINT + FLOW_SIZES)
+    given = parse(options, INTEGRAL + CHECKPOINT + FLOW_SIZES, WITHOUT)
     box, m = box_at(d, bounds), positive_int("m", given.pop("m", 1))
     address = not_null("f", f)
     not_null("result", figures)
@@ -61,17 +82,17 @@ def integrate(
             raise FunctionError(f"f returned status {status} for {len(x)} points, the first at ({first})")
         return values[:, 0] if m == 1 else values
 
-    result = integrate_function(integrand, box, progress=False, **_with_sizes(given))
+    result = integrate_function(integrand, box, progress=False, **_arguments(given))
     result.source = None  # it would call f, which may be gone by then
     _give(result, figures)
 
 
 def run_new(d: int, bounds: Address, options: bytes | None, run: Address) -> None:
     """Do what `vf_run_new` says."""
-    given = parse(options, INTEGRAL + FLOW_SIZES)
+    given = parse(options, (*INTEGRAL, "train_in", *FLOW_SIZES), WITHOUT)
     m = positive_int("m", given.pop("m", 1))
     not_null("run", run)
-    set_at("run", run, ctypes.c_int64, keep(Run(box_at(d, bounds), m=m, **_with_sizes(given))))
+    set_at("run", run, ctypes.c_int64, keep(Run(box_at(d, bounds), m=m, **_arguments(given))))
 
 
 def ask(handle: int, n: Address, x: Address) -> int:
@@ -93,6 +114,24 @@ def tell(handle: int, n: int, values: Address) -> None:
     run.take(array_at("values", values, n, run.m))
 
 
+def run_forget(handle: int, n: int) -> None:
+    """Do what `vf_run_forget` says."""
+    run: Run = look_up(handle, Run)
+    run.give_up(positive_int("n", n))
+
+
+def run_step(handle: int) -> None:
+    """Do what `vf_run_step` says."""
+    run: Run = look_up(handle, Run)
+    run.step()
+
+
+def run_extend(handle: int, n_calls: int) -> None:
+    """Do what `vf_run_extend` says."""
+    run: Run = look_up(handle, Run)
+    run.extend(n_calls)
+
+
 def run_result(handle: int, figures: Address) -> None:
     """Do what `vf_run_result` says."""
     run: Run = look_up(handle, Run)
@@ -112,13 +151,17 @@ def mean(handle: int, m: int, means: Address, covariance: Address) -> None:
 def _give(result: Result, address: Address) -> None:
     """Keep a result, and set its figures."""
     figures = Figures.from_address(not_null("result", address))
-    figures.mean, figures.sdev = np.ravel(result.mean)[0], np.ravel(result.sdev)[0]
+    for name in ("mean", "sdev", "log_mean", "log_sdev"):
+        setattr(figures, name, np.ravel(getattr(result, name))[0])
     figures.chi2, figures.Q, figures.dof = result.chi2, result.Q, result.dof
     figures.n_calls, figures.n_warnings = result.n_calls, len(result.warnings)
     figures.handle = keep(result, result.warnings)
 
 
-def _with_sizes(given: dict[str, Any]) -> dict[str, Any]:
-    """Collect the options that describe the flow's size."""
+def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Give the options as arguments of Python's: sizes of the flow together, and one that has a handle."""
     sizes = take(given, FLOW_SIZES)
+    if type(given.get("flow")) is int:
+        kept: Flow | Result = look_up(given["flow"], Flow, Result)
+        given["flow"] = kept.flow if isinstance(kept, Result) else kept
     return given | {"flow_options": sizes or None}

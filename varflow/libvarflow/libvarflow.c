@@ -108,11 +108,18 @@ static struct {
     int (*run_new)(int32_t, const double *, const char *, vf_handle *);
     int (*ask)(vf_handle, int64_t *, double *);
     int (*tell)(vf_handle, int64_t, const double *);
+    int (*run_forget)(vf_handle, int64_t);
+    int (*run_step)(vf_handle);
+    int (*run_extend)(vf_handle, int64_t);
     int (*run_result)(vf_handle, vf_result *);
     int (*mean)(vf_handle, int32_t, double *, double *);
     int (*warnings)(vf_handle, int64_t, char *);
     int (*flow_new)(int32_t, const double *, const char *, vf_handle *);
     int (*train)(vf_handle, int64_t, const double *, const double *, const double *, const char *);
+    int (*train_new)(int32_t, const double *, int64_t, const double *, const double *, const double *,
+                     const char *, vf_evaluation *, vf_handle *);
+    int (*evaluate)(vf_handle, int64_t, const double *, const double *, const double *, const char *,
+                    vf_evaluation *);
     int (*sample)(vf_handle, int64_t, int64_t, double *, double *);
     int (*log_prob)(vf_handle, int64_t, const double *, double *);
     int (*n_parameters)(vf_handle, int64_t *);
@@ -168,6 +175,21 @@ int vf_tell(vf_handle run, int64_t n, const double *values)
     PASS_ON(tell, run, n, values);
 }
 
+int vf_run_forget(vf_handle run, int64_t n)
+{
+    PASS_ON(run_forget, run, n);
+}
+
+int vf_run_step(vf_handle run)
+{
+    PASS_ON(run_step, run);
+}
+
+int vf_run_extend(vf_handle run, int64_t n_calls)
+{
+    PASS_ON(run_extend, run, n_calls);
+}
+
 int vf_run_result(vf_handle run, vf_result *result)
 {
     PASS_ON(run_result, run, result);
@@ -192,6 +214,18 @@ int vf_train(vf_handle flow, int64_t n, const double *x, const double *p, const 
              const char *options)
 {
     PASS_ON(train, flow, n, x, p, f, options);
+}
+
+int vf_train_new(int32_t d, const double *bounds, int64_t n, const double *x, const double *p,
+                 const double *f, const char *options, vf_evaluation *evaluation, vf_handle *flow)
+{
+    PASS_ON(train_new, d, bounds, n, x, p, f, options, evaluation, flow);
+}
+
+int vf_evaluate(vf_handle flow, int64_t n, const double *x, const double *p, const double *f,
+                const char *options, vf_evaluation *evaluation)
+{
+    PASS_ON(evaluate, flow, n, x, p, f, options, evaluation);
 }
 
 int vf_sample(vf_handle handle, int64_t n, int64_t seed, double *x, double *log_q)

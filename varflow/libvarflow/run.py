@@ -42,11 +42,19 @@ class Run(run.Run):
     def take(self, values: np.ndarray) -> None:
         """Take the values (n, m) at the n points that were given first, of those that are not told."""
         n = len(values)
-        if n > len(self._given):
-            raise ValueError(f"n must be at most {len(self._given)}, as many points are out, got {n}")
-        self.tell(self._given[:n], values[:, 0] if self.m == 1 else values)
+        self.tell(self._first(n), values[:, 0] if self.m == 1 else values)
+        self._given = self._given[n:]
+
+    def give_up(self, n: int) -> None:
+        """Forget the n points that were given first, of those that are not told."""
+        self.forget(self._first(n))
         self._given = self._given[n:]
 
     def take_up(self, m: int) -> None:
         """Go on after `load`: whoever had the points that are out does not have them any more."""
         self.m, self._waiting = m, self.open_numbers()
+
+    def _first(self, n: int) -> Numbers:
+        if n > len(self._given):
+            raise ValueError(f"n must be at most {len(self._given)}, as many points are out, got {n}")
+        return self._given[:n]

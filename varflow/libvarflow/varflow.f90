@@ -9,7 +9,7 @@ module varflow
    implicit none
    private
 
-   integer(c_int32_t), parameter, public :: vf_abi_version = 1 ! vf_start() refuses a library that has another
+   integer(c_int32_t), parameter, public :: vf_abi_version = 2 ! vf_start() refuses a library that has another
 
    integer(c_int), parameter, public :: &
       vf_ok = 0, vf_end = 1, vf_refused = 2, vf_bad_handle = 3, vf_callback_failed = 4, vf_not_finite = 5, &
@@ -19,8 +19,15 @@ module varflow
    integer, parameter, public :: vf_handle = c_int64_t ! kind of the integers that are handles
 
    type, bind(c), public :: vf_result
-      real(c_double) :: mean, sdev, chi2, q
+      real(c_double) :: mean, sdev, log_mean, log_sdev, chi2, q
       integer(c_int64_t) :: dof, n_calls, n_warnings, handle
+   end type
+
+   type, bind(c), public :: vf_evaluation
+      integer(c_int64_t) :: n
+      real(c_double) :: variance_before, variance_before_error, variance_after, variance_after_error
+      real(c_double) :: ratio, ratio_error, ess_before, ess_after, efficiency_before, efficiency_after
+      real(c_double) :: pareto_before, pareto_after, floor
    end type
 
    abstract interface
@@ -50,6 +57,24 @@ module varflow
          import :: c_double, c_int, c_int64_t
          integer(c_int64_t), value :: run, n
          real(c_double), intent(in) :: values(*)
+         integer(c_int) :: status
+      end function
+
+      function vf_run_forget(run, n) bind(c) result(status)
+         import :: c_int, c_int64_t
+         integer(c_int64_t), value :: run, n
+         integer(c_int) :: status
+      end function
+
+      function vf_run_step(run) bind(c) result(status)
+         import :: c_int, c_int64_t
+         integer(c_int64_t), value :: run
+         integer(c_int) :: status
+      end function
+
+      function vf_run_extend(run, n_calls) bind(c) result(status)
+         import :: c_int, c_int64_t
+         integer(c_int64_t), value :: run, n_calls
          integer(c_int) :: status
       end function
 
@@ -117,8 +142,9 @@ module varflow
          integer(c_int) :: status
       end function
    end interface
-   public :: vf_ask, vf_tell, vf_run_result, vf_mean, vf_sample, vf_log_prob, vf_n_parameters
-   public :: vf_get_parameters, vf_set_parameters, vf_dimension, vf_free
+   public :: vf_ask, vf_tell, vf_run_forget, vf_run_step, vf_run_extend, vf_run_result, vf_mean
+   public :: vf_sample, vf_log_prob, vf_n_parameters, vf_get_parameters, vf_set_parameters, vf_dimension
+   public :: vf_free
 
    ! These take text, which C ends with a null character, or arguments that may be left out.
    interface
@@ -180,6 +206,28 @@ module varflow
          integer(c_int) :: status
       end function
 
+      function c_train_new(d, bounds, n, x, p, f, options, evaluation, flow) bind(c, name="vf_train_new") &
+         result(status)
+         import :: c_char, c_double, c_int, c_int32_t, c_int64_t, c_ptr, vf_evaluation
+         integer(c_int32_t), value :: d
+         type(c_ptr), value :: bounds
+         integer(c_int64_t), value :: n
+         real(c_double), intent(in) :: x(*), p(*), f(*)
+         character(kind=c_char), intent(in) :: options(*)
+         type(vf_evaluation), intent(inout) :: evaluation
+         integer(c_int64_t), intent(inout) :: flow
+         integer(c_int) :: status
+      end function
+
+      function c_evaluate(flow, n, x, p, f, options, evaluation) bind(c, name="vf_evaluate") result(status)
+         import :: c_char, c_double, c_int, c_int64_t, vf_evaluation
+         integer(c_int64_t), value :: flow, n
+         real(c_double), intent(in) :: x(*), p(*), f(*)
+         character(kind=c_char), intent(in) :: options(*)
+         type(vf_evaluation), intent(inout) :: evaluation
+         integer(c_int) :: status
+      end function
+
       function c_gradient(flow, n, x, p, f, options, loss, gradient) bind(c, name="vf_gradient") &
          result(status)
          import :: c_char, c_double, c_int, c_int64_t
@@ -211,8 +259,8 @@ module varflow
          integer(c_int) :: status
       end function
    end interface
-   public :: vf_start, vf_last_error, vf_version, vf_integrate, vf_run_new, vf_flow_new, vf_train, vf_gradient
-   public :: vf_warnings, vf_save, vf_load
+   public :: vf_start, vf_last_error, vf_version, vf_integrate, vf_run_new, vf_flow_new, vf_train
+   public :: vf_train_new, vf_evaluate, vf_gradient, vf_warnings, vf_save, vf_load
 
 contains
 
@@ -262,6 +310,26 @@ contains
       real(c_double), intent(in) :: x(*), p(*), f(*)
       character(*), intent(in), optional :: options
       vf_train = c_train(flow, n, x, p, f, ended(options))
+   end function
+
+   integer(c_int) function vf_train_new(d, bounds, n, x, p, f, options, evaluation, flow)
+      integer(c_int32_t), intent(in) :: d
+      real(c_double), intent(in), optional, target :: bounds(2, d)
+      integer(c_int64_t), intent(in) :: n
+      real(c_double), intent(in) :: x(*), p(*), f(*)
+      character(*), intent(in), optional :: options
+      type(vf_evaluation), intent(inout) :: evaluation
+      integer(vf_handle), intent(inout) :: flow
+      vf_train_new = c_train_new(d, address(d, bounds), n, x, p, f, ended(options), evaluation, flow)
+   end function
+
+   integer(c_int) function vf_evaluate(flow, n, x, p, f, options, evaluation)
+      integer(vf_handle), intent(in) :: flow
+      integer(c_int64_t), intent(in) :: n
+      real(c_double), intent(in) :: x(*), p(*), f(*)
+      character(*), intent(in), optional :: options
+      type(vf_evaluation), intent(inout) :: evaluation
+      vf_evaluate = c_evaluate(flow, n, x, p, f, ended(options), evaluation)
    end function
 
    integer(c_int) function vf_gradient(flow, n, x, p, f, options, loss, gradient)

@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define VF_ABI_VERSION 1 /* vf_start() refuses a library that has another */
+#define VF_ABI_VERSION 2 /* vf_start() refuses a library that has another */
 
 enum {
     VF_OK = 0,
@@ -45,10 +45,24 @@ typedef int vf_integrand(const double *x, int64_t n, int32_t d, double *values, 
 
 typedef struct {
     double mean, sdev; /* the estimate, and its standard deviation; of the first component if m > 1 */
-    double chi2, Q;    /* consistency of the iterations, and its probability; Q may be NaN */
+    double log_mean, log_sdev; /* of its logarithm: where mean is NaN, as it is no double; or NaN below 0 */
+    double chi2, Q;            /* consistency of the iterations, and its probability; Q may be NaN */
     int64_t dof, n_calls, n_warnings;
     vf_handle handle; /* the result: for vf_mean, vf_warnings, vf_sample, vf_save, vf_free */
 } vf_result;
+
+/* How good a flow's density q is for importance sampling, on n points drawn from p: figures of f/p before,
+ * and of f/q after. For N points, the relative error of an integral is sqrt(relative variance / N). */
+typedef struct {
+    int64_t n;
+    double variance_before, variance_before_error; /* relative variance of the weights, and its error */
+    double variance_after, variance_after_error;
+    double ratio, ratio_error;                   /* variance before / after: so many times fewer points */
+    double ess_before, ess_after;                /* effective sample size, as a fraction of the points */
+    double efficiency_before, efficiency_after;  /* of unweighting, to the 99.9 % quantile of the weights */
+    double pareto_before, pareto_after;          /* shape of the weights' tail; NaN if it cannot be told */
+    double floor;                                /* of the relative variance, where f has both signs */
+} vf_evaluation;
 
 /* Start Python and import varflow. Further calls do nothing. */
 int vf_start_abi(int32_t abi_version);
@@ -62,32 +76,53 @@ const char *vf_last_error(void); /* what went wrong last in this thread, until i
 
 /* Integrate f over a box. Options: n_calls, rtol, atol, seed, threads, loss, flow, on_invalid, use_survey,
  * latent_points, backend, checkpoint, resume, checkpoint_seconds, masking, n_bins, d_hidden, n_hidden,
- * repetitions, dtype as in Python, and m, the number of components of f (1). */
+ * repetitions, dtype, precision as in Python; log=true if f gives the logarithm of its one value, -inf
+ * for 0; and m, the number of components of f (1). flow may also be the handle of a flow, or of a result
+ * whose flow it is: a copy of it is trained on. */
 int vf_integrate(vf_integrand *f, void *user, int32_t d, const double *bounds, const char *options,
                  vf_result *result);
 
-/* Integrate in a loop of the caller's. Options: as for vf_integrate, but no checkpoint: see vf_save. */
+/* Integrate in a loop of the caller's. Options: as for vf_integrate, but no checkpoint: see vf_save; and
+ * train_in: where the flow is trained, in the vf_tell that completes what it learns from (tell), in a thread
+ * that this vf_tell starts (thread), or in vf_run_step (step). */
 int vf_run_new(int32_t d, const double *bounds, const char *options, vf_handle *run);
-/* n: room in x (n, d), and then how many points were given. 0 if all that can be given are out. */
+/* n: room in x (n, d), and then how many points were given. 0 if all that can be given are out, or if
+ * vf_run_step must train first. */
 int vf_ask(vf_handle run, int64_t *n, double *x);
 /* values (n, m) at the n points that were given first, of those that have not been told yet */
 int vf_tell(vf_handle run, int64_t n, const double *values);
+/* Give up the n points that were given first, of those that have not been told yet. The estimate stays
+ * unbiased only if it does not depend on f which points these are. */
+int vf_run_forget(vf_handle run, int64_t n);
+int vf_run_step(vf_handle run); /* trains on what was told, for train_in=step */
+/* Go on with a run that has ended, by n_calls points, for a smaller error. */
+int vf_run_extend(vf_handle run, int64_t n_calls);
 int vf_run_result(vf_handle run, vf_result *result);
 
 /* Of a result: the means (m) of all components of f, and their covariance (m, m). */
 int vf_mean(vf_handle result, int32_t m, double *mean, double *covariance);
-/* Warnings of a result, or of the last vf_train of a flow, one a line, as text of size bytes. */
+/* Warnings of a result, or of the last training or evaluation of a flow, a line each: text of size bytes. */
 int vf_warnings(vf_handle handle, int64_t size, char *text);
 
-/* A new flow. Options: cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype, seed, threads,
- * backend, precision. */
+/* A new flow. Options: cell, masking, n_bins, d_hidden, n_hidden, repetitions, dtype, precision, seed,
+ * threads, backend. */
 int vf_flow_new(int32_t d, const double *bounds, const char *options, vf_handle *flow);
 /* Train the flow, as it is, on points x (n, d) that were drawn from the density p (n), with values f (n).
  * Options: loss, control_variate, n_epochs, minibatch_size, holdout, patience, p_normalized, max_reloads,
- * seed, checkpoint, resume, checkpoint_seconds, and those of Adam: lr, eps, weight_decay, clip_norm,
- * schedule, warm_up, average. */
+ * seed, checkpoint, resume, checkpoint_seconds; those of Adam: lr, betas (0.9,0.99), eps, weight_decay,
+ * clip_norm, schedule, warm_up, average; and logpx=true, logfx=true if p, f are given by their logarithms. */
 int vf_train(vf_handle flow, int64_t n, const double *x, const double *p, const double *f,
              const char *options);
+/* Train a new flow, whose size follows from the points where it is not given, and measure it on points that
+ * it has not learnt from; as Python's train. Options: those of vf_train; those of vf_flow_new; test, the
+ * share of the points that is kept for the measurement (0.1); and n_flows and defensive, number of flows and
+ * share of the uniform density: where they are not 1 and 0, *flow is a mixture, which can be sampled,
+ * evaluated and saved, but not trained further. */
+int vf_train_new(int32_t d, const double *bounds, int64_t n, const double *x, const double *p,
+                 const double *f, const char *options, vf_evaluation *evaluation, vf_handle *flow);
+/* Measure a flow or a mixture on points that it was not trained on. Options: logpx, logfx. */
+int vf_evaluate(vf_handle flow, int64_t n, const double *x, const double *p, const double *f,
+                const char *options, vf_evaluation *evaluation);
 /* Draw n points x (n, d) from a flow, a mixture or a result, with the log of their density q (n). The same
  * seed gives the same points; one below 0 is drawn from the system. */
 int vf_sample(vf_handle handle, int64_t n, int64_t seed, double *x, double *log_q);
@@ -95,7 +130,7 @@ int vf_log_prob(vf_handle flow, int64_t n, const double *x, double *log_q);
 
 /* For an optimiser of the caller's: all n parameters of a flow, and the loss and its gradient
  * (n_parameters) at points. f is scaled such that the mean of f/p is 1. Options: loss (variance or dkl),
- * control_variate. */
+ * control_variate, logpx, logfx. */
 int vf_n_parameters(vf_handle flow, int64_t *n);
 int vf_get_parameters(vf_handle flow, int64_t n, double *parameters);
 int vf_set_parameters(vf_handle flow, int64_t n, const double *parameters);

@@ -4,6 +4,8 @@ With the sizes of the flow (`varflow.flow.defaults`), the rules are fitted to th
 `tests/benchmarks/fixed_points.py` with 500 to 200 000 points; `tests/benchmarks/README.md` has the figures.
 """
 
+from typing import Any
+
 from varflow.flow.architecture import Architecture
 from varflow.training.adam import Adam
 
@@ -39,17 +41,18 @@ def held_out_share(n: int) -> float:
     return min(0.2, 0.05 + 25 / n)
 
 
-def optimiser_for(n: int, architecture: Architecture) -> Adam:
-    """Choose the optimiser for n points and a flow."""
+def optimiser_for(n: int, architecture: Architecture, **given: Any) -> Adam:
+    """Choose the optimiser for n points and a flow, but for the settings that are given."""
     if architecture.cell == "pwlinear":
         decay = 0.3 if architecture.d <= 2 else 1.0
     else:
         decay = 0.1 if architecture.d <= 2 else 0.7
-    return Adam(
-        lr=5e-3,
-        betas=(0.9, 0.99),
-        weight_decay=decay * min(1.0, REFERENCE / n),
-        schedule="cosine",
-        average=0.995,
-        warm_up=100,
-    )
+    chosen: dict[str, Any] = {
+        "lr": 5e-3,
+        "betas": (0.9, 0.99),
+        "weight_decay": decay * min(1.0, REFERENCE / n),
+        "schedule": "cosine",
+        "average": 0.995,
+        "warm_up": 100,
+    }
+    return Adam(**chosen | given)
