@@ -35,7 +35,7 @@ END = 1  # status of `ask` at the end of a run
 FLOW_SIZES = ("masking", "n_bins", "d_hidden", "n_hidden", "repetitions", "dtype", "precision")
 INTEGRAL = (
     *("n_calls", "rtol", "atol", "seed", "threads", "loss", "flow", "on_invalid", "use_survey"),
-    *("latent_points", "backend", "log", "m"),
+    *("covariance", "latent_points", "backend", "log", "m"),
 )
 CHECKPOINT = ("checkpoint", "resume", "checkpoint_seconds")
 WITHOUT = {  # arguments of Python's that make no sense here, and what to do instead
@@ -144,8 +144,10 @@ def mean(handle: int, m: int, means: Address, covariance: Address) -> None:
     result: Result = look_up(handle, Result)
     if m != result.components.size:
         raise ValueError(f"m must be {result.components.size}, as f has so many components, got {m}")
-    targets = array_at("mean", means, m), array_at("covariance", covariance, m, m)
-    targets[0][:], targets[1][:] = np.ravel(result.mean), result.covariance
+    target = array_at("mean", means, m)
+    if covariance is not None:
+        array_at("covariance", covariance, m, m)[:] = result.covariance
+    target[:] = np.ravel(result.mean)
 
 
 def _give(result: Result, address: Address) -> None:

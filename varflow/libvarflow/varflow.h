@@ -75,7 +75,7 @@ const char *vf_version(void);    /* of varflow, when the library was built */
 const char *vf_last_error(void); /* what went wrong last in this thread, until it goes wrong again */
 
 /* Integrate f over a box. Options: n_calls, rtol, atol, seed, threads, loss, flow, on_invalid, use_survey,
- * latent_points, backend, checkpoint, resume, checkpoint_seconds, masking, n_bins, d_hidden, n_hidden,
+ * covariance, latent_points, backend, checkpoint, resume, checkpoint_seconds, masking, n_bins, d_hidden, n_hidden,
  * repetitions, dtype, precision as in Python; log=true if f gives the logarithm of its one value, -inf
  * for 0; and m, the number of components of f (1). flow may also be the handle of a flow, or of a result
  * whose flow it is: a copy of it is trained on. */
@@ -99,7 +99,8 @@ int vf_run_step(vf_handle run); /* trains on what was told, for train_in=step */
 int vf_run_extend(vf_handle run, int64_t n_calls);
 int vf_run_result(vf_handle run, vf_result *result);
 
-/* Of a result: the means (m) of all components of f, and their covariance (m, m). */
+/* Of a result: the means (m) of all components of f, and their covariance (m, m), unless that is null. Of more
+   than 500 components, it is there with the option covariance=true alone. */
 int vf_mean(vf_handle result, int32_t m, double *mean, double *covariance);
 /* Warnings of a result, or of the last training or evaluation of a flow, a line each: text of size bytes. */
 int vf_warnings(vf_handle handle, int64_t size, char *text);
