@@ -7,24 +7,29 @@ each fitted to what those before it have left: together they have bins as narrow
 need. With more coordinates, that would learn noise.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from varflow.flow.flow import Flow
-from varflow.flow.marginals import Marginal, distribution, fitted_marginal
+from varflow.flow.marginals import Marginal, distribution, equal_marginal, fitted_marginal
 from varflow.kernels.splines import MIN_SHARE, MIN_SLOPE
 
-__all__ = ["fit_elementwise"]
+__all__ = ["FLAT_SHARE", "fit_elementwise"]
 
-FLAT_SHARE, FLAT_SHARE_OF_ALL = 0.02, 0.2  # uniform share of a coordinate's density; of all together
+Fit = Callable[[np.ndarray, np.ndarray, int, float, float], Marginal]
+
+FLAT_SHARE = 0.1  # uniform share of a coordinate's density, with which training begins best
 MIN_EXTRA = 1e-6  # least width or height of a bin in excess of the minimum that the spline imposes
 
 
-def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
+def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray, flat_share: float = FLAT_SHARE) -> None:
     """Set a flow to the product of the marginal densities of weighted points.
 
     The weights are f/q, rather than their squares as in VEGAS, since the density is meant to be that of f.
-    For the fit see `varflow.flow.marginals`; for piecewise linear splines, whose bins have equal widths, the
-    heights alone are adapted.
+    For the fit see `varflow.flow.marginals`. The bins of a single coordinate have equal weight: a likelihood
+    would fit noise that all of its cells add up. For piecewise linear splines, whose bins have equal widths,
+    the heights alone are adapted.
 
     Parameters
     ----------
@@ -34,6 +39,8 @@ def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
         Points.
     weights : ndarray, (n,)
         Their weights, not all zero.
+    flat_share : float
+        Uniform (defensive) share of the density of each coordinate.
     """
     architecture = flow.architecture
     cells = [
@@ -43,43 +50,37 @@ def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray) -> None:
     for logits in cells:
         logits[:] = 0
     make_logits, is_mapped = LOGITS[architecture.cell], np.zeros(flow.d, bool)
+    fit = equal_marginal if flow.d == 1 else fitted_marginal
     for mask, logits in zip(architecture.masks, cells, strict=True):
         u_of_cell = flow.to_latent(u)[0] if flow.d == 1 else u
         for column, i in zip(logits.T, np.flatnonzero(mask), strict=True):
             if not is_mapped[i]:
-                column[:] = make_logits(u_of_cell[:, i], weights, architecture.n_bins, flat_share_of(flow.d))
+                column[:] = make_logits(fit, u_of_cell[:, i], weights, architecture.n_bins, flat_share)
         if flow.d > 1:
             is_mapped |= mask
 
 
-def flat_share_of(d: int) -> float:
-    """Uniform share of the density of each of d coordinates: it costs so much of the points in each."""
-    return min(FLAT_SHARE, FLAT_SHARE_OF_ALL / d)
-
-
-def pwlinear_logits(u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float) -> np.ndarray:
+def pwlinear_logits(
+    fit: Fit, u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float
+) -> np.ndarray:
     """Compute logits (n_bins,) for a cell "pwlinear", whose bins have equal widths."""
     edges = np.linspace(0, 1, n_bins + 1)
     return np.log(np.diff(np.interp(edges, *distribution(u, weights, flat_share))))
 
 
-def pwquad_logits(u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float) -> np.ndarray:
+def pwquad_logits(fit: Fit, u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float) -> np.ndarray:
     """Compute logits (2 n_bins + 1,) for a cell "pwquad": widths, and heights of the density."""
-    edges, density = _marginal(u, weights, n_bins, flat_share)
+    edges, density = fit(u, weights, n_bins, flat_share, MIN_SHARE / n_bins + MIN_EXTRA)
     return np.concatenate([_logits_of_shares(np.diff(edges)), np.log(density)])
 
 
-def rqs_logits(u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float) -> np.ndarray:
+def rqs_logits(fit: Fit, u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float) -> np.ndarray:
     """Compute logits (3 n_bins + 1,) for a cell "rqs": widths, heights, and slopes."""
-    edges, density = _marginal(u, weights, n_bins, flat_share)
+    edges, density = fit(u, weights, n_bins, flat_share, MIN_SHARE / n_bins + MIN_EXTRA)
     masses = 0.5 * np.diff(edges) * (density[1:] + density[:-1])
     slopes = np.maximum(density / masses.sum() - MIN_SLOPE, MIN_SLOPE) / (1 - MIN_SLOPE)
     shares = masses / masses.sum()
     return np.concatenate([_logits_of_shares(np.diff(edges)), _logits_of_shares(shares), np.log(slopes)])
-
-
-def _marginal(u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float) -> Marginal:
-    return fitted_marginal(u, weights, n_bins, flat_share, MIN_SHARE / n_bins + MIN_EXTRA)
 
 
 def _logits_of_shares(shares: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Marginal", "distribution", "fitted_marginal"]
+__all__ = ["Marginal", "distribution", "equal_marginal", "fitted_marginal"]
 
 # (power of the density that edges are as dense as, share of bins with equal weight)
 PLACEMENTS = (1.0, 0.0), (1 / 3, 0.0), (0.5, 0.5)
@@ -80,6 +80,22 @@ def fitted_marginal(
         for placement in PLACEMENTS
     ]
     return max(fits, key=lambda fit: fit[0])[1]
+
+
+def equal_marginal(
+    u: np.ndarray, weights: np.ndarray, n_bins: int, flat_share: float, least_width: float
+) -> Marginal:
+    """Take bins of equal weight, and the means of their densities at their edges; see `fitted_marginal`."""
+    abscissae, below = distribution(u, weights, flat_share)
+    edges = _wide_enough(np.interp(np.linspace(0, 1, n_bins + 1), below, abscissae), least_width)
+    widths = np.diff(edges)
+    mean = 1 / (n_bins * widths)
+    # An inner vertex gets the mean density of its two bins, an outer one what gives its bin the right mean.
+    density = np.empty(n_bins + 1)
+    density[1:-1] = 2 / n_bins / (widths[:-1] + widths[1:])
+    density[[0, -1]] = mean[[0, -1]]
+    density[[0, -1]] = np.maximum(2 * mean[[0, -1]] - density[[1, -2]], 0.1 * mean[[0, -1]])
+    return Marginal(edges, density)
 
 
 def _placed(fine: np.ndarray, n_bins: int, power: float, equal_share: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from varflow.flow.elementwise import FLAT_SHARE
 from varflow.integration import few_calls
 from varflow.integration.averages import variances_of
 from varflow.integration.few_calls import USUAL_SHARE, estimate_blocks, survey_of_few
@@ -61,6 +62,7 @@ SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
+FLAT_SHARE_OF_MANY = 0.2  # uniform share of the density of a map, of many coordinates together
 MANY_DIMENSIONS, CLOSE_ESS = 16, 0.9  # effective sample size from which on so many are not trained in
 MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
 MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
@@ -403,7 +405,10 @@ def is_map_refined(d: int) -> bool:
 
 
 def _fit_map(state: State) -> None:
-    state.fit_map(state.memory.latest(LOOK), state.power, MIN_FITTED)
+    d = state.flow.d
+    # A uniform share costs so much of the points in each coordinate, where no training takes it away again.
+    flat_share = FLAT_SHARE_OF_MANY / d if d >= MANY_DIMENSIONS else FLAT_SHARE
+    state.fit_map(state.memory.latest(LOOK), state.power, MIN_FITTED, flat_share)
 
 
 # The survey to a tolerance

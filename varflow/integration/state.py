@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from varflow.data.dataset import Dataset
-from varflow.flow.elementwise import fit_elementwise
+from varflow.flow.elementwise import FLAT_SHARE, fit_elementwise
 from varflow.flow.flow import Flow
 from varflow.integration.averages import USUAL_RATE, estimate
 from varflow.integration.estimates import Batches, Evaluated, weights_of
@@ -268,16 +268,17 @@ class State:
         """Give the flow the parameters that were remembered last."""
         np.copyto(self.flow.params, self.kept)
 
-    def fit_map(self, rows: slice, power: float, least: int) -> None:
+    def fit_map(self, rows: slice, power: float, least: int, flat_share: float = FLAT_SHARE) -> None:
         """Give a flow that is not trained an element-wise map, fitted to some points of the memory.
 
         power: of their weights |f|/p. least: points where f is not zero, below which nothing is fitted.
+        flat_share: see `fit_elementwise`.
         """
         log_weights = self.memory.log_weights(rows)
         if np.count_nonzero(log_weights > -math.inf) >= least:
             with np.errstate(under="ignore"):
                 weights = np.exp(power * (log_weights - log_weights.max()))
-            fit_elementwise(self.flow, self.memory.u[rows], weights)
+            fit_elementwise(self.flow, self.memory.u[rows], weights, flat_share)
 
     def is_lost(self, n_points: int) -> np.ndarray:
         """Which walkers, (n,) bool, ended in a region that so many points of the flow would not see."""
