@@ -1,5 +1,6 @@
 """Exported flows, compiled: a program of each language calls their functions on points from files."""
 
+import platform
 import subprocess
 from pathlib import Path
 
@@ -15,13 +16,21 @@ CHECKS = {"c": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], "f
 
 
 class Program:
-    """An exported flow, compiled, with the methods of a flow; `is_checked`: sanitizers or checks watch."""
+    """An exported flow, compiled, with the methods of a flow.
 
-    def __init__(self, flow, language, folder: Path, *, flags=("-O1",), is_checked=False, name="flow"):
+    is_checked: sanitizers or checks watch. edit: what is done to the text of the source.
+    """
+
+    def __init__(
+        self, flow, language, folder: Path, *, flags=("-O0",), is_checked=False, name="flow", edit=str
+    ):
         self.folder, self.d = folder, flow.flow.d if isinstance(flow, vf.Result) else flow.d
         self.paths = vf.export(flow, folder, language, name=name)
         self.weights = next((path for path in self.paths if path.suffix == ".bin"), "")
         source = next(path for path in self.paths if path.suffix in (".c", ".f90"))
+        source.write_text(edit(source.read_text()))
+        # GCC is told to, or asks the processor; of Fortran's operations, it may round several at once.
+        self.has_roundings_of_python = language == "c" and platform.machine() == "x86_64"
         driver = folder / DRIVERS[language]
         text = (Path(__file__).parent / DRIVERS[language]).read_text()
         driver.write_text(text.replace("NAME", name))

@@ -22,15 +22,13 @@ logger = logging.getLogger(__name__)
 # out whether that is at fault where a new processor, or a new version of LLVM, gives wrong numbers.
 IS_PLAIN = bool(os.environ.get("VARFLOW_PLAIN_PRODUCTS"))
 
-# Sums may be reordered and products contracted, which vectorises them. Not among the liberties: to assume
-# that no NaN and no infinity occurs ("nnan", "ninf"), because that deletes every test for them.
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-
+# Numbers are computed in the order in which they are written, each operation rounded by itself (no
+# "fastmath"): exported flows can then do the same, and steep flows amplify a last bit a thousandfold. It
+# takes no more time, as product.py writes what takes most of it.
+#
 # Without numba's runtime ("nrt") a function can not allocate, and counts no references to each view that it
 # makes of an array, which took a sixth of the time of a tile.
-_jit = partial(
-    numba.njit, nogil=True, fastmath=FASTMATH, error_model="numpy", _nrt=False, no_cfunc_wrapper=True
-)
+_jit = partial(numba.njit, nogil=True, error_model="numpy", _nrt=False, no_cfunc_wrapper=True)
 
 
 class _LinkedLibrary(JITCodeLibrary):

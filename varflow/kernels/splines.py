@@ -57,7 +57,7 @@ def exponential(x):
     return np.exp(x)
 
 
-@overload(exponential, target="cpu")
+@overload(exponential, target="cpu", jit_options={"fastmath": {"contract"}})  # exported C rounds so, too
 def _exponential(x):
     return _exponential_float32 if x == types.float32 else lambda x: math.exp(x)
 
@@ -73,7 +73,7 @@ def _exponential_float32(x):
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
+    p = p * (r * r) + (r + np.float32(1.0))
     bits = np.int32((np.int32(k) + np.int32(127)) << np.int32(23))
     return p * bits.view(np.float32)
 
@@ -263,9 +263,9 @@ def pwquad_piece(values, factor, j, i):
 
 
 @device_function
-def pwquad_height(low, high, inside):
-    """Return the height between two vertices, which rounding could put below the lower one, even at 0."""
-    return max(low + (high - low) * inside, min(low, high))
+def pwquad_height(low, high, inside, outside):
+    """Return the height between two vertices, which rounding could put below the lower one."""
+    return max(low * outside + high * inside, min(low, high))
 
 
 @device_function
@@ -282,7 +282,7 @@ def pwquad_forward(z, slope, values, x, scratch):
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         inside = min(max((x[i] - left[i]) / width, zero), one)
-        height = pwquad_height(low, high, inside)
+        height = pwquad_height(low, high, inside, one - inside)
         z[i] = min((below[i] + half * width * inside * (low + height)) / area[i], one)
         slope[i] = height / area[i]
 
@@ -304,7 +304,7 @@ def pwquad_backward(dlogits, dx, values, x, z, slope, dz, dlog_slope, scratch):
     for i in range(m):
         low, high, width = pwquad_piece(values, factor[i], int(k[i]), i)
         inside = min(max((x[i] - left[i]) / width, zero), one)
-        height = pwquad_height(low, high, inside)
+        height = pwquad_height(low, high, inside, one - inside)
         dheight = dlog_slope[i] / height
         dpart[i] = dz[i] / area[i]
         darea[i] = -(dz[i] * z[i] + dlog_slope[i]) / area[i]
@@ -359,7 +359,7 @@ def pwquad_inverse(x, slope, values, z, scratch):
         inside = two * part / (low + height)  # root of the quadratic, without cancellation
         inside = min(inside, one) if z[i] < one else one
         x[i] = min(left[i] + width * inside, one) if z[i] < one else one
-        slope[i] = pwquad_height(low, high, inside) / area[i]
+        slope[i] = pwquad_height(low, high, inside, one - inside) / area[i]
 
 
 @device_function

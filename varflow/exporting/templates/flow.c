@@ -5,6 +5,13 @@
 @INCLUDES@
 #include <string.h>
 
+/* Each operation is rounded by itself, as in Python, but for those that say otherwise. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#elif defined __GNUC__
+#pragma GCC optimize("fp-contract=off")
+#endif
+
 @TABLES@
 
 typedef NAME_real real;
@@ -307,7 +314,7 @@ static inline void pwquad_locate(struct quad_bins *bins, const double *restrict 
 /* Height between two vertices, which rounding could put below the lower one. */
 static double pwquad_height(double low, double high, double inside)
 {
-    return max2(low + (high - low) * inside, min2(low, high));
+    return max2(low * (1 - inside) + high * inside, min2(low, high));
 }
 
 /* Piecewise quadratic map, whose slope is a polygon (Mueller et al., section 4.2). values: widths of n bins, then

@@ -377,7 +377,7 @@ contains
    ! Height between two vertices, which rounding could put below the lower one.
    elemental real(dp) function pwquad_height(low, high, inside)
       real(dp), intent(in) :: low, high, inside
-      pwquad_height = max(low + (high - low) * inside, min(low, high))
+      pwquad_height = max(low * (1 - inside) + high * inside, min(low, high))
    end function pwquad_height
 
    ! Piecewise quadratic map, whose slope is a polygon (Mueller et al., section 4.2). values: widths of n bins, then
