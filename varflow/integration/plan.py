@@ -63,7 +63,7 @@ MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map 
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
 FLAT_SHARE_OF_MANY = 0.2  # uniform share of the density of a map, of many coordinates together
-MANY_DIMENSIONS, CLOSE_ESS = 16, 0.9  # effective sample size from which on so many are not trained in
+MANY_DIMENSIONS, CLOSE_ESS = 16, 0.75  # effective sample size from which on so many are not trained in
 MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
 MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
@@ -242,8 +242,7 @@ class MainStage(Step):
     is_regaining: bool
 
     def then(self, state: State) -> Agenda:
-        is_close = state.history[state.best].ess >= CLOSE_ESS
-        if state.flow.d >= MANY_DIMENSIONS and is_close and not self.is_regaining:
+        if is_close(state) and not self.is_regaining:
             return [ScoutWithin(self.n_calls), EndSurvey()]
         n_left = int((1 - SCOUT_SHARE) * self.n_calls) - (state.n_calls - self.n_before) - LOOK
         stage = Stage(min(n_left // ROUND, MAX_ROUNDS), 0.5)
@@ -399,6 +398,11 @@ class EndMaps(Step):
         return []
 
 
+def is_close(state: State) -> bool:
+    """Tell whether a flow of many coordinates is so close to the integrand that training does not pay."""
+    return state.flow.d >= MANY_DIMENSIONS and state.history[state.best].ess >= CLOSE_ESS
+
+
 def is_map_refined(d: int) -> bool:
     """Tell whether a map of d coordinates is worth more than training."""
     return d == 1 or d >= MANY_DIMENSIONS
@@ -461,7 +465,7 @@ class NextStage(Step):
 
     def then(self, state: State) -> Agenda:
         used, n_rounds = state.n_calls, _affordable_rounds(state, self.end_calls)
-        if self.missing <= used or self.n_failures == 2 or n_rounds == 0:
+        if self.missing <= used or self.n_failures == 2 or n_rounds == 0 or is_close(state):
             state.go_back()
             # A flow that seems good at once may be so where it knows f only.
             return [ScoutWithin(max(used, MIN_PROBED)), StageOfLost(self.end_calls, used), EndSurvey()]
