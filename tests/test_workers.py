@@ -1,5 +1,6 @@
 """Pools of the user: executors, pools of multiprocessing, clusters of Dask, MPI; the real ones."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 from test_integrator import assert_same, make, peak
 
 import varflow as vf
+from varflow.cli.command import main
 from varflow.integration.domain import Domain
 from varflow.integration.integrand import Integrand
-from varflow.integration.workers.sizes import LONGEST, MAX_BYTES, Sizes
+from varflow.integration.workers.sizes import LONGEST, MAX_BYTES, SHORTEST, Sizes
 
 dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
@@ -268,16 +270,38 @@ class TestSizes:
             assert sum(tasks) == n
             assert min(tasks) >= 1
             assert max(tasks) - min(tasks) <= 1
-            assert len(tasks) >= min(n, n_workers)
+            assert len(tasks) >= min(n, n_workers) or seconds * max(tasks) < 2 * SHORTEST
             sizes.note(seconds * n, n)
         assert max(tasks) <= 1 + max(1, LONGEST / seconds)
         assert max(tasks) <= 1 + max(1, MAX_BYTES / (8 * d))
 
     def test_no_worker_waits_for_long(self):
         sizes, x = Sizes(), np.zeros((65_536, 4))
-        for seconds, n_tasks in ((1e-7, 4), (1e-5, 16), (1e-2, 656), (10.0, 65_536)):
+        for seconds, n_tasks in ((1e-7, 1), (1e-5, 16), (1e-2, 656), (10.0, 65_536)):
             sizes.note(seconds * 100, 100)
             assert len(sizes.split(x, 4)) == n_tasks
+
+
+class TestCommand:
+    def test_a_cluster(self, client, tmp_path, capsys):
+        """The function is of a file that the workers could not import."""
+        (tmp_path / "ridge.py").write_text("def ridge(x):\n    return x[:, 0] + x[:, 1]\n")
+        arguments = ["integrate", f"{tmp_path}/ridge.py:ridge", "--dim", "2", "--calls", "100", "--json"]
+        found = []
+        for workers in ("1", client.scheduler.address):
+            assert main([*arguments, "--workers", workers]) == 0
+            found.append(json.loads(capsys.readouterr().out))
+            found[-1].pop("seconds")
+        assert found[0] == found[1]
+
+    def test_no_cluster(self, monkeypatch, capsys):
+        monkeypatch.setattr("varflow.cli.workers.PATIENCE", 0.5)
+        arguments = ["integrate", "math:sin", "--dim", "2", "--calls", "100", "--workers"]
+        assert main([*arguments, "tcp://127.0.0.1:1"]) == 2
+        assert "--workers: no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main([*arguments, "many"])
+        assert "needs a number, or tcp://HOST:PORT or the file NAME.json" in capsys.readouterr().err
 
 
 MPI = """

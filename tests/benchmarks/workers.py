@@ -1,25 +1,26 @@
-"""What workers cost a call of f, beyond f itself.
+"""What workers cost a call of f, beyond f itself and what varflow does without workers.
 
-    python tests/benchmarks/workers.py [--rounds 7]
+    python tests/benchmarks/workers.py [--rounds 9]
 
-Each pool has two workers. f returns a coordinate, which takes nanoseconds, so that what is measured is all of
-varflow and of the pool: the seconds of a round less those of f in two workers, a call, the median of the
-rounds. `1000`: one round of 1000 points, as a survey makes them, which travel at once and are waited for.
-`200,000`: a round of 200 chunks of 1000 points, that f is called with; how many chunks a task has is what
-varflow chooses. `200,000, a chunk a task`: the same where each task has one chunk of 1000, as for an f of
-20 µs a call; f waits so long there. `sent`: seconds until all workers have an f of 8 MB, in the first round.
+Each pool has two workers. `one` is a round of 1000 points, as a survey makes them, which are waited for.
+`chunks` is a round of 200 000 points in chunks of 1000, that a cheap f is called with; varflow chooses how
+many chunks travel together. `alone` is the same where few travel together, as f takes 20 µs a call; f waits
+so long there, without a core. All are medians of rounds that take turns with rounds without workers, whose
+time is subtracted: seconds, and processor time of all processes, which a busy machine changes less.
+`sent` is the seconds of a first round with an f of 8 MB, which goes to both workers.
 """
 
 import argparse
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil  # comes with distributed
 from results import record, versions
 
 import varflow as vf
@@ -34,7 +35,7 @@ def cheap(x: np.ndarray) -> np.ndarray:
 
 
 def waits(x: np.ndarray) -> np.ndarray:
-    """Take 20 µs a point, without a core."""
+    """Take 20 µs a point, without a core, and return a coordinate."""
     time.sleep(SLEEP * len(x))
     return x[:, 0]
 
@@ -75,30 +76,50 @@ POOLS: dict[str, Any] = {
 }
 
 
-def overhead(integrand: vf.Integrand, u: np.ndarray, rounds: int, seconds_of_f: float = 0.0) -> float:
-    """Microseconds a call beyond f."""
-    integrand(u)  # f arrives, and is timed
-    times = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        integrand(u)
-        times.append(time.perf_counter() - begin - seconds_of_f * len(u) / N_WORKERS)
-    return 1e6 * median(times) / len(u)
+def overhead(f: Any, workers: Any, u: np.ndarray, rounds: int) -> tuple[float, float]:
+    """Microseconds a call beyond f and varflow without workers: seconds, and processor time of all processes.
+
+    Two workers do half of what f alone takes each.
+    """
+    waited = SLEEP / N_WORKERS if f is waits else 0.0
+    with (
+        vf.Integrand(f, vf.Domain(D), workers=workers) as elsewhere,
+        vf.Integrand(cheap, vf.Domain(D)) as here,
+    ):
+        elsewhere(u)  # f arrives, and is timed
+        times = []
+        for _ in range(rounds):
+            moments = [now()]
+            for integrand in (elsewhere, here):
+                integrand(u)
+                moments.append(now())
+            times.append(np.diff(moments, 2, axis=0)[0] / -len(u))
+    seconds, processor = np.median(times, axis=0)
+    return 1e6 * (seconds - waited), 1e6 * processor
+
+
+def now() -> tuple[float, float]:
+    """Seconds, and processor time of this process and of those that it has started."""
+    processes = [own := psutil.Process(), *own.children(recursive=True)]
+    times = [process.cpu_times() for process in processes]
+    return time.perf_counter(), sum(one.user + one.system for one in times)
 
 
 def of_pool(workers: Any, rounds: int) -> dict[str, float]:
     """Measure all of one pool."""
     u = np.random.default_rng(1).random((N, D))
-    with vf.Integrand(cheap, vf.Domain(D), workers=workers) as integrand:
-        one, many = overhead(integrand, u[:CHUNK], 10 * rounds), overhead(integrand, u, rounds)
-    with vf.Integrand(waits, vf.Domain(D), workers=workers) as integrand:
-        chunks = overhead(integrand, u, rounds, SLEEP)
     with vf.Integrand(Large(), vf.Domain(D), workers=workers) as integrand:
         integrand.open()
         begin = time.perf_counter()
         integrand(u[:CHUNK])
         sent = time.perf_counter() - begin
-    return {"one_us": one, "many_us": many, "chunks_us": chunks, "sent_s": sent}
+    return {
+        "one_us": overhead(cheap, workers, u[:CHUNK], 10 * rounds),
+        "chunks_us": overhead(cheap, workers, u, rounds),
+        "alone_us": overhead(waits, workers, u, rounds),
+        "sent_s": sent,
+        "load": os.getloadavg()[0],
+    }
 
 
 def main() -> None:
@@ -106,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     for name, make in POOLS.items():
         with make() as workers:

@@ -83,10 +83,14 @@ class FuturePool(Pool):
         """Make what workers note on at which task they are; None where something else tells."""
         return None
 
-    def close(self) -> None:  # noqa: D102
+    def renew_board(self) -> None:
+        """Take another board for the next tasks."""
         if self._board is not None:
             self._board.close()
             self._board = None
+
+    def close(self) -> None:  # noqa: D102
+        self.renew_board()
 
     def evaluate_tasks(self, tasks: list[FloatArray]) -> Outcome:  # noqa: D102
         n_workers = self.count()
@@ -144,7 +148,8 @@ class _Round:
             error = interruption
             self._cancel()
             self._receive(future for future in list(self._out) if future.done())
-            FuturePool.close(self._pool)  # the board: those that go on may note on it what nobody waits for
+        if error is not None:  # processes that go on may note what nobody waits for
+            self._pool.renew_board()
         return Outcome(self._tasks, self._replies, error)
 
     def _send(self) -> None:

@@ -10,8 +10,8 @@ __all__ = ["CHUNK", "Sizes"]
 
 CHUNK = 1000  # points that a worker calls f for at once, at most: its temporary arrays stay in cache
 TASKS_PER_WORKER = 4  # so that fast workers take over points from slow ones
-# Seconds of a task: many times what it costs to send one, and little beside a round of a dear f.
-SHORTEST, LONGEST = 0.02, 1.0
+# Seconds of a task: no less than it costs to send one, and little beside a round of a dear f.
+SHORTEST, LONGEST = 0.01, 1.0
 MAX_BYTES = 1 << 22  # of the points of a task, which go through one process
 
 
@@ -33,7 +33,7 @@ class Sizes:
         rows: float = n / (TASKS_PER_WORKER * n_workers)
         if self.seconds:
             rows = min(max(rows, SHORTEST / self.seconds), LONGEST / self.seconds)
-        rows = max(min(rows, n / n_workers, MAX_BYTES / (8 * d)), 1.0)
+        rows = max(min(rows, MAX_BYTES / (8 * d)), 1.0)
         return np.array_split(x, min(math.ceil(n / rows), n))
 
     def note(self, seconds: float, n: int) -> None:
