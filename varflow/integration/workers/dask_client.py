@@ -1,6 +1,7 @@
 """Clusters of Dask, by their client."""
 
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -74,7 +75,11 @@ class DaskPool(FuturePool):
         return self._n_workers
 
     def submit(self, function: Function, points: FloatArray, place: Place) -> "Future[Reply | None]":  # noqa: D102
-        future: Future[Reply | None] = self._executor.submit(evaluate_task, function, points, place)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Sending large graph", UserWarning
+            )  # f goes once to each worker
+            future: Future[Reply | None] = self._executor.submit(evaluate_task, function, points, place)
         return future
 
     def watch(self, out: Out) -> None:  # noqa: D102

@@ -147,7 +147,7 @@ class _Round:
         except BaseException as interruption:  # Ctrl-C, workers that cannot be used, or are gone
             error = interruption
             self._cancel()
-            self._receive(future for future in list(self._out) if future.done())
+            self._keep_what_is_done()
         if error is not None:  # processes that go on may note what nobody waits for
             self._pool.renew_board()
         return Outcome(self._tasks, self._replies, error)
@@ -175,6 +175,11 @@ class _Round:
                 self._pool.give_back(task.place)
             except Exception as error:
                 self._fail(task, error)
+
+    def _keep_what_is_done(self) -> None:
+        for future, task in self._out.items():
+            if future.done() and future.exception() is None:
+                self._replies[task.number] = future.result()
 
     def _fail(self, task: Task, error: Exception) -> None:
         """Note that a task failed; those that have not begun are not evaluated any more."""
