@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -181,6 +182,15 @@ class TestDeath:
                 integrator.integrate()
             assert (np.abs(caught.value.x - 0.4).max(axis=1) < 0.1).any()
             assert_same(integrator.integrate(), alone)
+
+    def test_leaves_no_file_behind(self, u, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with ProcessPoolExecutor(1, FORK) as executor:
+            integrand = Integrand(first, Domain(D), workers=executor)
+            integrand(u)
+            assert list(tmp_path.iterdir()) != []
+            del integrand  # which nobody has closed
+            assert list(tmp_path.iterdir()) == []
 
 
 class Cloud(Executor):

@@ -4,6 +4,7 @@ import os
 import shutil
 import struct
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -30,7 +31,9 @@ class Board:
         self._free = list(range(n))
         self._path: Path | None = None
         with suppress(OSError):
-            self._path = Path(tempfile.mkdtemp(prefix="varflow-"), "board")
+            folder = tempfile.mkdtemp(prefix="varflow-")
+            self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._path = Path(folder, "board")
             self._path.write_bytes(bytes(_NUMBER.size * n))
 
     def take(self) -> Place:
@@ -52,7 +55,7 @@ class Board:
     def close(self) -> None:
         """Remove the file."""
         if self._path is not None:
-            shutil.rmtree(self._path.parent, ignore_errors=True)
+            self._remove()
             self._path = None
 
 
