@@ -183,3 +183,25 @@ def test_warmup_says_that_nothing_can_be_kept(tmp_path):
         )
     )
     assert out == "None\n"
+
+
+READ_ONLY = """
+import tempfile
+
+write = tempfile.TemporaryFile
+def refuse(*arguments, dir=None, **options):
+    if "image" in str(dir):
+        raise OSError("read-only file system")
+    return write(*arguments, dir=dir, **options)
+tempfile.TemporaryFile = refuse
+"""
+
+
+def test_a_cache_that_was_filled_and_cannot_be_written_any_more_is_read(tmp_path):
+    """As in the image of a container, which root cannot write to either; numba tries it with such a file."""
+    package, image = tmp_path / "varflow", tmp_path / "image"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    cold, _ = output(start(STEP, package, NUMBA_CACHE_DIR=image))
+    entries = sorted(image.rglob("*.nb?"))
+    assert output(start(READ_ONLY + STEP, package, NUMBA_CACHE_DIR=image)) == (cold, "")
+    assert sorted(image.rglob("*.nb?")) == entries

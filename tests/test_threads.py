@@ -17,7 +17,7 @@ import pytest
 import varflow as vf
 from varflow import Adam, Flow
 from varflow.flow.masks import MASKS
-from varflow.integration import worker_processes
+from varflow.integration.workers import processes
 from varflow.kernels.splines import CELLS
 from varflow.runtime import threads as parallel
 from varflow.runtime.threads import SLICE
@@ -359,7 +359,7 @@ def test_no_idle_thread_is_there_when_workers_are_forked(monkeypatch):
     """A child would have the locks that such threads hold, and none of the threads."""
     seen = []
 
-    class Pool(worker_processes.ProcessPoolExecutor):
+    class Pool(processes.ProcessPoolExecutor):
         def submit(self, *arguments, **options):
             seen.append(varflow_threads())
             return super().submit(*arguments, **options)
@@ -369,7 +369,7 @@ def test_no_idle_thread_is_there_when_workers_are_forked(monkeypatch):
 
     monkeypatch.setattr(parallel, "_workers", parallel._Workers())  # without what other tests have left
     before = set(threading.enumerate())
-    monkeypatch.setattr(worker_processes, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Pool)
     flow = vf.Flow(2, seed=1, threads=3)
     flow.sample(100_000, seed=1)
     assert varflow_threads()

@@ -612,6 +612,26 @@ def compiled() -> str:
     )
 
 
+def workers() -> str:
+    """Cost of a call in workers beyond f."""
+    keys = "one_us", "chunks_us", "alone_us"
+    rows = [
+        [f"`{case}`", *(" / ".join(number(part, 2) for part in one[key]) for key in keys),
+         f"{one['sent_s']:.2f} s"]
+        for case, one in figures("workers").items()
+    ]  # fmt: skip
+    titles = [
+        "workers",
+        "a round of 1000 points",
+        "chunks of 1000 of a cheap f",
+        "chunks of 1000 of an f of 20 µs",
+        "f of 8 MB arrives",
+    ]
+    loads = span((one["load"] for one in figures("workers").values()), lambda load: f"{load:.0f}")
+    note = f"The machine was busy with other work meanwhile (load {loads})."
+    return f"{table(titles, rows)}\n\n{note}\n\n{provenance('workers')}"
+
+
 BLOCKS = {
     name.replace("_", "-"): write
     for name, write in (
@@ -623,7 +643,7 @@ BLOCKS = {
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
         ("few_calls", few_calls), ("evidence", evidence), ("compiled", compiled),
-        ("first_call", first_call), ("export", export),
+        ("first_call", first_call), ("export", export), ("workers", workers),
     )
 }  # fmt: skip
 

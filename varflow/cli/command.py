@@ -10,6 +10,7 @@ from varflow._version import __version__
 from varflow.cli.ask import add_ask
 from varflow.cli.bench import add_bench
 from varflow.cli.build_library import add_build_library
+from varflow.cli.collect import add_collect
 from varflow.cli.evaluate import add_evaluate
 from varflow.cli.export import add_export
 from varflow.cli.forget import add_forget
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sample(commands)
     add_export(commands)
     add_integrate(commands)
+    add_collect(commands)
     for add in (add_start, add_ask, add_tell, add_forget, add_status, add_result):
         add(commands)
     add_bench(commands)

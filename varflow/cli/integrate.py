@@ -13,6 +13,7 @@ from varflow.cli.options import (
     checkpoint_settings,
     stopped_by_signals,
 )
+from varflow.cli.workers import add_workers, workers_of
 from varflow.compiled.kinds import KINDS
 from varflow.integration.integrator import integrate
 
@@ -35,9 +36,7 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
         "or path/to/libme.so:function, with --kind",
     )
     add_integral(parser)
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that call the function; -1: all cores"
-    )
+    add_workers(parser)
     parser.add_argument(
         "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
     )
@@ -66,7 +65,7 @@ def _integrate(options: argparse.Namespace) -> None:
     flow = flow_settings(options)
     check_outputs(options, bounds, options.checkpoint)
     try:
-        with stopped_by_signals(options):
+        with stopped_by_signals(options), workers_of(options.workers, f) as workers:
             result = integrate(
                 f,
                 bounds,
@@ -75,7 +74,7 @@ def _integrate(options: argparse.Namespace) -> None:
                 atol=options.atol,
                 **flow,
                 vectorized=not options.scalar,
-                workers=options.workers,
+                workers=workers,
                 on_invalid=options.on_invalid,
                 log=options.log,
                 seed=options.seed,

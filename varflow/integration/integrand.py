@@ -1,9 +1,7 @@
 """Integrand on the unit cube: calls the user's function, in workers if wanted, and checks its values."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from numbers import Integral
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -13,17 +11,34 @@ import numpy.typing as npt
 from varflow.compiled.integrand import compiled_integrand
 from varflow.data.arrays import read_only
 from varflow.integration.calls import evaluate_block
-from varflow.integration.components import Components, FloatArray, Values, count_rows
+from varflow.integration.components import Components, FloatArray
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
 from varflow.integration.received import Received
-from varflow.integration.worker_processes import BLOCKS_PER_WORKER, Workers
-from varflow.runtime.threads import default_threads
+from varflow.integration.workers.recognise import pool_of
 
-__all__ = ["Integrand"]
+__all__ = ["Evaluated", "Integrand"]
 
-Block = Callable[[FloatArray], Values]
-Map = Callable[[Block, Iterable[FloatArray]], Iterable[Values]]
+Rows = slice | npt.NDArray[np.int64]
+
+
+@dataclass
+class Evaluated:
+    """Values of the integrand at some of n points.
+
+    Attributes
+    ----------
+    rows : slice, or ndarray of int, (k,)
+        The points that have a value.
+    values : ndarray, (k, m)
+        Their values.
+    error : BaseException or None
+        What kept the others from having one.
+    """
+
+    rows: Rows
+    values: FloatArray
+    error: BaseException | None
 
 
 class Integrand:
@@ -44,12 +59,15 @@ class Integrand:
     vectorized : bool, optional
         If False, f takes a single point (d,), unless it is compiled, and returns a number, an array, or a
         dict of these. If f is a numba function that returns a number, the loop over the points is compiled.
-    workers : int or callable, optional
+    workers : int, executor, pool, client or callable, optional
         If 1, f is called in this process. If larger, f is called in that many worker processes, which are
         started at the first call, and must be picklable. If -1, there are as many worker processes as
-        available cores. A callable is used like `map`, as ``workers(function, iterable)``, for instance the
-        `map` of a pool of threads. As long as f treats each point separately, the values do not depend on
-        the workers.
+        available cores. Or an ``Executor`` of concurrent.futures, mpi4py or others, a pool of
+        multiprocessing, or a ``Client`` of dask.distributed, which the user opens and closes. Any other
+        callable is used like `map`, as ``workers(function, iterable)``. f is sent once and kept by the
+        workers; points go to them in tasks that are sized by the time that f was measured to take, and f is
+        called for at most 1000 at once. As long as f treats each point separately, the values do not depend
+        on the workers.
     on_invalid : {"raise", "zero"}, optional
         Whether to raise an exception where a value is not finite, or to replace the value by 0.
     log : bool, optional
@@ -65,7 +83,7 @@ class Integrand:
     Raises
     ------
     TypeError
-        If `f` is not callable, or `workers` is neither an int nor callable.
+        If `f` is not callable, or `workers` is none of the above.
     ValueError
         If `workers` is an int less than 1 other than -1, or `on_invalid` is not one of the names above.
     """
@@ -78,7 +96,7 @@ class Integrand:
         domain: Domain,
         *,
         vectorized: bool = True,
-        workers: int | Map = 1,
+        workers: Any = 1,
         on_invalid: str = "raise",
         log: bool = False,
     ) -> None:
@@ -92,8 +110,7 @@ class Integrand:
         self.n_calls = 0
         self._f = f
         self._vectorized = vectorized
-        self._workers = _checked_workers(workers)
-        self._pool: Workers | None = None
+        self._pool = pool_of(workers, f, vectorized)
 
     def __enter__(self) -> "Integrand":
         return self
@@ -105,14 +122,13 @@ class Integrand:
 
     def open(self) -> None:
         """Start the worker processes, if any are wanted, which otherwise happens at the first call."""
-        if isinstance(self._workers, int) and self._workers > 1 and self._pool is None:
-            self._pool = Workers(self._f, self._vectorized, self._workers)
+        if self._pool is not None:
+            self._pool.open()
 
     def close(self) -> None:
-        """End the worker processes; a later call starts new ones."""
+        """End the worker processes; a later call starts new ones. A pool of the user goes on."""
         if self._pool is not None:
             self._pool.close()
-            self._pool = None
 
     @property
     def n_invalid(self) -> int:
@@ -152,51 +168,47 @@ class Integrand:
         InvalidIntegrandError
             If a value is not finite and ``on_invalid="raise"``.
         WorkerDiedError
-            If a worker process ends, as by a STOP or an invalid address in f; it has the points of that call.
+            If a worker process ends, as by a STOP or an invalid address in f; it has the points that it had.
         Exception
             Any exception raised by f, with an attribute `x` that holds the points (n, d), or the point (d,),
             passed to f.
         """
+        evaluated = self.evaluate(u)
+        if evaluated.error is not None:
+            raise evaluated.error
+        return evaluated.values
+
+    def evaluate(self, u: npt.ArrayLike) -> Evaluated:
+        """Do what a call does, but keep the values that workers gave where others have failed.
+
+        Parameters
+        ----------
+        u : array_like, (n, d)
+            Points of the unit cube.
+
+        Returns
+        -------
+        Evaluated
+            The values, and the exception of a worker that kept others from coming back.
+
+        Raises
+        ------
+        Exception
+            As for a call, where no value came back, or one is refused.
+        """
         x, log_jacobian = self.domain.from_cube(u)
-        values = self._evaluate(read_only(x))
+        rows, values, error = self._evaluate(read_only(x))
         self.n_calls += len(values)
-        return self.received.on_cube(x, values, log_jacobian)
+        return Evaluated(rows, self.received.on_cube(x[rows], values, log_jacobian[rows]), error)
 
-    def _evaluate(self, x: FloatArray) -> FloatArray:
-        """Evaluate f at all points, here or in the workers. Returns the values (n, m)."""
-        blocks = [x]
-        if self._workers != 1:
-            n_workers = default_threads() if callable(self._workers) else self._workers
-            blocks = np.array_split(x, min(len(x), n_workers * BLOCKS_PER_WORKER))
-        results = list(self._map(blocks))
-        n_rows = sum(map(count_rows, results))
-        if n_rows != len(x):
-            raise ValueError(
-                f"workers must return a result for each item: {n_rows} of {len(x)} points came back"
-            )
-        return self.received.columns(results)
+    def _evaluate(self, x: FloatArray) -> tuple[Rows, FloatArray, BaseException | None]:
+        """Evaluate f at points (n, d), here or in the workers.
 
-    def _map(self, blocks: list[FloatArray]) -> Iterable[Values]:
-        block = partial(evaluate_block, self._f, self._vectorized)
-        if callable(self._workers):
-            return self._workers(block, blocks)
-        if self._workers == 1:
-            return [block(points) for points in blocks]
-        self.open()
-        assert self._pool is not None
-        try:
-            return self._pool.evaluate(blocks)
-        except BrokenProcessPool:  # a later call starts new ones
-            self._pool = None
-            raise
-
-
-def _checked_workers(workers: object) -> Any:
-    """Check the argument `workers`, and return the callable or the number of processes."""
-    if callable(workers):
-        return workers
-    if isinstance(workers, bool) or not isinstance(workers, Integral):
-        raise TypeError(f"workers must be an int or a callable like map, found {workers!r}")
-    if workers != -1 and workers < 1:
-        raise ValueError(f"workers must be -1, or 1 and more, found {workers}")
-    return default_threads() if workers == -1 else int(workers)
+        Returns the rows that have a value, their values (k, m), and what kept the others from having one.
+        """
+        if self._pool is None:
+            return slice(None), self.received.columns([evaluate_block(self._f, self._vectorized, x)]), None
+        outcome = self._pool.evaluate(x)
+        if outcome.error is not None and not outcome.values:
+            raise outcome.error
+        return np.flatnonzero(outcome.is_known), self.received.columns(outcome.values), outcome.error

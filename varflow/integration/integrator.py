@@ -394,13 +394,17 @@ class Integrator:
             self._requests.end()
 
     def _evaluate(self) -> None:
-        """Evaluate the integrand at the next points."""
+        """Evaluate the integrand at the next points; those that fail are left for another time."""
         numbers, u = self._engine.ask(None if self._checkpoint.path is None else PART)
         try:
-            self._engine.tell(numbers, self.integrand(u))
+            evaluated = self.integrand.evaluate(u)
+            self._engine.tell(numbers[evaluated.rows], evaluated.values)
         except BaseException:
             self._engine.take_back(numbers)
             raise
+        if evaluated.error is not None:
+            self._engine.take_back(np.delete(numbers, evaluated.rows))
+            raise evaluated.error
 
     def _is_enough(self, progress: Progress) -> bool:
         """Show how far the integration has come, and ask the callback whether that is enough."""

@@ -1,6 +1,7 @@
 """How kernels are compiled, where the machine code is kept, and the word that it takes a while."""
 
 import hashlib
+import inspect
 import logging
 import os
 from collections.abc import Callable
@@ -98,35 +99,62 @@ class _KernelCache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         locator = self._impl.locator
-        self._cache_file = _Entries(
-            locator.get_cache_path(), self._impl.filename_base, locator.get_source_stamp()
-        )
+        folders = [locator.get_cache_path(), *_filled_before(Path(inspect.getfile(function)), locator)]
+        self._cache_file = _Entries(folders, self._impl.filename_base, locator.get_source_stamp())
 
     def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
         return (*super()._index_key(*arguments), SOURCES)
 
 
-class _Entries:
-    """A function's cache entries, each two of numba's files: an index of one entry, and the machine code."""
+_DAMAGES = OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, UnpicklingError
 
-    def __init__(self, folder: str, name: str, source_stamp: object) -> None:
-        self.folder, self.name, self.source_stamp = folder, name, source_stamp
+
+def _filled_before(source: Path, locator: Any) -> list[str]:
+    """Give folders that may hold entries but take no new ones, as in the image of a container.
+
+    numba itself passes over a folder that it cannot write to.
+    """
+    folders = [source.parent / "__pycache__"]
+    if numba.config.CACHE_DIR:
+        folders.insert(0, Path(numba.config.CACHE_DIR, locator.get_suitable_cache_subpath(str(source))))
+    return [str(folder) for folder in folders if folder.is_dir() and str(folder) != locator.get_cache_path()]
+
+
+class _Entries:
+    """A function's cache entries, each two of numba's files: an index of one entry, and the machine code.
+
+    Parameters
+    ----------
+    folders : list of str
+        Where entries may be; new ones go to the first.
+    name : str
+        What their names begin with.
+    source_stamp : object
+        Size and time of the source file.
+    """
+
+    def __init__(self, folders: list[str], name: str, source_stamp: object) -> None:
+        self.folders, self.name, self.source_stamp = folders, name, source_stamp
 
     def load(self, key: tuple[Any, ...]) -> Any:
         """Read an entry. One that is damaged is none: then it is compiled again."""
-        with suppress(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, UnpicklingError):
-            return self._files(key).load(key)
+        for folder in self.folders:
+            with suppress(*_DAMAGES):
+                found = self._files(folder, key).load(key)
+                if found is not None:
+                    return found
+        return None
 
     def save(self, key: tuple[Any, ...], data: Any) -> None:
         """Write an entry, where it can be written: no program is to fail for a cache."""
         with suppress(OSError):
-            files = self._files(key)
+            files = self._files(self.folders[0], key)
             files.flush()  # saving reads the index, which may be a damaged one
             files.save(key, data)
 
-    def _files(self, key: tuple[Any, ...]) -> IndexDataCacheFile:
+    def _files(self, folder: str, key: tuple[Any, ...]) -> IndexDataCacheFile:
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        return IndexDataCacheFile(self.folder, f"{self.name}.{digest}", self.source_stamp)
+        return IndexDataCacheFile(folder, f"{self.name}.{digest}", self.source_stamp)
 
 
 class _Announcement(event.Listener):

@@ -11,6 +11,7 @@ __all__ = [
     "SIGNALS",
     "ignore_in_worker",
     "is_stop_requested",
+    "leave_stopping_to_parent",
     "request_stop",
     "stop_by_signals",
     "stoppable_run",
@@ -19,6 +20,7 @@ __all__ = [
 SIGNALS = ("SIGTERM", "SIGUSR1")  # by which batch systems announce the end
 
 _stop = threading.Event()  # set by a signal, for all runs of the process
+_owner = 0  # the process that handles them
 _runs: list[object] = []  # that keep a checkpoint, and go on now
 
 
@@ -35,6 +37,7 @@ def stop_by_signals() -> Iterator[None]:
     RuntimeError
         If a signal has a handler already, which would be replaced, or this is not the main thread.
     """
+    global _owner
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("signals can be handled in the main thread only")
     handlers = {number: signal.getsignal(number) for number in _numbers()}
@@ -46,6 +49,7 @@ def stop_by_signals() -> Iterator[None]:
             )
     handled = [number for number, handler in handlers.items() if handler is signal.SIG_DFL]
     _stop.clear()
+    _owner = os.getpid()
     try:
         for number in handled:
             signal.signal(number, _on_signal)
@@ -85,6 +89,18 @@ def ignore_in_worker() -> None:
     for number in _numbers():
         if signal.getsignal(number) is _on_signal:
             signal.signal(number, signal.SIG_IGN)
+
+
+def leave_stopping_to_parent() -> None:
+    """In a worker process of the host, undo what it was forked with: it must not stop, but can be ended.
+
+    SIGUSR1 is ignored there, and SIGTERM, by which pools end their workers, ends the process.
+    """
+    if _owner == os.getpid() or threading.current_thread() is not threading.main_thread():
+        return
+    for number in _numbers():
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def _numbers() -> list[int]:
