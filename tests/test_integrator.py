@@ -647,13 +647,28 @@ class TestRepeatedUse:
 class TestManyDimensions:
     def test_training_is_left_out_where_the_flow_is_close(self):
         result = integrated(lambda x: 1 + (x[:, ::2] * x[:, 1::2]).sum(axis=1), 20, n_calls=50_000, seed=1)
-        assert [one.stage for one in result.history] == ["survey", "scouts", "refine", "refine"]
+        stages = [(one.stage, one.n_calls) for one in result.history]
+        assert {n for stage, n in stages if stage == "survey"} == {4096}  # pilot runs alone
         assert_right(result, 3.5)
 
+    def test_the_map_is_refined(self):
+        """Of a separable peak; training takes ten times longer, and leaves a larger error."""
+        d, width = 20, 0.15
+        result = vf.integrate(
+            lambda x: np.exp(-0.5 * np.sum(((x - 0.5) / width) ** 2, axis=1)), d, n_calls=100_000, seed=1
+        )
+        inside = math.sqrt(2 * math.pi) * width * math.erf(0.5 / width / math.sqrt(2))
+        assert_right(result, inside**d, 1e-3 * inside**d)
+        assert result.ess > 0.75
+        assert {one.n_calls for one in result.history if one.stage == "survey"} == {4096}
+
     def test_training_is_not_left_out_elsewhere(self):
-        result = integrated(lambda x: np.exp(-0.5 * x.sum(axis=1)), 16, n_calls=50_000, seed=1)
-        assert [one.stage for one in result.history].count("survey") > 2
-        assert_right(result, (2 * (1 - math.exp(-0.5))) ** 16)
+        """Of the sum of all coordinates, their map knows nothing."""
+        result = integrated(
+            lambda x: np.exp(-(((x.sum(axis=1) - 8) / 0.3) ** 2) / 2), 16, n_calls=50_000, seed=1
+        )
+        assert {one.n_calls for one in result.history if one.stage == "survey"} != {4096}
+        assert_right(result, 0.249375)  # by the density of the sum of 16 uniform numbers
 
 
 class TestLostRegions:
@@ -677,8 +692,8 @@ class TestLostRegions:
         [(0.0, False), (1e-2, True), *if_slow([(0.0, True), (1e-2, False)])],
     )
     def test_are_regained_within_the_calls(self, start, rtol, use_survey):
-        f = Counting(both)
-        result = integrated(f, 5, n_calls=200_000, rtol=rtol, use_survey=use_survey, **start)
+        f, seed = Counting(both), 1 if rtol else 8  # with which the survey does not meet the peak by itself
+        result = integrated(f, 5, n_calls=200_000, seed=seed, rtol=rtol, use_survey=use_survey, **start)
         assert_right(result, 1)
         assert not has_lost(result)
         assert f.n_points == result.n_calls <= 200_000
@@ -870,9 +885,8 @@ class TestFewCalls:
             (normal, [(-INF, INF)] * 2, 1),
             (wave, 2, OF_WAVE),
             (lambda x: narrow_at(x, 0.4, 0.1), 4, 1),
-            (lambda x: x[:, 0] ** -0.5, 1, 2),
         ],
-        ids=["cube", "halves", "plane", "signed", "narrow", "root"],
+        ids=["cube", "halves", "plane", "signed", "narrow"],
     )
     def test_a_flow_is_learnt(self, f, bounds, exact):
         result = integrated(f, bounds, n_calls=3000)
@@ -881,6 +895,13 @@ class TestFewCalls:
         x, log_jacobian = domain.from_cube(np.random.default_rng(1).random((3000, domain.d)))
         plain = (f(x) * np.exp(log_jacobian)).std() / math.sqrt(3000)
         assert result.sdev < 0.4 * plain
+
+    def test_errors_at_a_singularity_are_honest(self):
+        """By their scatter alone, estimates would be two errors off in the mean of squares."""
+        results = [integrated(lambda x: x[:, 0] ** -0.5, 1, 3000, seed) for seed in range(5)]
+        pulls = np.array([(result.mean - 2) / result.sdev for result in results])
+        assert np.sqrt(np.mean(pulls**2)) < 1.5
+        assert max(result.sdev for result in results) < 0.1
 
     @pytest.mark.parametrize("n_calls", [300, 400, 1001, pytest.param(5001, marks=pytest.mark.slow)])
     def test_calls_are_never_exceeded_on_the_way_to_a_narrow_peak(self, n_calls):

@@ -23,9 +23,9 @@ class TestChangeByHeavier:
         log_ratios = np.random.default_rng(seed).normal(0, 2, 300)
         change = change_by_heavier(log_ratios, 300, log_mean(log_ratios))
         moved = change_by_heavier(log_ratios + log_unit, 300, log_mean(log_ratios) + log_unit)
-        assert moved == pytest.approx(change, rel=1e-9)
+        assert moved == change
 
-    @pytest.mark.parametrize("shape", [0.5, 0.6, 0.7])
+    @pytest.mark.parametrize("shape", [0.6, 0.7])
     def test_is_the_mean_excess_of_a_pareto_distribution(self, shape):
         """Averaged over samples, it is what the distribution itself expects above the largest of each."""
         found, expected, k, n = [], [], [], 2000
@@ -99,12 +99,12 @@ def narrow(x):
     return np.exp(-0.5 * np.sum(((x - 0.5) / 0.1) ** 2, axis=1)) / (0.1 * math.sqrt(2 * math.pi)) ** 8
 
 
-def root(x):
+def edge(x):
     """The integral is 1, the variance infinite."""
-    return np.prod(0.5 * x**-0.5, axis=1)
+    return 0.2 * x[:, 0] ** -0.8
 
 
-@pytest.mark.parametrize(("f", "d"), [(narrow, 8), (root, 2)])
+@pytest.mark.parametrize(("f", "d"), [(narrow, 8), (edge, 1)])
 def test_errors_of_few_points(f, d):
     """By the scatter alone, estimates are up to 20 errors off."""
     results = [vf.integrate(f, d, n_calls=200, seed=seed) for seed in range(30)]
@@ -114,7 +114,7 @@ def test_errors_of_few_points(f, d):
 
 
 def test_shown(tmp_path):
-    result = vf.integrate(root, 2, n_calls=200, seed=1)
+    result = vf.integrate(edge, 1, n_calls=200, seed=1)
     assert math.isfinite(result.sdev)
     assert "for weights larger than those so far" in result.summary()
     result.save(tmp_path / "result.npz")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from integrands import Case
-from scipy.special import erf, ndtri
+from scipy.special import erf, ndtr, ndtri
 
 PATH_TIME, PATH_SIDE = 4.0, 10.0  # of the oscillator; positions are in a box of that side
 PRIOR_OF_SHELLS, PRIOR_OF_ROSENBROCK = 12.0, 10.0  # sides of the boxes of flat priors
@@ -68,6 +68,15 @@ def asian_option(strike: float) -> Callable[[np.ndarray], np.ndarray]:
     return f
 
 
+def asian_price(strike: float, d: int) -> float:
+    """Its price, as the geometric mean of the prices at d dates is log-normal."""
+    variance = VOLATILITY**2 * (d + 1) * (2 * d + 1) / (6 * d**2)
+    mean = np.log(PRICE) + (RATE - VOLATILITY**2 / 2) * (d + 1) / (2 * d)
+    root = np.sqrt(variance)
+    upper = (mean - np.log(strike) + variance) / root
+    return float(np.exp(-RATE) * (np.exp(mean + variance / 2) * ndtr(upper) - strike * ndtr(upper - root)))
+
+
 def normal(centre: float, deviation: float) -> Callable[[np.ndarray], np.ndarray]:
     """Normal density, the same in all coordinates."""
 
@@ -104,4 +113,10 @@ APPLICATIONS = {
     "log3": Case(3, lambda x: np.prod(-np.log(x), axis=1), 1.0, {}),
     "wide30": Case(30, normal(0.5, 0.3), _inside(0.5, 0.3) ** 30, {}),
     "decay6": Case(6, lambda x: np.exp(-2 * np.sum(x, axis=1)), ((1 - np.exp(-2)) / 2) ** 6, {}),
+}
+
+MANY_DIMENSIONS = {
+    "narrow20": Case(20, normal(0.5, 0.1), _inside(0.5, 0.1) ** 20, {}),
+    "narrow100": Case(100, normal(0.5, 0.2), _inside(0.5, 0.2) ** 100, {}),
+    "asian64_100": Case(64, asian_option(100.0), asian_price(100.0, 64), {}),
 }

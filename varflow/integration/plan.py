@@ -60,6 +60,7 @@ MIN_REFINED = 64  # points of an iteration of a refinement to a tolerance, with 
 MIN_PROBED = 10 * LOOK  # calls of a refinement without a survey, or to a tolerance, that a probe belongs to
 SURVEY_SHARE = 0.75  # of the calls, at most
 MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map is fitted to
+MAP_SHARE_OF_MANY = 0.5  # the same in many dimensions
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
 FLAT_SHARE_OF_MANY = 0.2  # uniform share of the density of a map, of many coordinates together
@@ -303,7 +304,8 @@ def _can_regain(state: State, n_calls: int) -> bool:
 def _first_look(state: State, n_calls: int) -> Agenda:
     """Make the first pilot run of a survey; a new flow that is far off may get an element-wise map."""
     is_new = state.is_flow_new and not state.history
-    return [Look(), BeginMaps(int(MAP_SHARE * n_calls) // LOOK if is_new else 0)]
+    share = MAP_SHARE_OF_MANY if state.flow.d >= MANY_DIMENSIONS else MAP_SHARE
+    return [Look(), BeginMaps(int(share * n_calls) // LOOK if is_new else 0)]
 
 
 @dataclass

@@ -144,7 +144,8 @@ def change_by_heavier(log_ratios: FloatArray, n: int, log_mean: float) -> float:
     scale = median * shape / math.expm1(shape * math.log(2))
     excess = (scale + shape * (largest - threshold)) / (1 - shape)
     change = (largest - 1 + excess) / n
-    return math.inf if change > 1 and not k < 1 else change
+    # Logs have rounding errors that depend on the units of f, and this no more than three digits.
+    return math.inf if change > 1 and not k < 1 else float(f"{change:.3g}")
 
 
 def _counts(log_counts: npt.ArrayLike, n: int) -> FloatArray:
