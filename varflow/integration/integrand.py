@@ -17,7 +17,9 @@ from varflow.integration.components import Components, FloatArray, Values, count
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
 from varflow.integration.received import Received
+from varflow.integration.shared_calls import SharedCalls
 from varflow.integration.worker_processes import BLOCKS_PER_WORKER, Workers
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.threads import default_threads
 
 __all__ = ["Integrand"]
@@ -54,6 +56,8 @@ class Integrand:
         Whether to raise an exception where a value is not finite, or to replace the value by 0.
     log : bool, optional
         Whether f returns the logarithm of the integrand, a number for each point; -inf stands for 0.
+    comm : Communicator, optional
+        Ranks that share the calls; each is called with all points, and gets all values.
 
     Attributes
     ----------
@@ -81,6 +85,7 @@ class Integrand:
         workers: int | Map = 1,
         on_invalid: str = "raise",
         log: bool = False,
+        comm: Communicator = ALONE,
     ) -> None:
         if is_device_function(f):
             f = device_integrand(f)
@@ -93,6 +98,7 @@ class Integrand:
         self._f = f
         self._vectorized = vectorized
         self._workers = _checked_workers(workers)
+        self._shared = SharedCalls(comm)
         self._pool: Workers | None = None
 
     def __enter__(self) -> "Integrand":
@@ -158,7 +164,7 @@ class Integrand:
             passed to f.
         """
         x, log_jacobian = self.domain.from_cube(u)
-        values = self._evaluate(read_only(x))
+        values = self._shared(self._evaluate, read_only(x), self.received)
         self.n_calls += len(values)
         return self.received.on_cube(x, values, log_jacobian)
 

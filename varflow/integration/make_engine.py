@@ -1,5 +1,6 @@
 """Making of the engine of an integral, and of the flow in it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def make_engine(
     threads: int | None,
     backend: str | None,
     is_log: bool,
+    entropy: int | Sequence[int] | None = None,
 ) -> Engine:
     """Make an engine that has nothing to do yet.
 
@@ -61,6 +63,8 @@ def make_engine(
         Points of "fixed_sample", on the unit cube.
     is_log : bool
         Whether values of the integrand are told by their logarithms.
+    entropy : int or sequence of int, optional
+        What everything random comes from; the seed, or what is drawn from the system, if not given.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def make_engine(
     """
     if not isinstance(flow_options, dict | None):
         raise TypeError(f"flow_options must be a dict, got {flow_options!r}")
-    generator = np.random.Generator(np.random.Philox(settings.seed))
+    generator = np.random.Generator(np.random.Philox(settings.seed if entropy is None else entropy))
     n_fixed = None if sample is None else sample.n
     made = _flow_on_cube(bounds, flow, flow_options, n_fixed, generator, threads, backend)
     trainer = BasicStatefulTrainer(made, loss=settings.loss, **training.as_dict())
