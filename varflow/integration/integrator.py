@@ -199,7 +199,7 @@ class Integrator:
                 threads,
                 backend,
                 self._is_log,
-                self._comm.first(lambda: np.random.SeedSequence(seed).entropy),
+                self._comm,
             )
             self._requests = Requests(self._engine)
             self._is_surveyed = self._has_integrand_changed = False

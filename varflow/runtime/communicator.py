@@ -29,6 +29,7 @@ import numpy as np
 from varflow.errors import RankError
 from varflow.runtime.dealer import Dealer
 from varflow.runtime.launcher import alone_in_words, is_alone_by_mistake
+from varflow.runtime.threads import share
 
 __all__ = ["ALONE", "Communicator", "as_communicator"]
 
@@ -47,9 +48,11 @@ class Communicator:
     ----------
     rank, size : int
         Number of the process, from 0, and number of processes.
+    n_failures : int
+        How often a rank has failed so far.
     """
 
-    rank, size = 0, 1
+    rank, size, n_failures = 0, 1, 0
 
     @property
     def is_first(self) -> bool:
@@ -96,6 +99,23 @@ class Communicator:
         The bytes of the array must be a multiple of 8, and it must be C-contiguous.
         """
 
+    def reduce(self, rows: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Reduce the rows of all ranks, each rank those of a share of the columns.
+
+        Parameters
+        ----------
+        rows : ndarray, (k, n)
+            Rows of this rank; those of all ranks, one after the other, are what is reduced.
+        reduce : callable
+            (all rows, any number of columns) -> (columns,), which treats each column by itself.
+
+        Returns
+        -------
+        ndarray, (n,)
+            The outcome, on all ranks.
+        """
+        return reduce(rows)
+
     def check_same(self, what: str, values: Mapping[str, object]) -> None:
         """Raise ValueError where values differ between ranks; the message names them by rank.
 
@@ -130,7 +150,7 @@ class Ranks(Communicator):
         self._dealer: Dealer | None = None
         self._n_exchanges = 0
         self._told: BaseException | None = None  # by an exchange, to this rank or by it
-        self._is_exchanging = self._is_interrupted = False
+        self._is_running = self._is_exchanging = self._is_interrupted = False
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -145,14 +165,19 @@ class Ranks(Communicator):
 
         Ctrl-C in the middle of an exchange is raised at its end. Other ranks than the first log errors alone.
         """
-        with self._interruptible(), self._quiet():
-            try:
-                with self.together():
-                    yield
-            finally:
-                dealer, self._dealer = self._dealer, None
-                if dealer is not None:
-                    dealer.close()
+        if self._is_running:  # as a training within an integration
+            with self.together():
+                yield
+            return
+        self._is_running = True
+        try:
+            with self._interruptible(), self._quiet(), self.together():
+                yield
+        finally:
+            self._is_running = False
+            dealer, self._dealer = self._dealer, None
+            if dealer is not None:
+                dealer.close()
 
     def first(self, call: Callable[[], T]) -> T:
         """Call on the first rank alone; what it returns or raises, all return or raise."""
@@ -180,6 +205,23 @@ class Ranks(Communicator):
         words = array.reshape(-1).view(WORD)
         about = b"merge %d" % len(words)
         self._exchange(about=about, then=lambda: self._sum(words, words))
+
+    def reduce(self, rows: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Reduce the rows of all ranks, each rank those of a share of the columns; see `Communicator`."""
+        return self._exchange(about=b"reduce", then=lambda: self._reduced(rows, reduce))[1]
+
+    def _reduced(self, rows: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        n = rows.shape[1]
+        shares = [share(k, self.size, n) for k in range(self.size)]
+        widths = [end - begin for begin, end in shares]
+        n_rows = self._comm.allgather(len(rows))
+        width = widths[self.rank]
+        sent = np.concatenate([rows[:, begin:end].reshape(-1) for begin, end in shares])
+        found, outcome = np.empty((sum(n_rows), width), rows.dtype), np.empty(n, rows.dtype)
+        counts = [len(rows) * one for one in widths], [one * width for one in n_rows]
+        self._wait(self._comm.Ialltoallv([sent, counts[0]], [found, counts[1]]))
+        self._wait(self._comm.Iallgatherv(np.ascontiguousarray(reduce(found)), [outcome, widths]))
+        return outcome
 
     def check_same(self, what: str, values: Mapping[str, object]) -> None:
         """Raise ValueError where values differ between ranks; the message names them by rank."""
@@ -252,13 +294,17 @@ class Ranks(Communicator):
     def _sum(self, own: np.ndarray, sums: np.ndarray) -> None:
         """Add up integers of all ranks, while Ctrl-C can be noted and others can work."""
         given = own.copy() if own is sums else own
-        request = self._comm.Iallreduce(given, sums)
+        self._wait(self._comm.Iallreduce(given, sums))
+
+    @staticmethod
+    def _wait(request: Any) -> None:
         begin = time.perf_counter()
         while not request.Test():
             time.sleep(0.0 if time.perf_counter() - begin < SPIN_SECONDS else PAUSE)
 
     def _fail(self, own: BaseException | None) -> None:
         """Raise what a rank has failed with, on those that have not failed themselves."""
+        self.n_failures += 1
         told = self._comm.allgather(None if own is None else _packed(own))
         self._told = own
         if own is None:

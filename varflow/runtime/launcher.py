@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["alone_in_words", "is_alone_by_mistake", "n_launched", "world"]
+__all__ = ["alone_in_words", "is_alone_by_mistake", "launched_rank", "n_launched", "world"]
 
 # Set by mpiexec of MPICH and its kin, of Open MPI, and of MVAPICH. Not by Slurm's srun, whose tasks may well
 # be programs that have nothing to do with each other.
@@ -15,6 +15,12 @@ def n_launched() -> int:
     """Count the processes that an mpiexec has started with this one; 1 without one."""
     sizes = [os.environ.get(name, "") for name in SIZES]
     return max([int(size) for size in sizes if size.isdigit()], default=1)
+
+
+def launched_rank() -> int:
+    """Give the number that an mpiexec has given this process; 0 without one."""
+    ranks = [os.environ.get(name.replace("SIZE", "RANK"), "") for name in SIZES]
+    return max([int(rank) for rank in ranks if rank.isdigit()], default=0)
 
 
 def is_alone_by_mistake() -> bool:
