@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from mpi_launchers import PROGRAMS, launchers, needed
+
+import varflow as vf
 
 VARFLOW = [sys.executable, "-m", "varflow"]
 FUNCTIONS = """
@@ -71,6 +75,38 @@ def test_trainings_have_the_same_bits_too():
     expected = without_mpi("trainings.py")
     for launcher, n in runs():
         assert json.loads(launcher.python(n, "trainings.py")) == expected, (launcher.name, n)
+
+
+def test_datasets_are_read_by_all_ranks_together(tmp_path):
+    launcher = needed()
+    generator = np.random.default_rng(0)
+    x, p = generator.random((1001, 3)), np.ones(1001)
+    f = x.sum(axis=1)
+    for name in ("by_rows.npz", "by_rows.h5", "text.csv"):
+        vf.Dataset(x, p, f).save(tmp_path / name)
+    np.savez_compressed(tmp_path / "compressed.npz", x=x, p=p, f=f)
+    np.savez(tmp_path / "fortran.npz", x=np.asfortranarray(x), p=p, f=f)
+    np.savez(tmp_path / "columns.npz", x=x, p=p[:, None], f=f)
+    np.savez(tmp_path / "other_types.npz", x=x.astype(np.float32), p=p, f=np.arange(1001))
+    good = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "cut_short.npz").write_bytes((tmp_path / "by_rows.npz").read_bytes()[:5000])
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "text.xyz").touch()
+    np.savez(tmp_path / "no_f.npz", x=x, p=p)
+    np.savez(tmp_path / "text.npz", x=x, p=p, f=np.array(["a"] * 1001))
+    x[700, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", x=x, p=p, f=f)
+    told = json.loads(launcher.python(3, "datasets.py", tmp_path))
+    assert sorted(name for name, words in told.items() if words == "1001 points") == good
+    for name, words in {
+        "cut_short.npz": "FileFormatError: .* is not an npz file, or is cut short",
+        "empty.npz": "FileFormatError: .*empty.npz is empty",
+        "text.xyz": "ValueError: the extension of .* must be one of",
+        "no_f.npz": "FileFormatError: .* must hold x, one of p, .* it holds x, p",
+        "text.npz": "FileFormatError: .*: fx must hold real numbers",
+        "nan.npz": "FileFormatError: .*: x must be finite, found nan in row 700, column 1",
+    }.items():
+        assert re.match(words, told[name]), told[name]
 
 
 def test_what_one_rank_raises_ends_all():

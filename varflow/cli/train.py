@@ -112,7 +112,8 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _train(options: argparse.Namespace) -> None:
     begin, comm = time.perf_counter(), options.comm
-    data = comm.first(lambda: _read(options))
+    data = Dataset.read(options.data, options.bounds, columns=options.columns, comm=comm)
+    comm.first(lambda: _check_files(options))
     settings = _settings(options, data)
     print(f"{options.data}: {data.n:,} points, d = {data.d}", flush=True)
     n_epochs = options.epochs or n_epochs_for(data.n)
@@ -131,12 +132,10 @@ def _train(options: argparse.Namespace) -> None:
     print(f"wrote {options.output}: {training.flow.n_params:,} parameters")
 
 
-def _read(options: argparse.Namespace) -> Dataset:
-    """Read the points, and see that the flow can be written: a training for hours is to lead to a file."""
-    data = Dataset.read(options.data, options.bounds, columns=options.columns)
+def _check_files(options: argparse.Namespace) -> None:
+    """See that the flow can be written: a training for hours is to lead to a file."""
     check_different(split_group(options.data)[0], options.output, options.checkpoint)
     check_writable(options.output)
-    return data
 
 
 def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:

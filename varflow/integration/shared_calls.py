@@ -36,6 +36,7 @@ class SharedCalls:
     def __init__(self, comm: Communicator) -> None:
         self._comm = comm
         self._seconds_a_point: float | None = None
+        self._is_structure_agreed = False  # alike on all ranks, which what one of them knows is not
 
     def __call__(self, evaluate: Evaluate, x: FloatArray, received: Received) -> FloatArray:
         """Evaluate all points.
@@ -61,14 +62,14 @@ class SharedCalls:
         """
         if self._comm.size == 1:
             return evaluate(x)
-        is_first, begin = received.shapes is None, time.perf_counter()
+        begin = time.perf_counter()
         try:
             parts = [(rows, evaluate(x[rows])) for rows in self._parts(len(x))]
         except BaseException:
             self._comm.stop_dealing()  # the others need not go on
             raise
         seconds = time.perf_counter() - begin
-        if is_first:
+        if not self._is_structure_agreed:
             self._agree_on_structure(received)
         assert received.components is not None
         values = np.zeros((len(x), received.components.size))
@@ -109,6 +110,7 @@ class SharedCalls:
                     f"{found[1]} on rank {other}"
                 )
         received.restore(own | {"components": known})
+        self._is_structure_agreed = True
 
     @staticmethod
     def _shapes(received: Received, state: object) -> str:

@@ -13,6 +13,7 @@ An exchange must not be left halfway, as the exception of Ctrl-C would; see `Ran
 """
 
 import logging
+import math
 import pickle
 import signal
 import threading
@@ -29,6 +30,7 @@ import numpy as np
 from varflow.errors import RankError
 from varflow.runtime.dealer import Dealer
 from varflow.runtime.launcher import alone_in_words, is_alone_by_mistake
+from varflow.runtime.node_memory import node_of, shared_array
 from varflow.runtime.threads import share
 
 __all__ = ["ALONE", "Communicator", "as_communicator"]
@@ -99,6 +101,33 @@ class Communicator:
         The bytes of the array must be a multiple of 8, and it must be C-contiguous.
         """
 
+    def node_rank(self) -> int:
+        """Give the number of this rank among those of its node, which have memory in common."""
+        return 0
+
+    def fill_shared(
+        self, shape: tuple[int, ...], fill: Callable[[int, int], np.ndarray], is_by_first: bool = False
+    ) -> np.ndarray:
+        """Make an array that the ranks of a node have in common, where there are several.
+
+        The memory is given back at the end of the process.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of the array.
+        fill : callable
+            Gives its rows, from a first one to another that ends them: each rank is asked for a share.
+        is_by_first : bool
+            Whether the first rank of each node is asked for all.
+
+        Returns
+        -------
+        ndarray of float64
+            The array; not to be written to.
+        """
+        return fill(0, shape[0])
+
     def reduce(self, rows: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Reduce the rows of all ranks, each rank those of a share of the columns.
 
@@ -148,6 +177,7 @@ class Ranks(Communicator):
         self._comm = comm
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self._dealer: Dealer | None = None
+        self._node: Any = None  # the ranks of this node
         self._n_exchanges = 0
         self._told: BaseException | None = None  # by an exchange, to this rank or by it
         self._is_running = self._is_exchanging = self._is_interrupted = False
@@ -205,6 +235,32 @@ class Ranks(Communicator):
         words = array.reshape(-1).view(WORD)
         about = b"merge %d" % len(words)
         self._exchange(about=about, then=lambda: self._sum(words, words))
+
+    def node_rank(self) -> int:
+        """Give the number of this rank among those of its node, which have memory in common."""
+        return int(self._node_comm().Get_rank())
+
+    def _node_comm(self) -> Any:
+        if self._node is None:
+            self._node = self._exchange(about=b"node", then=lambda: node_of(self._comm))[1]
+        return self._node
+
+    def fill_shared(
+        self, shape: tuple[int, ...], fill: Callable[[int, int], np.ndarray], is_by_first: bool = False
+    ) -> np.ndarray:
+        """Make an array that the ranks of a node have in common; see `Communicator.fill_shared`."""
+        node, about = self._node_comm(), b"fill %d" % math.prod(shape)
+        array, finish = self._exchange(about=about, then=lambda: shared_array(node, shape))[1]
+        rank, size = (node.Get_rank(), node.Get_size())
+        begin, end = share(rank, size, shape[0])
+        if is_by_first:
+            begin, end = (0, shape[0]) if rank == 0 else (0, 0)
+        with self._telling():
+            if end > begin:
+                array[begin:end] = fill(begin, end)
+        self._exchange(about=b"filled", then=finish)
+        array.flags.writeable = False
+        return array
 
     def reduce(self, rows: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Reduce the rows of all ranks, each rank those of a share of the columns; see `Communicator`."""
