@@ -58,7 +58,8 @@ def without_mpi(program):
 def test_bits_do_not_depend_on_the_number_of_ranks():
     needed()
     expected = without_mpi("integrals.py")
-    for launcher, n in runs():
+    of_others = [(one, 2) for one in launchers()[1:]]
+    for launcher, n in [(launchers()[0], n) for n in (2, 3, 4)] + of_others:
         got = json.loads(launcher.python(n, "integrals.py"))
         assert got["found"] == expected["found"], (launcher.name, n)
         assert len(got["counted"]) == n
@@ -66,15 +67,11 @@ def test_bits_do_not_depend_on_the_number_of_ranks():
         assert got["n_calls"] == expected["n_calls"]
 
 
-def runs():
-    return [(launchers()[0], n) for n in (2, 3, 4)] + [(one, 2) for one in launchers()[1:]]
-
-
 def test_trainings_have_the_same_bits_too():
-    needed()
+    launcher = needed()
     expected = without_mpi("trainings.py")
-    for launcher, n in runs():
-        assert json.loads(launcher.python(n, "trainings.py")) == expected, (launcher.name, n)
+    for n in (2, 3):
+        assert json.loads(launcher.python(n, "trainings.py")) == expected, n
 
 
 def test_datasets_are_read_by_all_ranks_together(tmp_path):
@@ -177,7 +174,7 @@ def test_commands_share_the_work_of_mpiexec_and_print_once(folder):
     assert failed.returncode == 2
     assert failed.stderr.count("varflow: ") == 1
     assert "f raised ZeroDivisionError: division by zero at " in failed.stderr
-    assert "functions.py:25 (on rank 1)" in failed.stderr
+    assert "functions.py:23 (on rank 1)" in failed.stderr
     for wrong in (["--dim"], ["--dim", "2", "-o", "nowhere/r.npz"]):
         refused = launcher.run(2, *VARFLOW, "integrate", "functions.py:f", *wrong, cwd=folder)
         assert refused.returncode == 2

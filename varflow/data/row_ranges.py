@@ -15,7 +15,7 @@ import numpy as np
 
 from varflow.data.formats import Array, point_names
 from varflow.data.hdf5_points import open_group, split_group
-from varflow.runtime.archive import FilePath, open_npz
+from varflow.runtime.archive import FilePath, check_filled, open_npz
 
 __all__ = ["RowRanges", "row_ranges"]
 
@@ -55,6 +55,7 @@ def row_ranges(path: FilePath) -> Iterator[RowRanges | None]:
     if opened is None:
         yield None
         return
+    check_filled(name)
     with opened(path) as found:
         usual = found is not None and _are_usual(found.shapes)
         yield found if usual else None

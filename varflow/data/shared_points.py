@@ -6,11 +6,10 @@ import numpy as np
 
 from varflow.data.arrays import as_floats
 from varflow.data.formats import Array
-from varflow.data.hdf5_points import split_group
 from varflow.data.points import read_points
 from varflow.data.row_ranges import row_ranges
 from varflow.errors import FileFormatError
-from varflow.runtime.archive import FilePath, check_filled
+from varflow.runtime.archive import FilePath
 from varflow.runtime.communicator import Communicator
 
 __all__ = ["read_shared_points"]
@@ -43,7 +42,6 @@ def read_shared_points(path: FilePath, columns: Sequence[str] | None, comm: Comm
 
 
 def _shapes(path: FilePath) -> Shapes | None:
-    check_filled(split_group(path)[0])
     with row_ranges(path) as ranges:
         return None if ranges is None else ranges.shapes
 
