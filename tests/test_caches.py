@@ -143,8 +143,9 @@ print("compiled", *compiled, sep="; ")
     processes = [start(code, NUMBA_CACHE_DIR=tmp_path, OMP_NUM_THREADS=1) for _ in range(64)]
     found = [output(process, 3000)[0].splitlines() for process in processes]
     assert len({lines[0] for lines in found}) == 1
-    kernels = [kernel for lines in found for kernel in lines[-1].split("; ")[1:] if "gradient" in kernel]
-    assert len(kernels) == len(set(kernels)) == 1
+    kernels = [kernel for lines in found for kernel in lines[-1].split("; ")[1:]]
+    assert any("fold_lanes" in kernel for kernel in kernels)
+    assert len(kernels) == len(set(kernels))
 
 
 def test_read_only_package_and_home_are_no_obstacle(tmp_path):

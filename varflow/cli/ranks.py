@@ -6,8 +6,9 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 
 from varflow.errors import RankError
-from varflow.runtime.communicator import ALONE, Communicator, as_communicator
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.launcher import alone_in_words, is_alone_by_mistake, launched_rank, n_launched, world
+from varflow.runtime.ranks import as_communicator
 
 __all__ = ["add_mpi", "communicator", "is_speaking", "rank_of", "together"]
 

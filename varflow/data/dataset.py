@@ -25,8 +25,9 @@ from varflow.data.points import read_points, write_points
 from varflow.data.shared_points import read_shared_points
 from varflow.errors import FileFormatError
 from varflow.runtime.backend import is_on_device, load_gpu
-from varflow.runtime.communicator import ALONE, Communicator, as_communicator
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.fingerprint import digest
+from varflow.runtime.ranks import as_communicator
 
 __all__ = ["Dataset", "minibatch_rows"]
 

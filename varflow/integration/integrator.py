@@ -36,8 +36,8 @@ from varflow.integration.state import DEFENSIVE_SHARE
 from varflow.integration.tables import first_component
 from varflow.runtime.archive import Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings, Saved
-from varflow.runtime.communicator import as_communicator
 from varflow.runtime.progress import Progress
+from varflow.runtime.ranks import as_communicator
 from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]

@@ -16,8 +16,8 @@ from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
 from varflow.runtime.archive import FilePath, Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved
-from varflow.runtime.communicator import as_communicator
 from varflow.runtime.fingerprint import digest, fingerprint
+from varflow.runtime.ranks import as_communicator
 from varflow.training.adam import Adam, AdamState
 from varflow.training.data_checks import check_enough, data_warnings, flow_warnings, normalization_warnings
 from varflow.training.held_out import held_out_loss, log_unit

@@ -12,7 +12,7 @@ from varflow.data.dataset import Dataset
 from varflow.flow.defaults import default_sizes
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
-from varflow.runtime.communicator import as_communicator
+from varflow.runtime.ranks import as_communicator
 from varflow.training.adam import Adam
 from varflow.training.data_checks import check_enough
 from varflow.training.evaluation import Evaluation, check_measurable, evaluate, evaluate_density
