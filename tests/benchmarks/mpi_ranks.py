@@ -25,7 +25,7 @@ STEPS = {"64 wide, 1000 rows": (64, 1000), "64 wide, 10 000 rows": (64, 10_000),
 
 
 def share_in_calls(costs: Callable[[np.ndarray], np.ndarray], n: int, n_rounds: int) -> float:
-    """Share of the time of all ranks that goes into f, which sleeps so many seconds, in rounds of n points."""
+    """Share of the time of all ranks that goes into f, which sleeps so long, in rounds of n points."""
     in_calls: list[float] = []
 
     def f(x: np.ndarray) -> np.ndarray:

@@ -236,7 +236,8 @@ class Ranks(Communicator):
     def _wait(request: Any) -> None:
         begin = time.perf_counter()
         while not request.Test():
-            time.sleep(0.0 if time.perf_counter() - begin < SPIN_SECONDS else PAUSE)
+            if time.perf_counter() - begin > SPIN_SECONDS:
+                time.sleep(PAUSE)
 
     def _fail(self, own: BaseException | None) -> None:
         """Raise what a rank has failed with, on those that have not failed themselves."""
