@@ -110,23 +110,17 @@ def test_what_one_rank_raises_ends_all():
     needed()
     for launcher in launchers():
         told = json.loads(launcher.python(3, "failures.py"))
-        for name, types in {
+        kinds = dict.fromkeys(told, ["ValueError"] * 3) | {
             "raises": ["TypeError"] * 3,
             "odd": ["RankError", "RankError", "OddError"],
             "nan": ["InvalidIntegrandError"] * 3,
-            "shape": ["ValueError"] * 3,
             "interrupted": ["KeyboardInterrupt"] * 3,
             "callback": ["LookupError"] * 3,
-            "seed": ["ValueError"] * 3,
-            "argument": ["ValueError"] * 3,
-            "calls": ["ValueError"] * 3,
-            "checkpoint": ["ValueError"] * 3,
             "no file": ["FileNotFoundError"] * 3,
             "no comm": ["TypeError"] * 3,
-            "freed": ["ValueError"] * 3,
             "goes on": ["nothing"] * 3,
-        }.items():
-            assert [kind for kind, _, _ in told[name]] == types, (launcher.name, name, told[name])
+        }
+        assert {name: [kind for kind, _, _ in ranks] for name, ranks in told.items()} == kinds, launcher.name
         for name, rank, words in (
             ("odd", 0, "rank 2 raised OddError: cannot be sent"),
             ("nan", 2, "f is nan at x = ["),

@@ -19,7 +19,7 @@ from varflow.integration.domain import Domain
 from varflow.integration.received import Received
 from varflow.integration.shared_calls import SharedCalls
 from varflow.integration.worker_processes import BLOCKS_PER_WORKER, Workers
-from varflow.runtime.communicator import ALONE, Communicator
+from varflow.runtime.ranks import as_communicator
 from varflow.runtime.threads import default_threads
 
 __all__ = ["Integrand"]
@@ -56,7 +56,7 @@ class Integrand:
         Whether to raise an exception where a value is not finite, or to replace the value by 0.
     log : bool, optional
         Whether f returns the logarithm of the integrand, a number for each point; -inf stands for 0.
-    comm : Communicator, optional
+    comm : mpi4py.MPI.Intracomm, optional
         Ranks that share the calls; each is called with all points, and gets all values.
 
     Attributes
@@ -85,7 +85,7 @@ class Integrand:
         workers: int | Map = 1,
         on_invalid: str = "raise",
         log: bool = False,
-        comm: Communicator = ALONE,
+        comm: Any = None,
     ) -> None:
         if is_device_function(f):
             f = device_integrand(f)
@@ -98,7 +98,7 @@ class Integrand:
         self._f = f
         self._vectorized = vectorized
         self._workers = _checked_workers(workers)
-        self._shared = SharedCalls(comm)
+        self._shared = SharedCalls(as_communicator(comm))
         self._pool: Workers | None = None
 
     def __enter__(self) -> "Integrand":

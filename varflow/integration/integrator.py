@@ -161,7 +161,7 @@ class Integrator:
         comm: Any = None,
     ) -> None:
         self._comm = as_communicator(comm)
-        with self._comm.together():
+        with self._comm.running():
             if not isinstance(trainer_options, dict | None):
                 raise TypeError(f"trainer_options must be a dict, got {trainer_options!r}")
             if callback is not None and not callable(callback):
