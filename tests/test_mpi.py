@@ -130,6 +130,7 @@ def test_what_one_rank_raises_ends_all():
             ("argument", 0, "loss must be one of 'variance', 'dkl', got 'nonsense'"),
             ("calls", 0, "ByCalls(n_calls=1000) on rank 0 and ByCalls(n_calls=1001) on rank 1"),
             ("checkpoint", 0, "has a checkpoint is True on rank 0 and False on rank 2"),
+            ("version", 1, f"varflow is {vf.__version__} on rank 0 and 0.0.1 on rank 2"),
             ("no comm", 0, "comm must be a communicator of mpi4py, such as MPI.COMM_WORLD, got 'world'"),
             ("freed", 1, "comm was freed"),
         ):

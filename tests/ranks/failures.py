@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import threading
+from unittest import mock
 
 import numpy as np
 from mpi4py import MPI
 
 import varflow as vf
+from varflow.runtime import ranks
 
 comm = MPI.COMM_WORLD
 is_last = comm.rank == comm.size - 1
@@ -73,6 +75,8 @@ check("argument", lambda: integrator(loss="nonsense" if is_last else "dkl"))
 check("calls", lambda: integrator(survey_strategy="replay").integrate_to(1000 + comm.rank))
 check("checkpoint", lambda: integrator(checkpoint=None if is_last else "somewhere.ckpt"))
 check("no file", lambda: integrator(checkpoint="/nonexistent/x.ckpt"))
+with mock.patch.dict(ranks.VERSIONS, {"varflow": "0.0.1"} if is_last else {}):
+    check("version", integrator)
 check("no comm", lambda: integrator(comm="world"))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from varflow._version import __version__
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.integration.domain import Domain
@@ -211,9 +210,7 @@ class Integrator:
                 "log": self._is_log,
                 **asdict(self.sizes),
             }
-            self._comm.check_same(
-                "arguments", {"varflow": __version__, **identity, "has a checkpoint": checkpoint is not None}
-            )
+            self._comm.check_same("arguments", {**identity, "has a checkpoint": checkpoint is not None})
             self._checkpoint = Checkpoint(kept, FILE, identity, self._comm)
             saved = self._checkpoint.read()
             if saved is not None:

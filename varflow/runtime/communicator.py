@@ -114,7 +114,7 @@ class Communicator:
         return reduce(rows)
 
     def check_same(self, what: str, values: Mapping[str, object]) -> None:
-        """Raise ValueError where values differ between ranks; the message names them by rank.
+        """Raise ValueError where values, or versions, differ between ranks; the message names them by rank.
 
         Parameters
         ----------

@@ -14,22 +14,23 @@ An exchange must not be left halfway, as the exception of Ctrl-C would; see `Ran
 
 import logging
 import math
-import pickle
+import platform
 import signal
 import threading
 import time
-import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 
-from varflow.errors import RankError
+from varflow._version import __version__
 from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.dealer import Dealer
+from varflow.runtime.failures import packed, unpacked
 from varflow.runtime.launcher import alone_in_words, is_alone_by_mistake
 from varflow.runtime.node_memory import node_of, shared_array
 from varflow.runtime.threads import share
@@ -38,6 +39,12 @@ __all__ = ["as_communicator"]
 
 T = TypeVar("T")
 
+VERSIONS = {
+    "varflow": __version__,
+    "Python": platform.python_version(),
+    "NumPy": np.__version__,
+    "Numba": numba.__version__,
+}
 N_NUMBERS = 3  # that an exchange may add up
 SPIN_SECONDS = 2e-4  # to look for the others without a pause
 PAUSE = 5e-5  # seconds between two looks after that: those that wait leave the processor to those that work
@@ -160,8 +167,8 @@ class Ranks(Communicator):
         return outcome
 
     def check_same(self, what: str, values: Mapping[str, object]) -> None:
-        """Raise ValueError where values differ between ranks; the message names them by rank."""
-        texts = {name: str(value) for name, value in values.items()}
+        """Raise ValueError where values, or versions, differ between ranks; see `Communicator`."""
+        texts = VERSIONS | {name: str(value) for name, value in values.items()}
         of_first, *others = self.gather(texts)
         for rank, of_other in enumerate(others, 1):
             for name in dict.fromkeys([*of_first, *of_other]):
@@ -242,11 +249,11 @@ class Ranks(Communicator):
     def _fail(self, own: BaseException | None) -> None:
         """Raise what a rank has failed with, on those that have not failed themselves."""
         self.n_failures += 1
-        told = self._comm.allgather(None if own is None else _packed(own))
+        told = self._comm.allgather(None if own is None else packed(own))
         self._told = own
         if own is None:
             rank, failure = next((rank, failure) for rank, failure in enumerate(told) if failure is not None)
-            self._told, cause = _unpacked(rank, failure)
+            self._told, cause = unpacked(rank, failure)
             raise self._told from cause
 
     def _is_told(self, error: BaseException) -> bool:
@@ -307,28 +314,6 @@ APART = (
     "the ranks are not at the same place, or have not the same points: they were called in another order, or "
     "their processors or libraries round differently, which all ranks of a communicator must not"
 )
-
-
-def _packed(error: BaseException) -> tuple[bytes | None, str, str]:
-    """Give an exception as bytes, if it can be pickled, in a line, and with its traceback."""
-    pickled = None
-    with suppress(Exception):
-        pickled = pickle.dumps(error)
-        pickle.loads(pickled)
-    line = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return pickled, line, "".join(traceback.format_exception(type(error), error, error.__traceback__))
-
-
-def _unpacked(rank: int, failure: tuple[bytes | None, str, str]) -> tuple[BaseException, RankError]:
-    """Give the exception of another rank, and what it was caused by: the traceback there."""
-    pickled, line, trace = failure
-    cause = RankError(f"on rank {rank}:\n{trace}", rank)
-    with suppress(Exception):
-        if pickled is not None:
-            error = pickle.loads(pickled)
-            assert isinstance(error, BaseException)
-            return error, cause
-    return RankError(f"rank {rank} raised {line}", rank), cause
 
 
 def as_communicator(comm: Any) -> Communicator:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from varflow._version import __version__
 from varflow.data.dataset import Dataset
 from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
@@ -386,7 +385,6 @@ class BasicStatefulTrainer(BasicTrainer):
         self.comm.check_same(
             "training",
             {
-                "varflow": __version__,
                 **self._identity(chosen, data, checked),
                 "has a checkpoint": settings.checkpoint is not None,
             },
