@@ -167,8 +167,7 @@ def test_commands_share_the_work_of_mpiexec_and_print_once(folder):
     assert len(apart.stdout.splitlines()) == 2
     failed = launcher.run(2, *VARFLOW, "integrate", "functions.py:fails_on_one", "--dim", "2", cwd=folder)
     assert failed.returncode == 2
-    assert failed.stderr.count("varflow: ") == 1
-    assert "f raised ZeroDivisionError: division by zero at " in failed.stderr
+    assert failed.stderr.count("varflow: f raised ZeroDivisionError: division by zero at ") == 1
     assert "functions.py:23 (on rank 1)" in failed.stderr
     for wrong in (["--dim"], ["--dim", "2", "-o", "nowhere/r.npz"]):
         refused = launcher.run(2, *VARFLOW, "integrate", "functions.py:f", *wrong, cwd=folder)
