@@ -10,13 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mpi_launchers import launchers
+
 from varflow.libvarflow.build import missing
 
 ROOT = Path(__file__).parent.parent
 N_EVENTS = 1000  # so that tests take seconds
 PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
 COMPILERS = ("cc", "gfortran")  # with warnings as errors, in tests
-PROGRAMS = ("./",)  # that pages have built
+PROGRAMS = ("./", "mpiexec")  # that pages have built, or that start several processes
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = re.compile(r"^(<!-- output of: (.+?) -->\n+```text\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
@@ -56,6 +58,7 @@ def lacking(path: Path) -> str | None:
     """What this machine lacks for the commands of a page: a compiler, or what the shared library needs."""
     names = {command.split()[0] for command in commands(path)} & set(COMPILERS)
     without = [f"there is no {name}" for name in sorted(names) if shutil.which(name) is None]
+    without += ["there is no MPI"] if "mpi4py" in path.read_text("utf-8") and not launchers() else []
     return next(iter(without), missing() if "varflow build-library" in path.read_text("utf-8") else None)
 
 
@@ -81,6 +84,11 @@ def printed_by(command: str, folder: Path) -> str:
     assert is_run(command), f"{command} is no command that runs here"
     name, *arguments = command.split()
     line = [sys.executable, "-W", "error", "-m", "varflow", *arguments]
+    if name == "mpiexec":
+        launcher, (_, n, _, *words) = launchers()[0], arguments
+        done = launcher.run(int(n), sys.executable, "-W", "error", "-m", "varflow", *words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
     if name != "varflow":
         strict = command.replace(" ", " -Wall -Wextra -Werror ", 1) if name in COMPILERS else command
         line = ["/bin/sh", "-c", strict]

@@ -90,9 +90,9 @@ def start(code, package=PACKAGE, **environment):
     )
 
 
-def output(process):
+def output(process, timeout=300):
     """Output (stdout, stderr) of a process that ends well."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
     return out, err
 
@@ -124,7 +124,7 @@ def assert_all_the_same_and_the_last_compiles_nothing(found, last):
 
 def test_processes_that_start_at_once_share_a_cache(tmp_path):
     assert_all_the_same_and_the_last_compiles_nothing(*all_at_once(3, STEP, tmp_path / "cache"))
-    assert {path.suffix for path in tmp_path.rglob("*.*") if path.is_file()} == {".nbi", ".nbc"}
+    assert {path.suffix for path in tmp_path.rglob("*.*") if path.is_file()} == {".nbi", ".nbc", ".lock"}
 
 
 @pytest.mark.parametrize("code", [CELLS, pytest.param(MAPS, marks=pytest.mark.slow)], ids=["one", "all"])
@@ -149,6 +149,32 @@ def test_plain_products_give_what_blocks_give_and_have_entries_of_their_own(tmp_
 @pytest.mark.slow  # it compiles the map eight times
 def test_eight_processes_that_sample_at_once_share_a_cache(tmp_path):
     assert_all_the_same_and_the_last_compiles_nothing(*all_at_once(8, SAMPLE, tmp_path / "cache"))
+
+
+@pytest.mark.slow  # it takes minutes to start them
+def test_sixty_four_processes_that_start_at_once_compile_each_kernel_once(tmp_path):
+    code = f"""
+import numba.core.event as event
+
+class Compiled(event.Listener):
+    def on_start(self, event):
+        function = event.data["dispatcher"].py_func
+        if function.__module__.startswith("varflow.kernels.") and hasattr(event.data["dispatcher"], "_cache"):
+            compiled.append(f"{{function.__name__}} {{event.data['args']}}")
+    def on_end(self, event):
+        pass
+
+compiled = []
+event.register("numba:compile", Compiled())
+{STEP}
+print("compiled", *compiled, sep="; ")
+"""
+    processes = [start(code, NUMBA_CACHE_DIR=tmp_path, OMP_NUM_THREADS=1) for _ in range(64)]
+    found = [output(process, 3000)[0].splitlines() for process in processes]
+    assert len({lines[0] for lines in found}) == 1
+    kernels = [kernel for lines in found for kernel in lines[-1].split("; ")[1:]]
+    assert any("fold_lanes" in kernel for kernel in kernels)
+    assert len(kernels) == len(set(kernels))
 
 
 def test_read_only_package_and_home_are_no_obstacle(tmp_path):

@@ -15,6 +15,7 @@ from varflow.errors import (
     InvalidLossError,
     NoCheckpoint,
     Preempted,
+    RankError,
     TrainingInterruption,
     WorkerDiedError,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Mixture",
     "NoCheckpoint",
     "Preempted",
+    "RankError",
     "Result",
     "Run",
     "StatefulTrainer",

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidLossError",
     "NoCheckpoint",
     "Preempted",
+    "RankError",
     "TrainingInterruption",
     "WorkerDiedError",
     "WorkerError",
@@ -94,6 +95,25 @@ class TrainingInterruption(RuntimeError):  # noqa: N818 - the name that ZüNIS g
 
 class Preempted(RuntimeError):  # noqa: N818 - it tells of no error
     """A run was asked to stop; its checkpoint has the state to go on from."""
+
+
+class RankError(RuntimeError):
+    """Another rank raised an exception, whose text is here; its traceback is in what caused this one.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    rank : int
+        The rank.
+    """
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.rank)
 
 
 class BackendError(RuntimeError):

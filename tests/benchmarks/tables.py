@@ -16,6 +16,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from integrands import CHEAP, IFLOW
+from mpi import LATENCY, modelled, ranks_that_pay
 from results import ROOT, Line, latest
 
 PAGES = [
@@ -632,6 +633,61 @@ def workers() -> str:
     return f"{table(titles, rows)}\n\n{note}\n\n{provenance('workers')}"
 
 
+def mpi_scaling() -> str:
+    """Rounds of points on ranks that share them, and how many are waited for where some are dear."""
+    scaling, balance = figures("mpi_scaling"), figures("mpi_balance")
+    costs = next(iter(scaling.values()))
+    rows = [[case, *(percent(one[cost]) for cost in costs)] for case, one in scaling.items()]
+    dear = [
+        [
+            case,
+            *(percent(one[kind][way]) for kind in ("scattered", "clustered") for way in ("dealt", "fixed")),
+        ]
+        for case, one in balance.items()
+    ]
+    titles = ["", "scattered, dealt", "shares fixed", "clustered, dealt", "shares fixed"]
+    return "\n\n".join(
+        [table(["", *costs], rows), table(titles, dear), provenance("mpi_scaling", "mpi_balance")]
+    )
+
+
+def mpi_messages() -> str:
+    """Exchanges by their size, and steps that are shared."""
+    messages, steps = figures("mpi_messages"), figures("mpi_steps")["2 ranks"]
+    sizes = next(iter(messages.values()))
+    rows = [[case, *(milliseconds(one[size]) for size in sizes)] for case, one in messages.items()]
+    shared = [
+        [name, f"{one['n_params']:,}", milliseconds(one["alone"]), milliseconds(one["shared"]),
+         number(one["shared"] / one["alone"], 2)]
+        for name, one in steps.items()
+    ]  # fmt: skip
+    titles = ["network, step", "parameters", "alone", "shared by 2", "ratio"]
+    return "\n\n".join(
+        [table(["bytes", *sizes], rows), table(titles, shared), provenance("mpi_messages", "mpi_steps")]
+    )
+
+
+def mpi_pays() -> str:
+    """Share of the ideal speed-up by ranks and cost of f, modelled from what was measured."""
+    training = figures("mpi_survey")["1 rank"]["round"]
+    overhead = min(figures("mpi_messages")["2 ranks"].values())
+    n_ranks = 2, 10, 100, 1000
+    stages = {"survey, 1024 points": (1024, training), "refinement, 100 000 points": (100_000, 0.0)}
+    rows = [
+        [stage, name, *(percent(modelled(k, cost, n, seconds, overhead)) for k in n_ranks),
+         f"{ranks_that_pay(cost, n, seconds, overhead):,}"]
+        for stage, (n, seconds) in stages.items()
+        for name, cost in (("1 µs", 1e-6), ("100 µs", 1e-4), ("10 ms", 1e-2), ("1 s", 1.0))
+    ]  # fmt: skip
+    titles = ["round of", "a call of f", *(f"{k} ranks" for k in n_ranks), "ranks to half of the ideal"]
+    told = (
+        "Share of the ideal speed-up, computed by `modelled` in `tests/benchmarks/mpi.py` from the seconds "
+        f"measured of the training after a round ({milliseconds(training)}) and of an exchange "
+        f"({milliseconds(overhead)}); {1e6 * LATENCY:g} µs a message are assumed of a network."
+    )
+    return f"{told}\n\n{table(titles, rows)}\n\n{provenance('mpi_survey', 'mpi_messages')}"
+
+
 BLOCKS = {
     name.replace("_", "-"): write
     for name, write in (
@@ -643,7 +699,8 @@ BLOCKS = {
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
         ("few_calls", few_calls), ("evidence", evidence), ("compiled", compiled),
-        ("first_call", first_call), ("export", export), ("workers", workers),
+        ("first_call", first_call), ("export", export), ("workers", workers), ("mpi_scaling", mpi_scaling),
+        ("mpi_messages", mpi_messages), ("mpi_pays", mpi_pays),
     )
 }  # fmt: skip
 

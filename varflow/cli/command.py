@@ -17,6 +17,7 @@ from varflow.cli.forget import add_forget
 from varflow.cli.integrate import add_integrate
 from varflow.cli.options import Parser
 from varflow.cli.output import ENDED, TRY_AGAIN, USAGE_ERROR, Ended, NothingYet, fail
+from varflow.cli.ranks import communicator, is_speaking, rank_of, together
 from varflow.cli.result import add_result
 from varflow.cli.sample import add_sample
 from varflow.cli.start import add_start
@@ -24,13 +25,13 @@ from varflow.cli.status import add_status
 from varflow.cli.tell import add_tell
 from varflow.cli.train import add_train
 from varflow.cli.warmup import add_warmup
-from varflow.errors import BackendError, BuildError, FunctionError, Preempted, TrainingInterruption
+from varflow.errors import BackendError, BuildError, FunctionError, Preempted, RankError, TrainingInterruption
 
 __all__ = ["main"]
 
 REFUSED = (
     *(OSError, ValueError, TypeError, ImportError, MemoryError),
-    *(BackendError, BuildError, FunctionError),
+    *(BackendError, BuildError, FunctionError, RankError),
 )
 
 
@@ -53,27 +54,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.written = []  # files
     try:
-        with _log_on_stderr():
+        options.comm = communicator(options)
+        with _log_on_stderr(is_speaking(options)), together(options.comm):
             options.run(options)
     except REFUSED as error:
-        return fail(error, USAGE_ERROR, error)
+        return _end(options, error, USAGE_ERROR, error)
     except TrainingInterruption as error:
-        return fail(error, 1)
+        return _end(options, error, 1)
     except Ended as error:
-        return fail(error, ENDED)
+        return _end(options, error, ENDED)
     except NothingYet as error:
-        return fail(error, TRY_AGAIN)
+        return _end(options, error, TRY_AGAIN)
     except Preempted as error:
-        return fail(f"{error}: start the same command again", TRY_AGAIN)
+        return _end(options, f"{error}: start the same command again", TRY_AGAIN)
     except KeyboardInterrupt as interrupt:
-        return fail(_interrupted(options), 130, interrupt)
+        return _end(options, _interrupted(options), 130, interrupt)
     return 0
 
 
+def _end(
+    options: argparse.Namespace, message: object, status: int, error: BaseException | None = None
+) -> int:
+    """Print what has ended the command, on one rank; see `fail`."""
+    if not is_speaking(options):
+        return status
+    rank = None if error is None else rank_of(error)
+    return fail(message if rank is None else f"{message} (on rank {rank})", status, error)
+
+
 @contextmanager
-def _log_on_stderr() -> Iterator[None]:
+def _log_on_stderr(is_speaking: bool) -> Iterator[None]:
     """Print what varflow logs, warnings and worse, each in a line that begins with its name."""
-    logger, handler = logging.getLogger("varflow"), logging.StreamHandler()
+    logger = logging.getLogger("varflow")
+    handler = logging.StreamHandler() if is_speaking else logging.NullHandler()
     handler.setFormatter(logging.Formatter("varflow: %(message)s"))
     logger.addHandler(handler)
     try:

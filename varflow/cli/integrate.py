@@ -13,6 +13,7 @@ from varflow.cli.options import (
     checkpoint_settings,
     stopped_by_signals,
 )
+from varflow.cli.ranks import add_mpi
 from varflow.cli.workers import add_workers, workers_of
 from varflow.compiled.kinds import KINDS
 from varflow.integration.integrator import integrate
@@ -56,14 +57,15 @@ def add_integrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     add_outputs(parser)
     add_checkpoint(parser)
+    add_mpi(parser)
 
 
 def _integrate(options: argparse.Namespace) -> None:
-    begin = time.perf_counter()
+    begin, comm = time.perf_counter(), options.comm
     bounds = box(options)
     f = load_integrand(options.function, options.kind, options.components, options.threadsafe)
-    flow = flow_settings(options)
-    check_outputs(options, bounds, options.checkpoint)
+    flow = comm.first(lambda: flow_settings(options))
+    comm.first(lambda: check_outputs(options, bounds, options.checkpoint))
     try:
         with stopped_by_signals(options), workers_of(options.workers, f) as workers:
             result = integrate(
@@ -79,10 +81,12 @@ def _integrate(options: argparse.Namespace) -> None:
                 log=options.log,
                 seed=options.seed,
                 threads=options.threads,
+                comm=comm,
                 **checkpoint_settings(options),
             )
     except Exception as error:
         if told := function_error(error):
             raise told from error
         raise
-    show_result(result, time.perf_counter() - begin, options)
+    if comm.is_first:
+        show_result(result, time.perf_counter() - begin, options)

@@ -13,6 +13,7 @@ from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
 from varflow.runtime.backend import BACKENDS
 from varflow.runtime.checkpoint import SECONDS
+from varflow.runtime.launcher import launched_rank
 from varflow.runtime.signals import stop_by_signals
 from varflow.validation import unknown_name
 
@@ -38,6 +39,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what was wrong in one line, and exit."""
+        if launched_rank() > 0:  # the first of the processes that were started together says it
+            self.exit(USAGE_ERROR)
         self.exit(fail(f"{message}; see {self.prog} --help", USAGE_ERROR))
 
 

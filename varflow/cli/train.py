@@ -21,6 +21,7 @@ from varflow.cli.options import (
     stopped_by_signals,
 )
 from varflow.cli.output import save
+from varflow.cli.ranks import add_mpi
 from varflow.data.dataset import Dataset
 from varflow.data.hdf5_points import split_group
 from varflow.flow.architecture import Architecture
@@ -106,27 +107,35 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     add_columns(parser)
     add_checkpoint(parser)
+    add_mpi(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
-    begin = time.perf_counter()
-    data = Dataset.read(options.data, options.bounds, columns=options.columns)
-    check_different(split_group(options.data)[0], options.output, options.checkpoint)
-    check_writable(options.output)  # first: training for hours and then no place to write
+    begin, comm = time.perf_counter(), options.comm
+    data = Dataset.read(options.data, options.bounds, columns=options.columns, comm=comm)
+    comm.first(lambda: _check_files(options))
     settings = _settings(options, data)
     print(f"{options.data}: {data.n:,} points, d = {data.d}", flush=True)
     n_epochs = options.epochs or n_epochs_for(data.n)
-    progress = (_Bar if sys.stderr.isatty() else _Lines)(n_epochs * options.flows, n_epochs)
+    has_bar = sys.stderr.isatty() and comm.is_first
+    progress = (_Bar if has_bar else _Lines)(n_epochs * options.flows, n_epochs)
     with stopped_by_signals(options):
         if options.learning_curve:
             training = _learning_curve(data, settings)
         else:
             with progress:
                 training = train(data, callback=progress, **settings)
-    save(training.flow, options.output, options)
+    if comm.is_first:
+        save(training.flow, options.output, options)
     print(training.evaluation)
     print(f"{'seconds':<24}{time.perf_counter() - begin:>40.1f}")
     print(f"wrote {options.output}: {training.flow.n_params:,} parameters")
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """See that the flow can be written: a training for hours is to lead to a file."""
+    check_different(split_group(options.data)[0], options.output, options.checkpoint)
+    check_writable(options.output)
 
 
 def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
@@ -146,6 +155,7 @@ def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
         "patience": options.patience,
         "p_normalized": False if options.unnormalized_p else None,
         "seed": options.seed,
+        "comm": options.comm,
         **checkpoint_settings(options),
     }
 

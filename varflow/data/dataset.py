@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral, Real
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -22,9 +22,12 @@ from varflow.data.arrays import (
     row_blocks,
 )
 from varflow.data.points import read_points, write_points
+from varflow.data.shared_points import read_shared_points
 from varflow.errors import FileFormatError
 from varflow.runtime.backend import is_on_device, load_gpu
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.fingerprint import digest
+from varflow.runtime.ranks import as_communicator
 
 __all__ = ["Dataset", "minibatch_rows"]
 
@@ -89,6 +92,7 @@ class Dataset:
     bounds: FloatArray
     device_x: Any  # the points on the GPU, if they can be used there in place, or None
     _values: dict[str, FloatArray]  # the given arrays, by name: px or logpx, and fx or logfx
+    _comm: Communicator = ALONE  # ranks that have the arrays in common
 
     def __init__(
         self,
@@ -124,6 +128,7 @@ class Dataset:
         bounds: npt.ArrayLike | None = None,
         *,
         columns: Sequence[str] | None = None,
+        comm: Any = None,
     ) -> "Dataset":
         """Read a dataset from a file; see `varflow.data.points.read_points` for the formats.
 
@@ -138,6 +143,11 @@ class Dataset:
             For text: the names of all columns, in order, such as ``["x1", "x2", "p", "f"]``: one is p (or px,
             logp, logpx), one f (or fx, logf, logfx), the others are coordinates. The default is what the
             header of the file says, or x..., p, f if it has none.
+        comm : mpi4py.MPI.Intracomm, optional
+            Ranks that all read the file, for a training with the same `comm`. The rows lie once in the memory
+            of each node, as do those of parts that the dataset is split into. Each rank reads a share of the
+            rows of HDF5 files, and of npz files that are not compressed, whose checksums are not looked at
+            then; the first of each node reads other files.
 
         Returns
         -------
@@ -157,13 +167,18 @@ class Dataset:
         ImportError
             If the file is in HDF5 format and h5py is not installed.
         """
-        arrays: dict[str, Any] = read_points(path, columns)
-        if bounds is not None:
-            arrays["bounds"] = bounds
-        try:
-            return cls(**arrays)
-        except (TypeError, ValueError) as error:
-            raise FileFormatError(f"{path}: {error}") from error
+        ranks = as_communicator(comm)
+        with ranks.together():
+            read = partial(read_shared_points, comm=ranks) if ranks.size > 1 else read_points
+            arrays: dict[str, Any] = read(path, columns)
+            if bounds is not None:
+                arrays["bounds"] = bounds
+            try:
+                data = cls(**arrays)
+            except (TypeError, ValueError) as error:
+                raise FileFormatError(f"{path}: {error}") from error
+        data._comm = ranks
+        return data
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the dataset to a file that `read` can read; text files do not store the bounds.
@@ -380,7 +395,7 @@ class Dataset:
         if not 0 < second < self.n:
             raise ValueError(f"fraction {fraction!r} of {self.n} rows leaves one part without rows")
         order = np.random.default_rng(seed).permutation(self.n)
-        return self._take(order[second:]), self._take(order[:second])
+        return self._part(order[second:]), self._part(order[:second])
 
     def minibatches(self, size: int | float | None, seed: int = 0) -> Iterator["Dataset"]:
         """Iterate over all rows once, in random order, in minibatches.
@@ -405,6 +420,18 @@ class Dataset:
         rows = minibatch_rows(size, self.n)
         order = np.random.default_rng(seed).permutation(self.n)
         return (self._take(order[start : start + rows]) for start in range(0, self.n, rows))
+
+    def _part(self, rows: npt.NDArray[np.intp]) -> "Dataset":
+        """Take rows for a dataset that lies where this one does: in memory that ranks have in common."""
+
+        def taken(array: FloatArray) -> FloatArray:
+            shape = (len(rows), *array.shape[1:])
+            return self._comm.fill_shared(shape, lambda begin, end: array[rows[begin:end]])
+
+        values = {name: taken(array) for name, array in self._values.items()}
+        part = Dataset._checked(taken(self.x), values, self.bounds)
+        part._comm = self._comm
+        return part
 
     def _take(self, rows: npt.NDArray[np.intp]) -> "Dataset":
         values = {name: values[rows] for name, values in self._values.items()}

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from varflow.data.formats import Array, point_names
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath, refused_as
 
-__all__ = ["read_hdf5_points", "split_group", "write_hdf5_points"]
+__all__ = ["open_group", "read_hdf5_points", "split_group", "write_hdf5_points"]
 
 N_NAMED = 20  # things in a file that an error message names at most
 
@@ -36,6 +37,13 @@ def split_group(path: FilePath) -> tuple[str, str]:
 
 def read_hdf5_points(path: FilePath) -> dict[str, Array]:
     """Read weighted points from an HDF5 file, or from a group in it."""
+    with open_group(path) as (group, names):
+        return {key: np.asarray(group[name][()]) for key, name in names.items()}
+
+
+@contextmanager
+def open_group(path: FilePath) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open a group of weighted points; also give the name of each of their arrays in it."""
     h5py = _h5py()
     file_path, group_name = split_group(path)
     with (
@@ -47,8 +55,7 @@ def read_hdf5_points(path: FilePath) -> dict[str, Array]:
         if not isinstance(group, h5py.Group):
             raise FileFormatError(f"{path} must name a group of the file; it holds {', '.join(held)}")
         found = [name for name in group if isinstance(group.get(name), h5py.Dataset)]
-        names = point_names(path, found, held, "; a group is read as FILE:/GROUP")
-        return {key: np.asarray(group[name][()]) for key, name in names.items()}
+        yield group, point_names(path, found, held, "; a group is read as FILE:/GROUP")
 
 
 def _contents(group: Any) -> Iterator[str]:

@@ -175,7 +175,9 @@ class Learn(Step):
             _begin_anew(state)
         seed = int(state.generator.integers(2**31))
         if has_enough(state.memory.n, int(np.count_nonzero(points["log_f"] > -math.inf))):
-            trainer = _QuietTrainer(state.flow, loss=state.replay.loss, seed=seed, p_normalized=True)
+            trainer = _QuietTrainer(
+                state.flow, loss=state.replay.loss, seed=seed, p_normalized=True, comm=state.trainer.comm
+            )
             data = Dataset(points["u"], logpx=points["log_q"], logfx=points["log_f"])
             before = state.flow.params.copy()
             try:

@@ -15,7 +15,9 @@ from varflow.integration.components import Components, FloatArray
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
 from varflow.integration.received import Received
+from varflow.integration.shared_calls import SharedCalls
 from varflow.integration.workers.recognise import pool_of
+from varflow.runtime.ranks import as_communicator
 
 __all__ = ["Evaluated", "Integrand"]
 
@@ -72,6 +74,8 @@ class Integrand:
         Whether to raise an exception where a value is not finite, or to replace the value by 0.
     log : bool, optional
         Whether f returns the logarithm of the integrand, a number for each point; -inf stands for 0.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that share the calls; each is called with all points, and gets all values.
 
     Attributes
     ----------
@@ -99,6 +103,7 @@ class Integrand:
         workers: Any = 1,
         on_invalid: str = "raise",
         log: bool = False,
+        comm: Any = None,
     ) -> None:
         if is_device_function(f):
             f = device_integrand(f)
@@ -111,6 +116,7 @@ class Integrand:
         self._f = f
         self._vectorized = vectorized
         self._pool = pool_of(workers, f, vectorized)
+        self._shared = SharedCalls(as_communicator(comm))
 
     def __enter__(self) -> "Integrand":
         return self
@@ -197,9 +203,22 @@ class Integrand:
             As for a call, where no value came back, or one is refused.
         """
         x, log_jacobian = self.domain.from_cube(u)
-        rows, values, error = self._evaluate(read_only(x))
+        rows, values, error = self._shared_out(read_only(x))
         self.n_calls += len(values)
         return Evaluated(rows, self.received.on_cube(x[rows], values, log_jacobian[rows]), error)
+
+    def _shared_out(self, x: FloatArray) -> tuple[Rows, FloatArray, BaseException | None]:
+        """Do what `_evaluate` does, but share the points out to the ranks where there are several."""
+        if self._shared.n_ranks == 1:
+            return self._evaluate(x)
+        return slice(None), self._shared(self._evaluate_all, x, self.received), None
+
+    def _evaluate_all(self, x: FloatArray) -> FloatArray:
+        """Evaluate f at points (n, d), and raise where one has no value."""
+        _, values, error = self._evaluate(x)
+        if error is not None:
+            raise error
+        return values
 
     def _evaluate(self, x: FloatArray) -> tuple[Rows, FloatArray, BaseException | None]:
         """Evaluate f at points (n, d), here or in the workers.

@@ -20,13 +20,14 @@ from varflow.integration.outcome import outcome
 from varflow.integration.plan import (
     Agenda,
     Refine,
+    described,
     extension,
     integration,
     survey,
     survey_of_each,
     survey_of_sample,
 )
-from varflow.integration.requests import Requests
+from varflow.integration.requests import Requests, in_words
 from varflow.integration.result import Result
 from varflow.integration.sampling import sampling_generator, unweighted_points, weighted_points
 from varflow.integration.settings import IterationSizes, SurveySettings
@@ -35,6 +36,7 @@ from varflow.integration.tables import first_component
 from varflow.runtime.archive import Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, CheckpointSettings, Saved
 from varflow.runtime.progress import Progress
+from varflow.runtime.ranks import as_communicator
 from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
@@ -109,6 +111,10 @@ class Integrator:
     callback : callable, optional
         Called after each iteration with the `Result` so far; where it returns something true, the
         integration ends there.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that share the calls of f: all must make the same calls with the same arguments, and all get the
+        result. It has the same bits for any number of ranks, as long as f treats each point separately. What
+        f raises on one of them is raised on all. The first has files, bar and callback to itself.
 
     Attributes
     ----------
@@ -155,56 +161,64 @@ class Integrator:
         resume: bool = False,
         checkpoint_seconds: float = SECONDS,
         callback: Callable[[Result], object] | None = None,
+        comm: Any = None,
     ) -> None:
-        if not isinstance(trainer_options, dict | None):
-            raise TypeError(f"trainer_options must be a dict, got {trainer_options!r}")
-        if callback is not None and not callable(callback):
-            raise TypeError(f"callback must be callable, got {callback!r}")
-        settings = SurveySettings(survey_strategy, loss, latent_points, use_survey, covariance, seed)
-        if (sample is not None) != (survey_strategy == "fixed_sample"):
-            raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
-        self.sizes = IterationSizes(
-            n_iter if n_iter_survey is None else n_iter_survey,
-            n_points if n_points_survey is None else n_points_survey,
-            n_iter if n_iter_refine is None else n_iter_refine,
-            n_points if n_points_refine is None else n_points_refine,
-        )
-        training = training_settings(survey_strategy, trainer_options)
-        kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
-        self.survey_strategy, self.progress, self.callback = survey_strategy, progress, callback
-        self.domain, self._is_log = Domain(bounds), bool(log)
-        self.integrand = Integrand(
-            f, self.domain, vectorized=vectorized, workers=workers, on_invalid=on_invalid, log=self._is_log
-        )
-        points = None if sample is None else _on_cube(sample, self.domain)
-        self._engine = make_engine(
-            self.domain.bounds,
-            settings,
-            training,
-            flow,
-            flow_options,
-            points,
-            threads,
-            backend,
-            self._is_log,
-        )
-        self._requests = Requests(self._engine)
-        self._is_surveyed = self._has_integrand_changed = False
-        self._checkpoint = Checkpoint(
-            kept,
-            FILE,
-            {
+        self._comm = as_communicator(comm)
+        with self._comm.running():
+            if not isinstance(trainer_options, dict | None):
+                raise TypeError(f"trainer_options must be a dict, got {trainer_options!r}")
+            if callback is not None and not callable(callback):
+                raise TypeError(f"callback must be callable, got {callback!r}")
+            settings = SurveySettings(survey_strategy, loss, latent_points, use_survey, covariance, seed)
+            if (sample is not None) != (survey_strategy == "fixed_sample"):
+                raise ValueError("sample is for survey_strategy='fixed_sample', which needs it")
+            self.sizes = IterationSizes(
+                n_iter if n_iter_survey is None else n_iter_survey,
+                n_points if n_points_survey is None else n_points_survey,
+                n_iter if n_iter_refine is None else n_iter_refine,
+                n_points if n_points_refine is None else n_points_refine,
+            )
+            training = training_settings(survey_strategy, trainer_options)
+            kept = CheckpointSettings(checkpoint, resume, checkpoint_seconds)
+            self.survey_strategy, self.progress, self.callback = survey_strategy, progress, callback
+            self.domain, self._is_log = Domain(bounds), bool(log)
+            self.integrand = Integrand(
+                f,
+                self.domain,
+                vectorized=vectorized,
+                workers=workers,
+                on_invalid=on_invalid,
+                log=self._is_log,
+                comm=self._comm,
+            )
+            points = None if sample is None else self._comm.first(lambda: _on_cube(sample, self.domain))
+            self._engine = make_engine(
+                self.domain.bounds,
+                settings,
+                training,
+                flow,
+                flow_options,
+                points,
+                threads,
+                backend,
+                self._is_log,
+                self._comm,
+            )
+            self._requests = Requests(self._engine)
+            self._is_surveyed = self._has_integrand_changed = False
+            identity = {
                 "bounds": self.domain.bounds.tolist(),
                 **identity_of(self._engine, settings, training, flow_options),
                 "vectorized": vectorized,
                 "on_invalid": on_invalid,
                 "log": self._is_log,
                 **asdict(self.sizes),
-            },
-        )
-        saved = self._checkpoint.read()
-        if saved is not None:
-            self._restore(*saved)
+            }
+            self._comm.check_same("arguments", {**identity, "has a checkpoint": checkpoint is not None})
+            self._checkpoint = Checkpoint(kept, FILE, identity, self._comm)
+            saved = self._checkpoint.read()
+            if saved is not None:
+                self._restore(*saved)
 
     @property
     def flow(self) -> Flow:
@@ -355,10 +369,13 @@ class Integrator:
             Weights f/q, whose mean is the integral, or their logarithms with ``log=True``; where unweighted:
             1, or what is left of an excess, with the sign of f (of its first component).
         """
-        n = positive_int("n", n)
-        points, generator = unweighted_points if unweight else weighted_points, sampling_generator(seed)
+        points = unweighted_points if unweight else weighted_points
         try:
-            u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, generator, self._is_log)
+            with self._comm.running():
+                n = positive_int("n", n)
+                self._comm.check_same("arguments", {"n": n, "unweight": unweight, "seed": seed})
+                generator = sampling_generator(self._comm.first(lambda: np.random.SeedSequence(seed).entropy))
+                u, weights = points(n, self.flow, DEFENSIVE_SHARE, self.integrand, generator, self._is_log)
         finally:
             self.close()
         x, _ = self.domain.from_cube(u)
@@ -380,6 +397,7 @@ class Integrator:
 
     def _run(self, agenda: Agenda, n_calls: int) -> None:
         """Go through an agenda, as far as an earlier run has not, and with what it has left undone."""
+        self._comm.check_same("arguments", {"what is to be done": in_words(described(agenda))})
         if not self._requests.begin(agenda):
             return
         with self._running(n_calls) as progress:
@@ -411,17 +429,19 @@ class Integrator:
         last, state = self._requests.history[-1], self._engine.state
         estimate = first_component(last.mean, last.covariance, state.exponent, state.is_log)
         progress.update(self._engine.n_told, last.stage, estimate)
-        return self.callback is not None and bool(self.callback(self.result()))
+        return self._comm.first(lambda: self.callback is not None and bool(self.callback(self.result())))
 
     @contextmanager
     def _running(self, n_calls: int) -> Iterator[Progress]:
         """Show progress, keep the state at the end, and attach the result so far to any exception."""
+        is_shown = self.progress if self._comm.is_first else False
         try:
-            self.integrand.open()
-            with self._checkpoint.running():
-                with Progress(self._engine.n_told + n_calls, self.progress) as progress:
-                    yield progress
-                self._checkpoint.try_to_write(self._saved)
+            with self._comm.running():
+                self.integrand.open()
+                with self._checkpoint.running():
+                    with Progress(self._engine.n_told + n_calls, is_shown) as progress:
+                        yield progress
+                    self._checkpoint.try_to_write(self._saved)
         except BaseException as error:
             with suppress(Exception):  # some exceptions take no attributes, and there may be nothing yet
                 error.partial = self.result() if self.history else None  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from varflow.integration.engine import Engine
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.settings import SurveySettings
 from varflow.integration.state import State
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.fingerprint import digest
 from varflow.training.adam import Adam
 from varflow.training.settings import TrainingSettings
@@ -44,6 +45,7 @@ def make_engine(
     threads: int | None,
     backend: str | None,
     is_log: bool,
+    comm: Communicator = ALONE,
 ) -> Engine:
     """Make an engine that has nothing to do yet.
 
@@ -61,6 +63,8 @@ def make_engine(
         Points of "fixed_sample", on the unit cube.
     is_log : bool
         Whether values of the integrand are told by their logarithms.
+    comm : Communicator
+        Ranks that make the same engine.
 
     Returns
     -------
@@ -69,10 +73,11 @@ def make_engine(
     """
     if not isinstance(flow_options, dict | None):
         raise TypeError(f"flow_options must be a dict, got {flow_options!r}")
-    generator = np.random.Generator(np.random.Philox(settings.seed))
+    entropy = comm.first(lambda: np.random.SeedSequence(settings.seed).entropy)
+    generator = np.random.Generator(np.random.Philox(entropy))
     n_fixed = None if sample is None else sample.n
     made = _flow_on_cube(bounds, flow, flow_options, n_fixed, generator, threads, backend)
-    trainer = BasicStatefulTrainer(made, loss=settings.loss, **training.as_dict())
+    trainer = BasicStatefulTrainer(made, loss=settings.loss, comm=comm, **training.as_dict())
     state = State(
         made,
         isinstance(flow, str),

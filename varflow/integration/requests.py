@@ -10,7 +10,7 @@ from varflow.integration.engine import Engine
 from varflow.integration.iteration import Iteration
 from varflow.integration.plan import Agenda, described
 
-__all__ = ["Requests"]
+__all__ = ["Requests", "in_words"]
 
 PROGRESS = ("n_drawn", "n_taken")  # what a step has done, among what describes it
 
@@ -62,7 +62,7 @@ class Requests:
             if self.are_answered and known is not None:
                 raise ValueError(
                     f"the checkpoint is of another integration: its call {self._n_done + 1} was for "
-                    f"{_in_words(known['agenda'])}, here it is for {_in_words(wanted)}"
+                    f"{in_words(known['agenda'])}, here it is for {in_words(wanted)}"
                 )
             self._known[self._n_done :] = [{"agenda": wanted, "n_history": None}]
             self._engine.begin(agenda)
@@ -86,7 +86,7 @@ class Requests:
         self._known, self._n_resumed = state, len(state)
 
 
-def _in_words(agenda: list[Any]) -> str:
+def in_words(agenda: list[Any]) -> str:
     """Name the steps of an agenda, with their settings."""
     return ", ".join(
         f"{name}({', '.join(f'{key}={value}' for key, value in settings.items() if key not in PROGRESS)})"

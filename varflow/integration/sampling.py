@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ Points = tuple[np.ndarray, np.ndarray]
 Evaluate = Callable[[np.ndarray], np.ndarray]
 
 
-def sampling_generator(seed: int | None) -> np.random.Generator:
+def sampling_generator(seed: int | Sequence[int] | None) -> np.random.Generator:
     """Make the source of random numbers; the integration that a seed belongs to has other ones."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
 

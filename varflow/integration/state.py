@@ -154,7 +154,7 @@ class State:
         self.sample, self.tolerance, self._covariance = sample, Tolerance(), covariance
         self.counts_survey, self.trainer, self._make_points = counts_survey, trainer, make_points
         self.memory = Memory(flow.d)
-        self.replay = Replay(flow, self.memory, generator, loss)
+        self.replay = Replay(flow, self.memory, generator, loss, trainer.comm)
         self.history: list[Iteration] = []
         self.rounds: list[Round] = []
         self.expected = np.zeros(1)

@@ -57,6 +57,7 @@ import numpy as np
 from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
 from varflow.integration.proposal import Draw, draw, inside
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.adam import Adam
 from varflow.training.losses import LOSSES
 from varflow.training.make_steps import make_steps
@@ -216,13 +217,22 @@ class Replay:
         Source of all random numbers.
     loss : {"variance", "dkl"}
         Loss of the second part of a stage.
+    comm : Communicator
+        Ranks that take the same steps.
     """
 
-    def __init__(self, flow: Flow, memory: Memory, generator: np.random.Generator, loss: str) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        memory: Memory,
+        generator: np.random.Generator,
+        loss: str,
+        comm: Communicator = ALONE,
+    ) -> None:
         self.flow, self.memory, self.generator = flow, memory, generator
         self.loss = loss
         self.n_skipped = 0  # steps whose loss or gradient was not finite
-        self.steps = make_steps(flow, MINIBATCH)
+        self.steps = make_steps(flow, MINIBATCH, comm)
 
     def draw(self) -> Draw:
         """Draw the points of a round from the flow as it is."""

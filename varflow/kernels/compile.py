@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import numba
+from filelock import FileLock
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 # Products of matrices in plain loops, instead of the code that product.py writes for the processor: to find
 # out whether that is at fault where a new processor, or a new version of LLVM, gives wrong numbers.
 IS_PLAIN = bool(os.environ.get("VARFLOW_PLAIN_PRODUCTS"))
+
+PATIENCE = 120.0  # seconds that a process waits for another one to compile a kernel, which takes a few
 
 # Numbers are computed in the order in which they are written, each operation rounded by itself (no
 # "fastmath"): exported flows can then do the same, and steep flows amplify a last bit a thousandfold. It
@@ -123,6 +126,10 @@ def _filled_before(source: Path, locator: Any) -> list[str]:
 class _Entries:
     """A function's cache entries, each two of numba's files: an index of one entry, and the machine code.
 
+    Of processes that need an entry at once, one compiles it, and the others wait for that: from where `load`
+    has found none until `save`, it has a lock, which ends with the process. Where files cannot be locked, and
+    after `PATIENCE`, each compiles by itself.
+
     Parameters
     ----------
     folders : list of str
@@ -135,9 +142,18 @@ class _Entries:
 
     def __init__(self, folders: list[str], name: str, source_stamp: object) -> None:
         self.folders, self.name, self.source_stamp = folders, name, source_stamp
+        self._locks: dict[str, FileLock] = {}
 
     def load(self, key: tuple[Any, ...]) -> Any:
         """Read an entry. One that is damaged is none: then it is compiled again."""
+        found = self._load(key)
+        if found is None and self._lock(key):
+            found = self._load(key)  # another process may have compiled it meanwhile
+            if found is not None:
+                self._unlock(key)
+        return found
+
+    def _load(self, key: tuple[Any, ...]) -> Any:
         for folder in self.folders:
             with suppress(*_DAMAGES):
                 found = self._files(folder, key).load(key)
@@ -151,10 +167,30 @@ class _Entries:
             files = self._files(self.folders[0], key)
             files.flush()  # saving reads the index, which may be a damaged one
             files.save(key, data)
+        self._unlock(key)
+
+    def _lock(self, key: tuple[Any, ...]) -> bool:
+        """Wait for the lock of an entry; tell whether that was any use."""
+        name = self._entry(key)
+        if name in self._locks:  # compiling it has failed before
+            return False
+        lock = FileLock(os.path.join(self.folders[0], f"{name}.lock"), thread_local=False)
+        with suppress(OSError, NotImplementedError):  # a timeout is an OSError
+            lock.acquire(timeout=PATIENCE)
+            self._locks[name] = lock
+            return True
+        return False
+
+    def _unlock(self, key: tuple[Any, ...]) -> None:
+        lock = self._locks.pop(self._entry(key), None)
+        if lock is not None:
+            lock.release()
 
     def _files(self, folder: str, key: tuple[Any, ...]) -> IndexDataCacheFile:
-        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        return IndexDataCacheFile(folder, f"{self.name}.{digest}", self.source_stamp)
+        return IndexDataCacheFile(folder, self._entry(key), self.source_stamp)
+
+    def _entry(self, key: tuple[Any, ...]) -> str:
+        return f"{self.name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
 
 
 class _Announcement(event.Listener):

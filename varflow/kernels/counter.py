@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def take(typing_context: Any, counter: Any) -> Any:
-    """Return the value of counter, (1,) int64, and increment it atomically: no two threads get the same."""
+    """Return the first of counter, int64, and increment it atomically: no two threads get the same."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(counter)(context, builder, arguments[0])

@@ -400,10 +400,10 @@ def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_varianc
     """Compute the loss and the gradient of lanes of a minibatch, as long as lanes are left.
 
     dparams: (n_lanes, n_params), set. losses: (n_lanes,), sums over the rows of the lane, set. next_lane:
-    (1,), counter shared by all threads. x: (n, d), in the box. rows: (n_batch,), indices of the minibatch in
-    x. weights: (n,), log(f^2 / p) if is_variance, otherwise the factor of -log q. log_p: (n,) for a gradient
-    with a control variate, or (0,) for one without. dz: (n_batch, d), additional derivative of the loss
-    with respect to z, or (0, d) for none.
+    (2,), counter shared by all threads, and the lane that ends them. x: (n, d), in the box. rows:
+    (n_batch,), indices of the minibatch in x. weights: (n,), log(f^2 / p) if is_variance, otherwise the
+    factor of -log q. log_p: (n,) for a gradient with a control variate, or (0,) for one without. dz:
+    (n_batch, d), additional derivative of the loss with respect to z, or (0, d) for none.
     """
     transpose_weights(work.transposed, params, layout)
     n_rows = work.log_det.shape[0]
@@ -412,7 +412,7 @@ def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_varianc
     n_tiles = (n_batch + n_rows - 1) // n_rows
     while True:
         lane = take(next_lane)
-        if lane >= n_lanes:
+        if lane >= next_lane[1]:
             return
         dparams[lane] = 0
         losses[lane] = 0

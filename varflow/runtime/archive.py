@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ __all__ = [
     "check_filled",
     "check_writable",
     "format_of",
+    "open_npz",
     "read_archive",
     "read_npz",
     "refused_as",
@@ -353,12 +354,18 @@ _NPZ_ERRORS = (
 
 def read_npz(path: FilePath, choose: Callable[[FilePath, Iterable[str]], list[str]]) -> dict[str, Array]:
     """Read the members of an npz file that `choose` selects from the names of all."""
+    with open_npz(path) as file, np.load(file, allow_pickle=False) as archive:
+        return {key: _member(archive, key) for key in choose(path, archive.files)}
+
+
+@contextmanager
+def open_npz(path: FilePath) -> Iterator[BinaryIO]:
+    """Open an npz file; what goes wrong in the block is told as damage of the file."""
     with refused_as(path, "npz", _NPZ_ERRORS), open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise FileFormatError(f"{path} is not an npz file, or is cut short")
         file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return {key: _member(archive, key) for key in choose(path, archive.files)}
+        yield file
 
 
 def _member(archive: Mapping[str, Any], key: str) -> Array:

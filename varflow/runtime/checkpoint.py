@@ -14,6 +14,7 @@ import numpy as np
 
 from varflow.errors import Preempted
 from varflow.runtime.archive import FilePath, Kind, check_writable, read_archive, write_archive
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.signals import is_stop_requested, stoppable_run
 from varflow.validation import check_finite_from_0, check_flag, check_path
 
@@ -66,6 +67,8 @@ class Checkpoint:
         What the file holds.
     identity : mapping
         What two runs must have in common, in numbers and text: one goes on from the other's file only then.
+    comm : Communicator
+        The ranks of the run, all of which have a path or none; the first of them reads and writes.
 
     Raises
     ------
@@ -75,14 +78,23 @@ class Checkpoint:
         If the file cannot be written.
     """
 
-    def __init__(self, settings: CheckpointSettings, kind: Kind, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: CheckpointSettings,
+        kind: Kind,
+        identity: Mapping[str, Any],
+        comm: Communicator = ALONE,
+    ) -> None:
         self.path, self.kind = settings.checkpoint, kind
         # As a file gives it back: lists for tuples, Python's numbers for NumPy's.
         self.identity = json.loads(json.dumps(identity, default=lambda number: number.item()))
         self._resume, self._seconds = settings.resume, settings.checkpoint_seconds
-        self._written = time.monotonic()
-        if self.path is None:
-            return
+        self._comm, self._written = comm, time.monotonic()
+        if self.path is not None:
+            comm.first(self._check_file)
+
+    def _check_file(self) -> None:
+        assert self.path is not None
         if Path(self.path).exists() and not self._resume:
             raise FileExistsError(f"{self.path} exists: give resume=True to go on from it, or remove it")
         check_writable(self.path)
@@ -102,7 +114,11 @@ class Checkpoint:
         ValueError
             If the file is of another run.
         """
-        if self.path is None or not self._resume or not Path(self.path).exists():
+        return None if self.path is None else self._comm.first(self._read)
+
+    def _read(self) -> Saved | None:
+        assert self.path is not None
+        if not self._resume or not Path(self.path).exists():
             return None
         header, arrays = read_archive(self.path, self.kind)
         found = header.get("identity", {})
@@ -132,7 +148,7 @@ class Checkpoint:
             return
         with stoppable_run():
             yield
-            if is_stop_requested():
+            if self._comm.any(is_stop_requested())[0]:
                 raise self._preempted()
 
     def _preempted(self) -> Preempted:
@@ -149,16 +165,18 @@ class Checkpoint:
         Raises
         ------
         Preempted
-            If a signal has asked the process to stop. The state has been written then.
+            If a signal has asked the process, or another rank, to stop. The state has been written then.
         OSError
             If it has, and the state cannot be written.
         """
         if self.path is None:
             return
-        if is_stop_requested():
+        is_due = self._comm.is_first and time.monotonic() - self._written >= self._seconds
+        is_to_stop, is_due = self._comm.any(is_stop_requested(), is_due)
+        if is_to_stop:
             self.write(state)
             raise self._preempted()
-        if time.monotonic() - self._written >= self._seconds:
+        if is_due:
             self.try_to_write(state)
 
     def try_to_write(self, state: Callable[[], Saved]) -> None:
@@ -190,6 +208,10 @@ class Checkpoint:
         """
         if self.path is None:
             return
+        self._comm.first(lambda: self._write(state))
+        self._written = time.monotonic()
+
+    def _write(self, state: Callable[[], Saved]) -> None:
+        assert self.path is not None
         header, arrays = state()
         write_archive(self.path, self.kind, {**header, "identity": self.identity}, arrays)
-        self._written = time.monotonic()

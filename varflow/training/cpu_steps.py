@@ -7,8 +7,10 @@ import numpy as np
 
 from varflow.errors import InvalidLossError
 from varflow.flow.flow import Flow
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.adam import Adam
 from varflow.training.objective import GradientBuffers, Objective
+from varflow.training.sharing import Sharing
 from varflow.training.steps import Taken
 
 __all__ = ["CpuSteps"]
@@ -23,13 +25,15 @@ class CpuSteps:
         The flow.
     n_batch : int
         Rows of the largest minibatch.
+    comm : Communicator
+        Ranks that take the same steps.
     """
 
     at_once: int | None = 1
 
-    def __init__(self, flow: Flow, n_batch: int) -> None:
+    def __init__(self, flow: Flow, n_batch: int, comm: Communicator = ALONE) -> None:
         self.flow, self.n_batch = flow, n_batch
-        self._buffers = GradientBuffers(flow, n_batch)
+        self._buffers, self._sharing = GradientBuffers(flow, n_batch, comm), Sharing(comm)
 
     def take(
         self,
@@ -64,7 +68,8 @@ class CpuSteps:
         """
         losses: list[float] = []
         for rows, moment in zip(minibatches, progress, strict=True):
-            loss, dparams = objective.gradient(rows, self._buffers)
+            with self._sharing.step(len(rows)) as self._buffers.is_shared:
+                loss, dparams = objective.gradient(rows, self._buffers)
             if not math.isfinite(loss):
                 return Taken(losses, f"the loss is {loss}")
             if is_of_log and loss == 0:

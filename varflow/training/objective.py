@@ -47,8 +47,10 @@ from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.kernels import cpu
+from varflow.kernels.adam import fold_lanes
 from varflow.kernels.layout import aligned_zeros
-from varflow.runtime.threads import run
+from varflow.runtime.communicator import ALONE, Communicator
+from varflow.runtime.threads import run, share
 from varflow.training.losses import Loss
 
 __all__ = ["GradientBuffers", "LatentPrior", "Objective", "check_same_box"]
@@ -104,9 +106,17 @@ class GradientBuffers:
         The flow.
     n_batch : int
         Number of rows of the largest minibatch.
+    comm : Communicator
+        Ranks that may share the lanes.
+
+    Attributes
+    ----------
+    is_shared : bool
+        Whether they do; otherwise each has all of them.
     """
 
-    def __init__(self, flow: Flow, n_batch: int) -> None:
+    def __init__(self, flow: Flow, n_batch: int, comm: Communicator = ALONE) -> None:
+        self._comm, self.is_shared = comm, False
         architecture = flow.architecture
         self.n_batch = n_batch
         n_lanes = count_lanes(n_batch, flow.n_params)
@@ -114,6 +124,29 @@ class GradientBuffers:
         self.losses = np.empty(n_lanes)
         n_threads = min(flow.threads, n_lanes)
         self.workspaces = [cpu.make_workspace(architecture.sizes, keeps_all=True) for _ in range(n_threads)]
+
+    def own_lanes(self, n_lanes: int) -> tuple[int, int]:
+        """Give the lanes of this rank, from the first to the one that ends them."""
+        return share(self._comm.rank, self._comm.size, n_lanes) if self.is_shared else (0, n_lanes)
+
+    def joined(self, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Give the losses (n_lanes,) of all lanes, and their gradients (n_lanes, n_params).
+
+        Of lanes that were shared, the gradients are those of all together, (1, n_params).
+        """
+        losses, dparams = self.losses[:n_lanes], self.dparams[:n_lanes]
+        if not self.is_shared:
+            return losses, dparams
+        begin, end = self.own_lanes(n_lanes)
+        losses[:begin], losses[end:] = 0, 0
+        self._comm.merge(losses)
+        return losses, self._comm.reduce(dparams[begin:end], _in_order)[None]
+
+
+def _in_order(lanes: np.ndarray) -> np.ndarray:
+    """Add up lanes (n_lanes, n) as Adam does, to (n,)."""
+    fold_lanes(lanes, 0, lanes.shape[1])
+    return lanes[0]
 
 
 class Objective:
@@ -357,9 +390,10 @@ class Objective:
         """Run the gradient kernel in threads. Returns the loss summed over rows, and the lanes' gradients."""
         flow = self.flow
         n_lanes = count_lanes(len(rows), flow.n_params)
-        n_threads = min(len(buffers.workspaces), n_lanes)
+        begin, end = buffers.own_lanes(n_lanes)
+        n_threads = max(1, min(len(buffers.workspaces), end - begin))
         losses, dparams = buffers.losses[:n_lanes], buffers.dparams[:n_lanes]
-        next_lane = np.zeros(1, np.int64)
+        next_lane = np.array([begin, end], np.int64)
 
         def work(k: int) -> None:
             cpu.gradient(
@@ -378,6 +412,7 @@ class Objective:
             )
 
         run(work, n_threads)
+        losses, dparams = buffers.joined(n_lanes)
         return float(losses.sum()), dparams
 
     def _log_q_by_blocks(self, rows: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from varflow.flow.make_flow import make_flow
 from varflow.runtime.archive import FilePath, Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved
 from varflow.runtime.fingerprint import digest, fingerprint
+from varflow.runtime.ranks import as_communicator
 from varflow.training.adam import Adam, AdamState
 from varflow.training.data_checks import check_enough, data_warnings, flow_warnings, normalization_warnings
 from varflow.training.held_out import held_out_loss, log_unit
@@ -120,6 +121,10 @@ class BasicStatefulTrainer(BasicTrainer):
         Whether to go on from that file if it exists. If not, a file that exists is an error.
     checkpoint_seconds : float
         Time between two checkpoints.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that train together: all make the same calls with the same arguments, and get the same bits,
+        whatever their number. They share the rows of a step where that is found to be faster. The first alone
+        has the checkpoint and the callback; what is raised on one of them is raised on all.
 
     Attributes
     ----------
@@ -152,21 +157,24 @@ class BasicStatefulTrainer(BasicTrainer):
         checkpoint: FilePath | None = None,
         resume: bool = False,
         checkpoint_seconds: float = SECONDS,
+        comm: Any = None,
     ) -> None:
-        super().__init__(flow, latent_prior, loss=loss, control_variate=control_variate)
-        self._settings = TrainingSettings(
-            n_epochs=n_epochs,
-            minibatch_size=minibatch_size,
-            optim=optim,
-            holdout=holdout,
-            patience=patience,
-            p_normalized=p_normalized,
-            max_reloads=max_reloads,
-            seed=seed,
-            checkpoint=checkpoint,
-            resume=resume,
-            checkpoint_seconds=checkpoint_seconds,
-        )
+        self.comm = as_communicator(comm)
+        with self.comm.together():
+            super().__init__(flow, latent_prior, loss=loss, control_variate=control_variate)
+            self._settings = TrainingSettings(
+                n_epochs=n_epochs,
+                minibatch_size=minibatch_size,
+                optim=optim,
+                holdout=holdout,
+                patience=patience,
+                p_normalized=p_normalized,
+                max_reloads=max_reloads,
+                seed=seed,
+                checkpoint=checkpoint,
+                resume=resume,
+                checkpoint_seconds=checkpoint_seconds,
+            )
         self.record = TrainingRecord()
         self.good_state: GoodState | None = None
         self._initial_params = flow.params.copy()
@@ -330,6 +338,19 @@ class BasicStatefulTrainer(BasicTrainer):
         turn: int = 0,
         held_out: npt.ArrayLike | None = None,
     ) -> None:
+        with self.comm.running():
+            self._train_together(settings, data, schedule, callback, turn, held_out)
+
+    def _train_together(
+        self,
+        settings: TrainingSettings,
+        data: Dataset,
+        schedule: Schedule | None,
+        callback: Callback | None,
+        turn: int,
+        held_out: npt.ArrayLike | None,
+    ) -> None:
+        """Train, on each rank."""
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         check_same_box(self.flow, data)
@@ -340,9 +361,12 @@ class BasicStatefulTrainer(BasicTrainer):
         chosen = settings.chosen_for(data.n, self.flow.architecture)
         rows, checked = _divide(data.n, chosen.holdout, chosen.seed, held_out)
         schedule = schedule or Schedule(0, chosen.n_epochs)
+        self._compare(settings, chosen, data, checked)
         objective = self._trusted_objective(data, chosen)
         target = Target(objective.log_ratios, rows)
-        task = _Task(chosen, objective, target, rows, checked, schedule, turn, callback)
+        task = _Task(
+            chosen, objective, target, rows, checked, schedule, turn, callback if self.comm.is_first else None
+        )
         chosen.optim.claim(self.flow.params)
         checkpoint = self._open_checkpoint(settings, task, data)
         with checkpoint.running():
@@ -351,6 +375,20 @@ class BasicStatefulTrainer(BasicTrainer):
             if chosen.holdout > 0:  # points that were trained on cannot tell
                 self._warn(flow_warnings(objective, checked, target.n_eff))
             checkpoint.try_to_write(lambda: self._saved(task, place))
+
+    def _compare(
+        self, settings: TrainingSettings, chosen: ChosenSettings, data: Dataset, checked: np.ndarray
+    ) -> None:
+        """Make sure that all ranks train on the same."""
+        if self.comm.size == 1:
+            return
+        self.comm.check_same(
+            "training",
+            {
+                **self._identity(chosen, data, checked),
+                "has a checkpoint": settings.checkpoint is not None,
+            },
+        )
 
     def _trusted_objective(self, data: Dataset, settings: ChosenSettings) -> Objective:
         """Make the objective, without a control variate where p is not normalised."""
@@ -383,6 +421,7 @@ class BasicStatefulTrainer(BasicTrainer):
                 self._go_back(error, place.n_reloads, task.settings.max_reloads)
                 place.n_rows = 0
                 continue
+            self.comm.add_up(about=params.tobytes())  # to end with a rank that has failed
             place.n_epochs, place.n_rows = place.n_epochs + 1, 0
             self.set_checkpoint(task.settings.optim)
             if record.end_epoch(loss):
@@ -436,19 +475,22 @@ class BasicStatefulTrainer(BasicTrainer):
         """Open the file that the settings name, if any."""
         if settings.checkpoint is None:
             return Checkpoint(settings, FILE, {})
-        identity = {
+        return Checkpoint(settings, FILE, self._identity(task.settings, data, task.checked), self.comm)
+
+    def _identity(self, settings: ChosenSettings, data: Dataset, checked: np.ndarray) -> dict[str, Any]:
+        """Collect what two trainings must have in common to be the same."""
+        return {
             "flow": self.flow.fingerprint(),
             "loss": next((name for name, loss in LOSSES.items() if loss == self.loss), "custom"),
             "latent_prior": type(self.latent_prior).__name__,
             "definition of loss and latent_prior": self._definition(),
             "initial parameters": digest(self.flow.params),
-            "initial state of optim": digest(*task.settings.optim.state().arrays("").values()),
-            **task.settings.identity(),
+            "initial state of optim": digest(*settings.optim.state().arrays("").values()),
+            **settings.identity(),
             "control_variate": self.control_variate,
             "data": data.digest(),
-            "held out": digest(task.checked),
+            "held out": digest(checked),
         }
-        return Checkpoint(settings, FILE, identity)
 
     def _definition(self) -> str | None:
         """What a loss and a prior of the user's are known by; None where there are none."""
@@ -527,18 +569,28 @@ class BasicStatefulVarTrainer(BasicStatefulTrainer):
     """`BasicStatefulTrainer` with the variance loss."""
 
     def __init__(
-        self, flow: Flow, latent_prior: LatentPrior | None = None, **config: "Unpack[TrainingConfig]"
+        self,
+        flow: Flow,
+        latent_prior: LatentPrior | None = None,
+        *,
+        comm: Any = None,
+        **config: "Unpack[TrainingConfig]",
     ) -> None:
-        super().__init__(flow, latent_prior, loss="variance", **config)
+        super().__init__(flow, latent_prior, loss="variance", comm=comm, **config)
 
 
 class BasicStatefulDKLTrainer(BasicStatefulTrainer):
     """`BasicStatefulTrainer` with the DKL loss."""
 
     def __init__(
-        self, flow: Flow, latent_prior: LatentPrior | None = None, **config: "Unpack[TrainingConfig]"
+        self,
+        flow: Flow,
+        latent_prior: LatentPrior | None = None,
+        *,
+        comm: Any = None,
+        **config: "Unpack[TrainingConfig]",
     ) -> None:
-        super().__init__(flow, latent_prior, loss="dkl", **config)
+        super().__init__(flow, latent_prior, loss="dkl", comm=comm, **config)
 
 
 class StatefulTrainer(BasicStatefulTrainer):
@@ -558,6 +610,8 @@ class StatefulTrainer(BasicStatefulTrainer):
         Arguments of `Flow` besides d, cell and backend.
     backend : {"cpu", "cuda", "auto"}, optional
         Backend of a flow to be made; "cpu" if not given. See `Flow`.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that train together; see `BasicStatefulTrainer`.
     **config
         Settings; see `BasicStatefulTrainer`.
 
@@ -575,10 +629,12 @@ class StatefulTrainer(BasicStatefulTrainer):
         flow_prior: LatentPrior | None = None,
         flow_options: dict[str, Any] | None = None,
         backend: str | None = None,
+        *,
+        comm: Any = None,
         **config: "Unpack[TrainingConfig]",
     ) -> None:
         flow = make_flow(d, flow, flow_options, backend, seed=config.get("seed", TrainingSettings.seed))
-        super().__init__(flow, flow_prior, loss=loss, **config)
+        super().__init__(flow, flow_prior, loss=loss, comm=comm, **config)
 
 
 def _checked_rows(rows: npt.ArrayLike, n: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from varflow.data.dataset import Dataset
 from varflow.flow.defaults import default_sizes
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
+from varflow.runtime.ranks import as_communicator
 from varflow.training.adam import Adam
 from varflow.training.data_checks import check_enough
 from varflow.training.evaluation import Evaluation, check_measurable, evaluate, evaluate_density
@@ -68,6 +69,7 @@ def train(
     backend: str = "cpu",
     control_variate: bool = True,
     callback: Callable[[int, TrainingRecord], object] | None = None,
+    comm: Any = None,
     **config: "Unpack[TrainingConfig]",
 ) -> Training:
     """Train a flow on weighted points, with settings that follow from them, and measure it.
@@ -99,6 +101,8 @@ def train(
         See `BasicTrainer`.
     callback : callable, optional
         Called with the number of the flow, from 0, and its record, after each step and each epoch.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that train together; see `BasicStatefulTrainer`.
     **config
         Settings of `BasicStatefulTrainer`. Of several flows, the checkpoint of flow k has ``.k`` at the end
         of its name.
@@ -121,34 +125,44 @@ def train(
     >>> print(training.evaluation)
     >>> x, logq = training.flow.sample(1000)
     """
-    if not isinstance(data, Dataset):
-        raise TypeError(f"data must be a Dataset, got {type(data).__name__}: make one by Dataset(x, px, fx)")
-    check_name("loss", loss, LOSSES)
-    check_number("defensive", defensive, lambda share: 0 <= share < 1, "in [0, 1)")
-    n_flows = positive_int("n_flows", n_flows)
-    settings = TrainingSettings().replaced(**config)
-    check_enough(data)
-    learnt, tested = _divide(data, test, n_flows, settings.seed)
-    check_measurable(learnt if tested is None else tested)  # before hours are spent
-    sizes = default_sizes(data.d, cell, learnt.n)
-    options = {"seed": settings.seed, "bounds": data.bounds, "threads": threads, "backend": backend, **sizes}
-    parts = np.array_split(np.random.default_rng(settings.seed).permutation(learnt.n), n_flows)
-    flows, records, logqx = [], [], np.empty(learnt.n)
-    for k, part in enumerate(parts):
-        flow = Flow(
-            data.d, cell, **options | (flow_options or {}) | ({"seed": settings.seed + k} if k else {})
-        )
-        own = _settings_of(k, n_flows, settings)
-        trainer = BasicStatefulTrainer(flow, loss=loss, control_variate=control_variate, **own)
-        watch = None if callback is None else partial(callback, k)
-        held_out = part if n_flows > 1 else None
-        records.append(trainer.train_on_dataset(learnt, held_out=held_out, callback=watch))
-        flows.append(flow)
-        if tested is None:
-            logqx[part] = _mixture([flow], defensive).log_prob(learnt.x[part])
-    made = _mixture(flows, defensive)
-    evaluation = evaluate_density(logqx, learnt) if tested is None else evaluate(made, tested)
-    return Training(made, records, evaluation)
+    comm = as_communicator(comm)
+    with comm.together():
+        if not isinstance(data, Dataset):
+            raise TypeError(
+                f"data must be a Dataset, got {type(data).__name__}: make one by Dataset(x, px, fx)"
+            )
+        check_name("loss", loss, LOSSES)
+        check_number("defensive", defensive, lambda share: 0 <= share < 1, "in [0, 1)")
+        n_flows = positive_int("n_flows", n_flows)
+        settings = TrainingSettings().replaced(**config)
+        check_enough(data)
+        learnt, tested = _divide(data, test, n_flows, settings.seed)
+        check_measurable(learnt if tested is None else tested)  # before hours are spent
+        sizes = default_sizes(data.d, cell, learnt.n)
+        options = {
+            "seed": settings.seed,
+            "bounds": data.bounds,
+            "threads": threads,
+            "backend": backend,
+            **sizes,
+        }
+        parts = np.array_split(np.random.default_rng(settings.seed).permutation(learnt.n), n_flows)
+        flows, records, logqx = [], [], np.empty(learnt.n)
+        for k, part in enumerate(parts):
+            flow = Flow(
+                data.d, cell, **options | (flow_options or {}) | ({"seed": settings.seed + k} if k else {})
+            )
+            own = _settings_of(k, n_flows, settings)
+            trainer = BasicStatefulTrainer(flow, loss=loss, control_variate=control_variate, comm=comm, **own)
+            watch = None if callback is None else partial(callback, k)
+            held_out = part if n_flows > 1 else None
+            records.append(trainer.train_on_dataset(learnt, held_out=held_out, callback=watch))
+            flows.append(flow)
+            if tested is None:
+                logqx[part] = _mixture([flow], defensive).log_prob(learnt.x[part])
+        made = _mixture(flows, defensive)
+        evaluation = evaluate_density(logqx, learnt) if tested is None else evaluate(made, tested)
+        return Training(made, records, evaluation)
 
 
 def _divide(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from varflow.data.dataset import Dataset
 from varflow.errors import InvalidLossError
 from varflow.flow.flow import Flow
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.adam import Adam
 from varflow.training.losses import Loss, as_loss
 from varflow.training.make_steps import make_steps
@@ -66,6 +67,8 @@ class BasicTrainer:
     TypeError, ValueError
         If the flow is none, the prior lacks a method, or the loss is unknown.
     """
+
+    comm: Communicator = ALONE  # ranks that take the same steps
 
     def __init__(
         self,
@@ -354,7 +357,7 @@ class BasicTrainer:
     def _steps_for(self, n_batch: int) -> Steps:
         """Return the object that takes steps on minibatches of so many rows."""
         if self._steps is None or self._steps.n_batch < n_batch:
-            self._steps = make_steps(self.flow, n_batch)
+            self._steps = make_steps(self.flow, n_batch, self.comm)
         return self._steps
 
     def step(
@@ -392,7 +395,8 @@ class BasicTrainer:
         """
         if progress is None:
             check_no_schedule(optim)
-        taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress or 0.0], scale)
+        with self.comm.together():
+            taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress or 0.0], scale)
         if taken.error is not None:
             raise InvalidLossError(taken.error)
         return taken.losses[0]
