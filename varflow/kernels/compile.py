@@ -113,14 +113,14 @@ _DAMAGES = OSError, EOFError, ValueError, LookupError, TypeError, AttributeError
 
 
 def _filled_before(source: Path, locator: Any) -> list[str]:
-    """Give folders that may hold entries but take no new ones, as in the image of a container.
+    """Give the folder that may hold entries but takes no new ones, as in the image of a container, if any.
 
     numba itself passes over a folder that it cannot write to.
     """
-    folders = [source.parent / "__pycache__"]
+    wanted = source.parent / "__pycache__"
     if numba.config.CACHE_DIR:
-        folders.insert(0, Path(numba.config.CACHE_DIR, locator.get_suitable_cache_subpath(str(source))))
-    return [str(folder) for folder in folders if folder.is_dir() and str(folder) != locator.get_cache_path()]
+        wanted = Path(numba.config.CACHE_DIR, locator.get_suitable_cache_subpath(str(source)))
+    return [str(wanted)] if wanted.is_dir() and str(wanted) != locator.get_cache_path() else []
 
 
 class _Entries:
