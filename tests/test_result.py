@@ -249,7 +249,7 @@ class TestAverage:
         ("options", "match"),
         [
             ({"bounds": [0, 1]}, r"bounds must have shape \(2, 2\), found \(2,\)"),
-            ({"components": MIXED}, r"of iteration 1 must have shapes \(8,\) and \(8, 8\), found \(1,\)"),
+            ({"components": MIXED}, r"must have shapes \(8,\) and \(8, 8\), or \(8,\) twice, found \(1,\)"),
         ],
     )
     def test_shapes(self, options, match):

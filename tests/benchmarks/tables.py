@@ -8,6 +8,7 @@ differs from the lines in `results`.
 """
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -567,6 +568,50 @@ def few_calls() -> str:
     )
 
 
+def many_dimensions() -> str:
+    """Errors and seconds in many dimensions beside vegas's, and the cost of a step."""
+    rows = [
+        (
+            name,
+            str(one["d"]),
+            number(one["varflow"], 2),
+            number(one["stated"], 2),
+            percent(one["ess"]),
+            number(one["seconds"], 2),
+            number(one["vegas"], 2),
+            number(one["vegas_seconds"], 2),
+        )
+        for name, one in figures("many_dimensions").items()
+    ]
+    titles = ("case", "d", "varflow", "stated", "ess", "seconds", "vegas", "its seconds")
+    steps = figures("many_dimensions_steps").values()
+    dimensions = sorted({one["d"] for one in steps})
+    by_masking = [
+        (masking, *(_step_and_cells(steps, masking, d) for d in dimensions), _slope(steps, masking))
+        for masking in dict.fromkeys(one["masking"] for one in steps)
+    ]
+    heads = ("masking", *(f"d = {d}" for d in dimensions), "power of d")
+    return "\n\n".join(
+        [
+            table(titles, rows),
+            table(heads, by_masking),
+            provenance("many_dimensions", "many_dimensions_steps"),
+        ]
+    )
+
+
+def _step_and_cells(steps: Iterable[Line], masking: str, d: int) -> str:
+    """Milliseconds of a step, and the number of cells."""
+    one = next(one for one in steps if (one["masking"], one["d"]) == (masking, d))
+    return f"{milliseconds(one['step_s'])}, {one['n_cells']} cells"
+
+
+def _slope(steps: Iterable[Line], masking: str) -> str:
+    """Power of d with which the time of a step grows between the two largest."""
+    few, many = sorted((one for one in steps if one["masking"] == masking), key=lambda one: one["d"])[-2:]
+    return number(math.log(many["step_s"] / few["step_s"]) / math.log(many["d"] / few["d"]), 2)
+
+
 def evidence() -> str:
     """Errors of log evidences beside those of nested and importance samplers."""
     rows = [
@@ -698,9 +743,9 @@ BLOCKS = {
         ("performance", performance), ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
-        ("few_calls", few_calls), ("evidence", evidence), ("compiled", compiled),
-        ("first_call", first_call), ("export", export), ("workers", workers), ("mpi_scaling", mpi_scaling),
-        ("mpi_messages", mpi_messages), ("mpi_pays", mpi_pays),
+        ("few_calls", few_calls), ("many_dimensions", many_dimensions), ("evidence", evidence),
+        ("compiled", compiled), ("first_call", first_call), ("export", export), ("workers", workers),
+        ("mpi_scaling", mpi_scaling), ("mpi_messages", mpi_messages), ("mpi_pays", mpi_pays),
     )
 }  # fmt: skip
 

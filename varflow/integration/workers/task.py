@@ -130,13 +130,12 @@ def evaluate_task(function: Function, points: FloatArray, place: Place = None) -
         begin = time.perf_counter()
         try:
             values = [evaluate_block(f, function.vectorized, block) for block in blocks]
+            return Reply(values, time.perf_counter() - begin)
         except Exception as error:
             if function.is_here or _survives_pickling(error):
                 raise
-            raise WorkerError(
-                "f raised an exception that cannot be sent between processes:\n" + traceback.format_exc()
-            ) from None
-        return Reply(values, time.perf_counter() - begin)
+            told = f"f raised an exception that cannot be sent between processes:\n{traceback.format_exc()}"
+        raise WorkerError(told)  # here, without the context, which some pickle as well
 
 
 def _survives_pickling(error: Exception) -> bool:
