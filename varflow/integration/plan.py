@@ -401,8 +401,12 @@ class EndMaps(Step):
 
 
 def is_close(state: State) -> bool:
-    """Tell whether a flow of many coordinates is so close to the integrand that training does not pay."""
-    return state.flow.d >= MANY_DIMENSIONS and state.history[state.best].ess >= CLOSE_ESS
+    """Tell whether a flow of many coordinates is so close to the integrand that training does not pay.
+
+    The more there are, the more it takes, and the less it brings.
+    """
+    d = state.flow.d
+    return d >= MANY_DIMENSIONS and state.history[state.best].ess >= CLOSE_ESS * MANY_DIMENSIONS / d
 
 
 def is_map_refined(d: int) -> bool:
