@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Iteration", "check_history", "pack_history", "scaled", "times_power", "unpack_history"]
+__all__ = [
+    "LOG_OF_2",
+    "Array",
+    "Iteration",
+    "check_history",
+    "pack_history",
+    "scaled",
+    "times_power",
+    "unpack_history",
+]
 
 Array = npt.NDArray[Any]
+LOG_OF_2 = math.log(2)
 FARTHEST = 4096  # power of two that takes any float64 to 0 or infinity
 _HISTORY = {  # members of a file with one row per iteration; the stages are in the header instead
     "n_calls": np.dtype(np.int64),

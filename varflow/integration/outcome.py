@@ -116,7 +116,7 @@ def _doubts(state: State, history: list[Iteration], result: Result) -> Iterator[
         if any(one.mean.any() for one in used):
             where = "nearly zero at all points that count, beside a value elsewhere: its mass was not found"
         yield f"f was {where}: the error is not known"
-    elif np.isinf(state.tail.heavier).any():
+    elif np.isinf(result.heavier).any():
         yield "few of all points have nearly all of the weight: the error is not known"
     if state.tolerance and state.shortfall(*estimate(used, result.heavier, result.lost)) > 1:
         yield f"the tolerance was not reached in {result.n_calls} calls"

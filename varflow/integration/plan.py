@@ -304,7 +304,7 @@ def _can_regain(state: State, n_calls: int) -> bool:
 def _first_look(state: State, n_calls: int) -> Agenda:
     """Make the first pilot run of a survey; a new flow that is far off may get an element-wise map."""
     is_new = state.is_flow_new and not state.history
-    share = MAP_SHARE_OF_MANY if state.flow.d >= MANY_DIMENSIONS else MAP_SHARE
+    share = MAP_SHARE_OF_MANY if has_many(state.flow.d) else MAP_SHARE
     return [Look(), BeginMaps(int(share * n_calls) // LOOK if is_new else 0)]
 
 
@@ -400,24 +400,29 @@ class EndMaps(Step):
         return []
 
 
+def has_many(d: int) -> bool:
+    """Tell whether there are so many dimensions that training takes minutes."""
+    return d >= MANY_DIMENSIONS
+
+
 def is_close(state: State) -> bool:
     """Tell whether a flow of many coordinates is so close to the integrand that training does not pay.
 
     The more there are, the more it takes, and the less it brings.
     """
     d = state.flow.d
-    return d >= MANY_DIMENSIONS and state.history[state.best].ess >= CLOSE_ESS * MANY_DIMENSIONS / d
+    return has_many(d) and state.history[state.best].ess >= CLOSE_ESS * MANY_DIMENSIONS / d
 
 
 def is_map_refined(d: int) -> bool:
     """Tell whether a map of d coordinates is worth more than training."""
-    return d == 1 or d >= MANY_DIMENSIONS
+    return d == 1 or has_many(d)
 
 
 def _fit_map(state: State) -> None:
     d = state.flow.d
     # A uniform share costs so much of the points in each coordinate, where no training takes it away again.
-    flat_share = FLAT_SHARE_OF_MANY / d if d >= MANY_DIMENSIONS else FLAT_SHARE
+    flat_share = FLAT_SHARE_OF_MANY / d if has_many(d) else FLAT_SHARE
     state.fit_map(state.memory.latest(LOOK), state.power, MIN_FITTED, flat_share)
 
 

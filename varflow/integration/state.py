@@ -13,7 +13,14 @@ from varflow.flow.elementwise import FLAT_SHARE, fit_elementwise
 from varflow.flow.flow import Flow
 from varflow.integration.averages import USUAL_RATE, estimate
 from varflow.integration.estimates import Batches, Evaluated, weights_of
-from varflow.integration.iteration import Iteration, pack_history, scaled, times_power, unpack_history
+from varflow.integration.iteration import (
+    LOG_OF_2,
+    Iteration,
+    pack_history,
+    scaled,
+    times_power,
+    unpack_history,
+)
 from varflow.integration.proposal import Draw, log_mixture
 from varflow.integration.scout import Walkers, no_walkers
 from varflow.integration.survey import Memory, Replay, stage_optimiser
@@ -32,7 +39,6 @@ DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5  # progress from which on rounds count
 MAX_COVARIANCE = 500  # components, of which covariances are kept unless it is asked for
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
-LOG_OF_2 = math.log(2)
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 

@@ -49,13 +49,13 @@ is also skipped where f is zero at all points of its minibatch, and a round take
 all of the latest points.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from varflow.data.arrays import log_mean_exp
 from varflow.flow.flow import Flow
+from varflow.integration.iteration import LOG_OF_2
 from varflow.integration.proposal import Draw, draw, inside
 from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.adam import Adam
@@ -139,7 +139,7 @@ class Memory:
     def scale(self, exponent: int) -> None:
         """Multiply the integrand by 2^exponent."""
         log_f = self._log_f.copy()  # what `arrays` has returned stays as it is
-        log_f[: self.n] += exponent * math.log(2)
+        log_f[: self.n] += exponent * LOG_OF_2
         self._log_f = log_f
 
     def set_density(self, rows: slice, log_q: np.ndarray) -> None:

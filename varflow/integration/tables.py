@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from varflow.integration.averages import probability, standard_deviations
-from varflow.integration.iteration import Array, Iteration, times_power
+from varflow.integration.iteration import LOG_OF_2, Array, Iteration, times_power
 
 __all__ = [
     "TITLES",
@@ -96,7 +96,7 @@ def log_estimate(mean: Array, sdev: Array, exponent: int) -> tuple[Array, Array]
     The log of a mean below zero is NaN; that of zero is -inf, and its error infinite.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_mean: Array = np.log(mean) + exponent * math.log(2)
+        log_mean: Array = np.log(mean) + exponent * LOG_OF_2
         log_sdev: Array = np.where(mean == 0, math.inf, sdev / np.abs(mean))
     return log_mean, log_sdev
 

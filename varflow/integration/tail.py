@@ -5,13 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from varflow.integration.iteration import times_power
+from varflow.integration.iteration import LOG_OF_2, times_power
 from varflow.training.pareto import change_by_heavier, pareto_shape_of_largest
 
 __all__ = ["Tail"]
 
 MAX_TAIL = 10_000  # weights that are kept: 10 million points have so many in their tail
-LOG_OF_2 = math.log(2)
 
 
 class Tail:
