@@ -137,6 +137,7 @@ class Mortal:
 
     def __init__(self, folder, how=3):
         self.calls, self.dead, self.how = folder / "calls", folder / "dead", how
+        self.calls.touch()  # the first points of all may be those that end the process
 
     def __call__(self, x):
         if (np.abs(x - 0.4).max(axis=1) < 0.1).any() and not self.dead.exists():
