@@ -1240,8 +1240,9 @@ class TestResult:
     def test_text(self):
         result = shared()
         assert str(result).startswith("0.10")
-        *lines, shape, missed = result.summary().splitlines()
+        *lines, dof, shape, missed = result.summary().splitlines()
         assert len(lines) == len(result.history) + 2
+        assert dof == f"the error is that of Student's t with {result.error_dof:.0f} degrees of freedom"
         assert shape == f"Pareto shape of the weights: k = {result.k:.2f}"
         assert missed.startswith(f"a region that fills less than {result.resolution:.2g} of the box may")
         assert lines[0].split()[:3] == ["itn", "stage", "integral"]

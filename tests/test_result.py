@@ -9,6 +9,7 @@ import re
 import sys
 import types
 import zipfile
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import varflow as vf
 from varflow.errors import FileFormatError
 from varflow.flow.flow import Flow
 from varflow.integration.averages import MAX_DIRECTIONS
@@ -28,15 +30,18 @@ from varflow.runtime.archive import seal
 SCALAR = Components(None, ((),))
 MIXED = Components(("a", "b", "c"), ((), (2, 2), (3,)))
 FLOW = Flow(d=2, d_hidden=4, n_bins=4, seed=1, bounds=[[0, 1 / 3], [-1, 2]])
-HISTORY = ("n_calls", "mean", "covariance", "ess", "seconds", "is_used", "weight")
+HISTORY = ("n_calls", "mean", "covariance", "ess", "seconds", "is_used", "weight", "error_dof")
 
 
-def iteration(mean, sdev=None, covariance=None, is_used=True, weight=1.0, n_calls=1000, ess=0.5):
+def iteration(
+    mean, sdev=None, covariance=None, is_used=True, weight=1.0, n_calls=1000, ess=0.5, error_dof=31.0
+):
     mean = np.atleast_1d(np.asarray(mean, float))
     if covariance is None:
         covariance = np.diag(np.atleast_1d(np.asarray(sdev, float)) ** 2)
     stage = "refine" if is_used else "survey"
-    return Iteration(stage, n_calls, mean, np.asarray(covariance, float), ess, 0.25, is_used, weight)
+    covariance = np.asarray(covariance, float)
+    return Iteration(stage, n_calls, mean, covariance, ess, 0.25, is_used, weight, error_dof)
 
 
 def result(*history, components=SCALAR, **options):
@@ -260,6 +265,41 @@ class TestAverage:
     def test_needs_a_used_iteration(self, history):
         with pytest.raises(ValueError, match="needs an iteration that is used"):
             result(*history)
+
+
+class TestErrorDof:
+    @given(
+        st.lists(st.tuples(*[st.floats(1e-3, 1e3)] * 2, st.integers(1, 50)), min_size=1, max_size=5),
+        st.sampled_from([1e-100, 1.0, 1e100]),
+    )
+    def test_is_that_of_welch_and_satterthwaite(self, parts, unit):
+        found = result(*(iteration(1, s * unit, weight=w, error_dof=n) for s, w, n in parts)).error_dof
+        variances = [Fraction(s * w) ** 2 for s, w, _ in parts]
+        parts_of_dof = (v**2 / n for v, (*_, n) in zip(variances, parts, strict=True))
+        assert found == pytest.approx(float(sum(variances) ** 2 / sum(parts_of_dof)), rel=1e-9)
+        fewest = min(n for *_, n in parts)
+        assert fewest * (1 - 1e-9) <= found <= sum(n for *_, n in parts) * (1 + 1e-9)
+
+    def test_the_fewest_of_the_components(self):
+        pair = Components(None, ((2,),))
+        first, second = iteration([1, 1], [1, 2], error_dof=15), iteration([1, 1], [1, 0], error_dof=15)
+        assert result(first, second, components=pair).error_dof == pytest.approx(15)
+
+    @pytest.mark.parametrize("sdev", [0, np.inf])
+    def test_where_errors_say_nothing(self, sdev):
+        assert result(iteration(1, sdev, error_dof=9), iteration(1, sdev, error_dof=5)).error_dof == 5
+
+    @pytest.mark.parametrize(("dof", "is_told"), [(9, True), (29.4, True), (31, False), (np.inf, False)])
+    def test_is_told_where_there_are_few(self, dof, is_told):
+        text = result(iteration(1, 0.1, error_dof=dof)).summary()
+        assert (f"the error is that of Student's t with {dof:.0f} degrees of freedom" in text) == is_told
+
+    def test_error_is_the_standard_deviation_of_students_t(self):
+        values = []
+        found = vf.integrate(lambda x: values.append(x[:, 0]) or x[:, 0], 1, n_calls=128, seed=1)
+        blocks = np.concatenate(values).reshape(16, 8).mean(axis=1)
+        assert found.error_dof == 15
+        assert found.sdev == pytest.approx(blocks.std(ddof=1) / np.sqrt(16) * stats.t(15).std(), rel=1e-9)
 
 
 class TestChi2:
@@ -595,6 +635,15 @@ class TestFiles:
         result(one).save(tmp_path / "r.npz")
         assert Result.load(tmp_path / "r.npz").history[0].n_calls == 5
 
+    def test_of_version_5(self, tmp_path):
+        found = rich_result()
+        found.save(tmp_path / "r.npz")
+        change_header(tmp_path / "r.npz", version=5)
+        rewrite(tmp_path / "r.npz", lambda members: members.pop("error_dof.npy"))
+        loaded = Result.load(tmp_path / "r.npz")
+        assert loaded.error_dof == math.inf
+        assert str(loaded) == str(found)
+
     def test_no_pickle(self, tmp_path):
         found = rich_result()
         found.save(tmp_path / "r.npz")
@@ -630,8 +679,8 @@ class TestFiles:
         ("values", "match"),
         [
             (
-                {"version": 6},
-                "r.npz has version 6, but this varflow understands 1 and 2 and 3 and 4 and 5 only",
+                {"version": 7},
+                "r.npz has version 7, but this varflow understands 1 and 2 and 3 and 4 and 5 and 6 only",
             ),
             ({"version": None}, "r.npz has version None, but"),
             ({"format": "other"}, "r.npz: format must be 'varflow result', found 'other'"),

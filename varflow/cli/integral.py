@@ -23,7 +23,10 @@ from varflow.runtime.archive import check_writable, format_of
 __all__ = ["add_integral", "add_outputs", "box", "check_outputs", "flow_settings", "show_result"]
 
 # Of a result, in JSON.
-FIGURES = "mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "k", "resolution", "n_invalid", "warnings"
+FIGURES = (
+    *("mean", "sdev", "error_dof", "chi2", "dof", "Q", "n_calls"),
+    *("ess", "k", "resolution", "n_invalid", "warnings"),
+)
 CELL = "pwquad"  # as the integrator takes it where none is named
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "USUAL_RATE",
     "average",
     "consistency",
+    "degrees_of_freedom",
     "estimate",
     "probability",
     "standard_deviations",
@@ -91,6 +92,23 @@ def weight_of(n: int, n_of_scramble: int, progress: float = 1.0) -> float:
         How much of the training is done when the iteration begins, from 0 to 1.
     """
     return float(n) * float(n_of_scramble) ** (2 * RATE_OF_MANY - 1) * progress**POWER_OF_PROGRESS
+
+
+def degrees_of_freedom(used: list[Iteration]) -> float:
+    """Compute those of the error of the average, the fewest of all components.
+
+    By Welch and Satterthwaite (Biometrics Bull. 2 (1946) 110) they are (sum v)^2 / sum(v^2 / dof), with v the
+    variance that an iteration contributes.
+    """
+    variances = np.array([one.weight**2 * variances_of(one.covariance) for one in used])
+    largest = variances.max(axis=0)
+    if not np.isfinite(largest).all() or not largest.any():
+        return min(one.error_dof for one in used)
+    shares = variances[:, largest > 0] / largest[largest > 0]
+    of_each = np.array([[one.error_dof] for one in used])
+    with np.errstate(divide="ignore"):
+        dof = np.square(shares.sum(axis=0)) / (np.square(shares) / of_each).sum(axis=0)
+    return float(dof.min())
 
 
 def student_variance(dof: int) -> float:

@@ -19,7 +19,7 @@ The mixture is used for learning alone, so that its slight bias does no harm.
 blocks gives the error. Blocks of such a set repel each other, so that the error is rather too large: with so
 few points, independent scrambles would be of so few points each that nothing would be left of their accuracy.
 There are 16 blocks or some less, or one for each 8 points where that is fewer. So few make their scatter
-uncertain: the error that is told is the standard deviation of Student's t with as many degrees of freedom as
+uncertain: the error is the standard deviation of Student's t with as many degrees of freedom as
 blocks, less one, which is 1.07 times the scatter for 16.
 
 **Which flow is best** is told by the error relative to the mean of |f|/q, scaled to equal numbers of points

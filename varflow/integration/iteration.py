@@ -30,6 +30,7 @@ _HISTORY = {  # members of a file with one row per iteration; the stages are in 
     "seconds": np.dtype(np.float64),
     "is_used": np.dtype(np.bool_),
     "weight": np.dtype(np.float64),
+    "error_dof": np.dtype(np.float64),
 }
 
 
@@ -57,6 +58,9 @@ class Iteration:
     weight : float
         Its share in the result, relative to the other iterations that contribute. It must not depend on the
         values of f, or the result would be biased.
+    error_dof : float
+        Degrees of freedom of the error, which is the standard deviation of Student's t: those of the scatter
+        of batches. Infinite where that is not known.
     """
 
     stage: str
@@ -67,6 +71,7 @@ class Iteration:
     seconds: float
     is_used: bool
     weight: float
+    error_dof: float = math.inf
 
 
 def times_power(values: npt.ArrayLike, exponent: int) -> Array:

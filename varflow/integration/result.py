@@ -17,6 +17,7 @@ from varflow.flow.mixture import Mixture, load_flow
 from varflow.integration.averages import (
     average,
     consistency,
+    degrees_of_freedom,
     estimate,
     probability,
     standard_deviations,
@@ -49,10 +50,12 @@ from varflow.validation import positive_int
 
 __all__ = ["Result", "load_density"]
 
-FILE = Kind("varflow result", version=5, oldest=1, sealed=2)
+FILE = Kind("varflow result", version=6, oldest=1, sealed=2)
 
 
+SINCE_ERROR_DOF = 6  # version
 LARGE_PART = 0.5  # of the error, that is told
+FEW_DOF = 30  # below which the tails of Student's t are seen
 
 
 class Source(Protocol):
@@ -226,6 +229,16 @@ class Result:
         return self._consistency[1]
 
     @property
+    def error_dof(self) -> float:
+        """Degrees of freedom of the error, which is the standard deviation of Student's t.
+
+        With few of them, large errors are more frequent than those of a normal distribution: see
+        `scipy.stats.t`. Of several components, the fewest. Those of errors that `lost` and `heavier` add are
+        not known, and not in it. Infinite where a file of an older version does not tell.
+        """
+        return degrees_of_freedom(self._used)
+
+    @property
     def Q(self) -> float:  # noqa: N802 - the name that vegas gave it
         """Probability of a chi2 at least as large by chance; NaN for a single iteration."""
         return probability(*self._consistency)
@@ -310,6 +323,8 @@ class Result:
         if self.heavier[0] >= LARGE_PART * standard_deviations(covariance)[0] > 0:
             share = self.heavier[0] / abs(mean[0]) if mean[0] else math.inf
             remarks.append(f"the error has {share:.1%} of the integral for weights larger than those so far")
+        if self.error_dof < FEW_DOF:
+            remarks.append(f"the error is that of Student's t with {self.error_dof:.0f} degrees of freedom")
         if not math.isnan(self.k):
             remarks.append(f"Pareto shape of the weights: k = {self.k:.2f}")
         if self.resolution < 1:
@@ -534,6 +549,8 @@ class Result:
         with refused_as(path, "result", (KeyError, TypeError, ValueError, OverflowError)):
             flow = Flow.from_description(header["flow"], arrays["params"])
             components = _parse_components(header["keys"], header["shapes"])
+            if header["version"] < SINCE_ERROR_DOF:
+                arrays["error_dof"] = np.full(len(header["stages"]), math.inf)
             return cls(
                 unpack_history(header["stages"], arrays, components.size),
                 flow,

@@ -11,7 +11,7 @@ import numpy as np
 from varflow.data.dataset import Dataset
 from varflow.flow.elementwise import FLAT_SHARE, fit_elementwise
 from varflow.flow.flow import Flow
-from varflow.integration.averages import USUAL_RATE, estimate
+from varflow.integration.averages import USUAL_RATE, estimate, student_variance
 from varflow.integration.estimates import Batches, Evaluated, weights_of
 from varflow.integration.iteration import (
     LOG_OF_2,
@@ -311,17 +311,18 @@ class State:
         """Whether estimates have a covariance, or variances alone."""
         return len(self.expected) <= MAX_COVARIANCE if self._covariance is None else self._covariance
 
-    def append(self, stage: str, seconds: float, counts: bool, weight: float, widening: float = 1.0) -> None:
+    def append(self, stage: str, seconds: float, counts: bool, weight: float) -> None:
         """Append the iteration that the batches give, and begin without batches again.
 
-        widening: factor of the covariance, where the batches are few.
+        The scatter of few batches is uncertain: the error is the standard deviation of Student's t.
         """
         batches, self.batches = self.batches, None
         if batches is None or batches.n_batches < 2:
             return  # of which no error can be told
-        mean, covariance = batches.mean, widening * batches.covariance
+        dof = batches.n_batches - 1
+        mean, covariance = batches.mean, student_variance(dof) * batches.covariance
         self.history.append(
-            Iteration(stage, batches.n, mean, covariance, batches.ess, seconds, counts, weight)
+            Iteration(stage, batches.n, mean, covariance, batches.ess, seconds, counts, weight, float(dof))
         )
         self.expected = mean
         self.rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
@@ -334,7 +335,7 @@ class State:
         """Append an iteration without an estimate."""
         m = len(self.expected)
         nothing = np.full(m, math.nan), np.full((m, m) if self.keeps_covariance else m, math.nan)
-        self.history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0))
+        self.history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0, math.nan))
 
     def counts(self, progress: float) -> bool:
         """Whether a round of a survey counts in the result, after so much of a training, from 0 to 1.

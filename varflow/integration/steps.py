@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from varflow.data.dataset import Dataset
-from varflow.integration.averages import USUAL_RATE, student_variance, weight_of
+from varflow.integration.averages import USUAL_RATE, weight_of
 from varflow.integration.estimates import Batches, Evaluated
 from varflow.integration.proposal import Draw, draw, inside
 from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
@@ -228,7 +228,7 @@ class Blocks(Estimate):
         state.figure = batches.relative_error * batches.n**USUAL_RATE
         weight = weight_of(batches.n, batches.n, self.progress)
         counts = self.stage == "refine" or state.counts(self.progress)
-        state.append(self.stage, self.seconds, counts, weight, student_variance(batches.n_batches - 1))
+        state.append(self.stage, self.seconds, counts, weight)
 
 
 @dataclass
@@ -256,8 +256,7 @@ class Stage(Step):
         if n_done in [k * self.n_rounds // n_iterations for k in range(1, n_iterations + 1)]:
             progress = (n_done - state.batches.n_batches) / self.n_rounds
             weight = weight_of(state.batches.n, 1, progress)
-            widening = student_variance(state.batches.n_batches - 1)
-            state.append("survey", self.seconds, state.counts(progress), weight, widening)
+            state.append("survey", self.seconds, state.counts(progress), weight)
             self.begin = time.perf_counter()
 
     def end(self, state: State) -> None:  # noqa: D102
