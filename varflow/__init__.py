@@ -4,6 +4,7 @@ From weighted points (x, p(x), f(x)), x drawn from a known density p, varflow tr
 density q makes importance sampling of f from q have the least variance.
 """
 
+from varflow import plots as plots
 from varflow._version import __version__
 from varflow.compiled.integrand import CompiledIntegrand
 from varflow.data.dataset import Dataset
@@ -44,6 +45,7 @@ from varflow.training.stateful_trainers import (
 )
 from varflow.training.train import Training, train
 from varflow.training.trainers import BasicDKLTrainer, BasicTrainer, BasicVarTrainer
+from varflow.training.worst_points import WorstPoints, worst_points
 
 __all__ = [
     "Adam",
@@ -80,6 +82,7 @@ __all__ = [
     "TrainingInterruption",
     "TrainingRecord",
     "WorkerDiedError",
+    "WorstPoints",
     "__version__",
     "device_integrand",
     "evaluate",
@@ -92,4 +95,5 @@ __all__ = [
     "train",
     "weighted_dkl_loss",
     "weighted_variance_loss",
+    "worst_points",
 ]

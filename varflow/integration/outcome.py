@@ -1,5 +1,6 @@
 """The result of an integration as far as it has come, with all that makes it doubtful."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,6 +67,7 @@ def outcome(
         k=state.tail.shape,
         heavier=state.tail.heavier,
         resolution=1 - 0.05 ** (1 / state.n_uniform) if state.n_uniform else 1.0,
+        tail=copy.copy(state.tail),
         source=source,
     )
     result.warnings = (*state.warnings, *_doubts(state, history, result))

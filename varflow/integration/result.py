@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +45,16 @@ from varflow.integration.tables import (
     frame_row,
     log_estimate,
 )
+from varflow.integration.tail import Tail
 from varflow.runtime.archive import FilePath, Kind, format_of, read_archive, refused_as, write_archive
 from varflow.validation import positive_int
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Result", "load_density"]
 
 FILE = Kind("varflow result", version=6, oldest=1, sealed=2)
-
-
 SINCE_ERROR_DOF = 6  # version
 LARGE_PART = 0.5  # of the error, that is told
 FEW_DOF = 30  # below which the tails of Student's t are seen
@@ -109,6 +111,8 @@ class Result:
     resolution : float
         Share of the box that the points that looked everywhere would have hit with a probability of 95 %, had
         f been anywhere in it: what fills less, and is far from all that the flow knows, may have been missed.
+    tail : Tail, optional
+        The largest weights |f|/q of the refinement.
     source : Source, optional
         The integrator, to which `sample` and `extend` are delegated.
 
@@ -127,6 +131,7 @@ class Result:
     k, lost, resolution : float
     heavier : ndarray, (m,)
     warnings : tuple of str
+    tail : Tail or None
     source : Source or None
         As given.
 
@@ -152,6 +157,7 @@ class Result:
         lost: float = 0.0,
         heavier: npt.ArrayLike = 0.0,
         resolution: float = 1.0,
+        tail: Tail | None = None,
         source: Source | None = None,
     ) -> None:
         self._scaled, self._exponent = list(history), int(exponent)
@@ -164,7 +170,7 @@ class Result:
         self.k, self.lost, self.resolution = float(k), float(lost), float(resolution)
         self.heavier = np.array(np.broadcast_to(heavier, components.size), np.float64)
         self.warnings = tuple(warnings)
-        self.source = source
+        self.tail, self.source = tail, source
         check_history(self._scaled, components.size)
         if self.bounds.shape != (flow.d, 2):
             raise ValueError(f"bounds must have shape ({flow.d}, 2), found {self.bounds.shape}")
@@ -413,13 +419,38 @@ class Result:
         ImportError
             If pandas is not installed.
         """
-        pandas = _import("pandas", "to_frame")
-        return pandas.DataFrame(
-            [
-                frame_row(number, iteration, accumulated, self._exponent, self.is_log)
-                for number, (iteration, accumulated) in enumerate(self._accumulated(), 1)
-            ]
-        )
+        return _import("pandas", "to_frame").DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a dict for each iteration, whose keys are the columns of `to_frame`."""
+        return [
+            frame_row(number, iteration, accumulated, self._exponent, self.is_log)
+            for number, (iteration, accumulated) in enumerate(self._accumulated(), 1)
+        ]
+
+    def plot(self) -> "Figure":
+        """Draw the estimates, the tail of the weights, their effective sample size, and calls and seconds.
+
+        Estimates are those of the first component, and of its logarithm where the integrand was given by
+        that.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The picture, with four panels. ``figure.savefig("result.pdf")`` writes it, and notebooks show it.
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is not installed: the extra `plot`.
+
+        Examples
+        --------
+        >>> vf.integrate(f, 4).plot().savefig("result.png")
+        """
+        from varflow.plots.result import draw_result  # which draws what stands here
+
+        return draw_result(self)
 
     def sample(
         self, n: int, *, unweight: bool = False, seed: int | None = None
@@ -506,6 +537,7 @@ class Result:
             raise ValueError("params must be finite")
         arrays = {"params": self.flow.params, "bounds": self.bounds}
         arrays |= {"heavier": self.heavier, **pack_history(self._scaled, self.components.size)}
+        arrays |= self.tail.arrays("tail") if self.tail else {}
         write_archive(path, FILE, self._header(), arrays)
 
     def _header(self) -> dict[str, Any]:
@@ -565,6 +597,7 @@ class Result:
                 resolution=header.get("resolution", 1.0),
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
+                tail=Tail.of("tail", arrays) if "tail_numbers" in arrays else None,
             )
 
 

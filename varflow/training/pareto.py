@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from varflow.data.arrays import FloatArray, as_floats, check_rows
 
-__all__ = ["change_by_heavier", "pareto_shape", "pareto_shape_of_largest", "tail_size"]
+__all__ = ["change_by_heavier", "pareto_scale", "pareto_shape", "pareto_shape_of_largest", "tail_size"]
 
 MIN_TAIL = 5  # distinct ratios in a tail, at least, and its effective number of points
 ROUNDING = 1e-12  # relative difference of ratios or counts that is put down to the rounding of their logs
@@ -140,12 +140,16 @@ def change_by_heavier(log_ratios: FloatArray, n: int, log_mean: float) -> float:
     n_tail = min(math.ceil(tail_size(n)), len(ratios) - 1)
     largest, threshold = float(ratios[0]), float(ratios[n_tail])
     shape = MAX_MEAN_SHAPE if math.isnan(k) else min(k, MAX_MEAN_SHAPE)
-    median = float(np.median(ratios[:n_tail])) - threshold
-    scale = median * shape / math.expm1(shape * math.log(2))
+    scale = pareto_scale(float(np.median(ratios[:n_tail])) - threshold, shape)
     excess = (scale + shape * (largest - threshold)) / (1 - shape)
     change = (largest - 1 + excess) / n
     # Logs have rounding errors that depend on the units of f, and this no more than three digits.
     return math.inf if change > 1 and not k < 1 else float(f"{change:.3g}")
+
+
+def pareto_scale(median: float, k: float) -> float:
+    """Compute the scale sigma of a generalised Pareto distribution of shape k from its median."""
+    return median * k / math.expm1(k * math.log(2)) if k else median / math.log(2)
 
 
 def _counts(log_counts: npt.ArrayLike, n: int) -> FloatArray:
