@@ -74,6 +74,28 @@ def test_trainings_have_the_same_bits_too():
         assert json.loads(launcher.python(n, "trainings.py")) == expected, n
 
 
+def test_samples_are_shared(tmp_path):
+    needed()
+    box = [(-np.inf, np.inf), (0, 1), (0, np.inf)]
+    result = vf.integrate(lambda x: np.exp(-(x**2).sum(axis=1)), box, n_calls=100, seed=1)
+    result.save(tmp_path / "result.npz")
+    for launcher, n in ((launchers()[0], 3), *((one, 2) for one in launchers()[1:])):
+        launcher.python(n, "samples.py", tmp_path / "result.npz")
+    vf.Flow(3, "rqs", seed=1).save(tmp_path / "flow.npz")
+    for source, n_points, points in (
+        ("flow.npz", "200001", "points.npz"),
+        ("result.npz", "2001", "points.csv"),
+    ):
+        command = [*VARFLOW, "sample", source, "-n", n_points, "--seed", "3", "-o"]
+        subprocess.run([*command, points], cwd=tmp_path, check=True, capture_output=True)
+        done = launchers()[0].run(3, *command, f"shared_{points}", cwd=tmp_path)
+        assert done.stdout.count("wrote ") == 1, done.stderr
+        assert (tmp_path / f"shared_{points}").read_bytes() == (tmp_path / points).read_bytes()
+    refused = launchers()[0].run(2, *command, "nowhere/points.npz", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.count("varflow: ") == 1
+
+
 def test_datasets_are_read_by_all_ranks_together(tmp_path):
     launcher = needed()
     generator = np.random.default_rng(0)

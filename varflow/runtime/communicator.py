@@ -47,6 +47,10 @@ class Communicator:
         """Give the value of each rank, in their order."""
         return [value]
 
+    def collect(self, value: T) -> list[T]:
+        """Give the first rank the value of each, in their order, and the others nothing."""
+        return [value]
+
     def add_up(self, *numbers: int, about: bytes = b"") -> list[int]:
         """Add up whole numbers of all ranks, `N_NUMBERS` at most.
 

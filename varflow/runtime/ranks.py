@@ -106,6 +106,10 @@ class Ranks(Communicator):
         """Give the value of each rank, in their order."""
         return self._exchange(about=b"gather", then=lambda: self._comm.allgather(value))[1]
 
+    def collect(self, value: T) -> list[T]:
+        """Give the first rank the value of each, in their order, and the others nothing."""
+        return self._exchange(about=b"collect", then=lambda: self._comm.gather(value, root=0))[1] or []
+
     def add_up(self, *numbers: int, about: bytes = b"") -> list[int]:
         """Add up whole numbers of all ranks, `N_NUMBERS` at most; see `Communicator.add_up`.
 
