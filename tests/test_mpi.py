@@ -128,6 +128,10 @@ def test_datasets_are_read_by_all_ranks_together(tmp_path):
         assert re.match(words, told[name]), told[name]
 
 
+def test_ranks_may_have_workers():
+    needed().python(2, "pools.py")
+
+
 def test_what_one_rank_raises_ends_all():
     needed()
     for launcher in launchers():
@@ -179,7 +183,7 @@ def test_commands_share_the_work_of_mpiexec_and_print_once(folder):
     alone = subprocess.run(
         [*VARFLOW, *arguments, "-o", "alone.npz"], cwd=folder, capture_output=True, text=True, check=True
     )
-    shared = launcher.run(3, *VARFLOW, *arguments, "-o", "shared.npz", cwd=folder)
+    shared = launcher.run(3, *VARFLOW, *arguments, "--workers", "2", "-o", "shared.npz", cwd=folder)
     assert shared.returncode == 0, shared.stderr
     figures = [json.loads(done.stdout) for done in (alone, shared)]
     for one in figures:
