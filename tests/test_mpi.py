@@ -13,6 +13,7 @@ import pytest
 from mpi_launchers import PROGRAMS, launchers, needed
 
 import varflow as vf
+from varflow.runtime.node_memory import named_memory
 
 VARFLOW = [sys.executable, "-m", "varflow"]
 FUNCTIONS = """
@@ -126,6 +127,14 @@ def test_datasets_are_read_by_all_ranks_together(tmp_path):
         "nan.npz": "FileFormatError: .*: x must be finite, found nan in row 700, column 1",
     }.items():
         assert re.match(words, told[name]), told[name]
+
+
+def test_memory_that_there_is_no_room_for_is_told():
+    with (
+        pytest.raises(OSError, match=r"no room in .* for 1,152,921,504,606,846,976 bytes"),
+        named_memory(1 << 60),
+    ):
+        pass
 
 
 def test_ranks_may_have_workers():
