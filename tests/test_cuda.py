@@ -19,7 +19,7 @@ import pytest
 
 import varflow as vf
 from varflow import Adam, Dataset, Flow
-from varflow.flow.flow import SAMPLE_BLOCK, latent_blocks, latent_key
+from varflow.flow.latent import SAMPLE_BLOCK, BlockRows, latent_key, random_rows
 from varflow.runtime.backend import missing
 from varflow.testing import normal_params
 from varflow.training.losses import LOSSES
@@ -275,15 +275,15 @@ def test_flow_beyond_the_range_of_indices_is_refused():
 class TestSamples:
     def test_have_the_latent_points_of_the_cpu(self):
         flow = make_flow(3, "pwlinear", "iflow")
-        expected = next(latent_blocks(10, 3, seed=4))
-        (drawn,) = flow.device.latent_blocks(10, latent_key(4), SAMPLE_BLOCK)
+        expected = random_rows(latent_key(4), BlockRows(0, 3, 10), 3)
+        (drawn,) = flow.device.latent_blocks(range(3, 10), latent_key(4), SAMPLE_BLOCK)
         np.testing.assert_array_equal(drawn.copy_to_host(), expected)
 
     def test_have_blocks_of_their_own(self):
-        """Each has a counter of its own, as `latent_blocks` of flow.py gives it."""
+        """Each has a counter of its own, as on the CPU."""
         flow = make_flow(1, "pwlinear", "iflow")
         key = latent_key(4)
-        blocks = [block.copy_to_host() for block in flow.device.latent_blocks(10, key, 4)]
+        blocks = [block.copy_to_host() for block in flow.device.latent_blocks(range(10), key, 4)]
         for k, block in enumerate(blocks):
             generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, k]))
             np.testing.assert_array_equal(block, generator.random((min(4, 10 - 4 * k), 1)))
@@ -291,7 +291,7 @@ class TestSamples:
     def test_are_images_of_those(self):
         flow = make_flow(2, "pwquad", "iflow")
         x, logqx = flow.sample(N, seed=3)
-        expected_x, expected_logqx = flow.from_latent(next(latent_blocks(N, 2, seed=3)))
+        expected_x, expected_logqx = flow.from_latent(random_rows(latent_key(3), BlockRows(0, 0, N), 2))
         np.testing.assert_array_equal(x, expected_x)
         np.testing.assert_allclose(logqx, expected_logqx, rtol=0, atol=1e-13)
         ((x_there, logqx_there),) = flow.sample_blocks_on_device(N, seed=3)

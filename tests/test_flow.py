@@ -17,7 +17,8 @@ from strategies import edge_points, edges, in_box, percent_of_examples, seeds, u
 
 from varflow import FileFormatError, Flow
 from varflow.flow.architecture import DTYPES
-from varflow.flow.flow import FILE, SAMPLE_BLOCK
+from varflow.flow.flow import FILE
+from varflow.flow.latent import SAMPLE_BLOCK
 from varflow.flow.masks import MASKS
 from varflow.runtime.archive import read_archive, write_archive
 from varflow.runtime.threads import default_threads, run, share

@@ -13,6 +13,7 @@ import pytest
 from mpi_launchers import PROGRAMS, launchers, needed
 
 import varflow as vf
+from varflow.runtime.node_memory import named_memory
 
 VARFLOW = [sys.executable, "-m", "varflow"]
 FUNCTIONS = """
@@ -74,6 +75,28 @@ def test_trainings_have_the_same_bits_too():
         assert json.loads(launcher.python(n, "trainings.py")) == expected, n
 
 
+def test_samples_are_shared(tmp_path):
+    needed()
+    box = [(-np.inf, np.inf), (0, 1), (0, np.inf)]
+    result = vf.integrate(lambda x: np.exp(-(x**2).sum(axis=1)), box, n_calls=100, seed=1)
+    result.save(tmp_path / "result.npz")
+    for launcher, n in ((launchers()[0], 3), *((one, 2) for one in launchers()[1:])):
+        launcher.python(n, "samples.py", tmp_path / "result.npz")
+    vf.Flow(3, "rqs", seed=1).save(tmp_path / "flow.npz")
+    for source, n_points, points in (
+        ("flow.npz", "200001", "points.npz"),
+        ("result.npz", "2001", "points.csv"),
+    ):
+        command = [*VARFLOW, "sample", source, "-n", n_points, "--seed", "3", "-o"]
+        subprocess.run([*command, points], cwd=tmp_path, check=True, capture_output=True)
+        done = launchers()[0].run(3, *command, f"shared_{points}", cwd=tmp_path)
+        assert done.stdout.count("wrote ") == 1, done.stderr
+        assert (tmp_path / f"shared_{points}").read_bytes() == (tmp_path / points).read_bytes()
+    refused = launchers()[0].run(2, *command, "nowhere/points.npz", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.count("varflow: ") == 1
+
+
 def test_datasets_are_read_by_all_ranks_together(tmp_path):
     launcher = needed()
     generator = np.random.default_rng(0)
@@ -104,6 +127,18 @@ def test_datasets_are_read_by_all_ranks_together(tmp_path):
         "nan.npz": "FileFormatError: .*: x must be finite, found nan in row 700, column 1",
     }.items():
         assert re.match(words, told[name]), told[name]
+
+
+def test_memory_that_there_is_no_room_for_is_told():
+    with (
+        pytest.raises(OSError, match=r"no room in .* for 1,152,921,504,606,846,976 bytes"),
+        named_memory(1 << 60),
+    ):
+        pass
+
+
+def test_ranks_may_have_workers():
+    needed().python(2, "pools.py")
 
 
 def test_what_one_rank_raises_ends_all():
@@ -157,7 +192,7 @@ def test_commands_share_the_work_of_mpiexec_and_print_once(folder):
     alone = subprocess.run(
         [*VARFLOW, *arguments, "-o", "alone.npz"], cwd=folder, capture_output=True, text=True, check=True
     )
-    shared = launcher.run(3, *VARFLOW, *arguments, "-o", "shared.npz", cwd=folder)
+    shared = launcher.run(3, *VARFLOW, *arguments, "--workers", "2", "-o", "shared.npz", cwd=folder)
     assert shared.returncode == 0, shared.stderr
     figures = [json.loads(done.stdout) for done in (alone, shared)]
     for one in figures:

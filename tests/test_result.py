@@ -536,6 +536,8 @@ class TestSource:
         found = result(iteration(1, 1), source=Source())
         assert found.sample(5) == (5, False, None)
         assert found.sample(5, unweight=True, seed=3) == (5, True, 3)
+        with pytest.raises(ValueError, match="comm is for a result without an integrand"):
+            found.sample(5, comm=object())
         assert found.extend(7) == 7
 
     def test_none(self):

@@ -28,7 +28,7 @@ class TestTarget:
         target = Target(ratios, ROWS)
         assert target.share == 0
         assert target.power(0.0) == 1
-        np.testing.assert_array_equal(target.log_ratios(0.0, 0.25), ratios - 0.25)
+        np.testing.assert_array_equal(target.log_ratios(0.0, 0.25)(0, len(ROWS)), ratios - 0.25)
 
     def test_share_of_p_grows_as_fewer_points_carry_the_integral(self):
         shares = [Target(log_ratios(width=width), ROWS).share for width in (1.0, 2.0, 2.5, 3.0, 10.0)]
@@ -42,7 +42,7 @@ class TestTarget:
     @given(width=st.floats(2.5, 10), seed=st.integers(0, 99))
     def test_no_weight_exceeds_that_of_the_share(self, width, seed):
         target = Target(log_ratios(width=width, seed=seed), ROWS)
-        assert np.exp(target.log_ratios(1.0, 0.0)).min() >= target.share * (1 - 1e-12)
+        assert np.exp(target.log_ratios(1.0, 0.0)(0, len(ROWS))).min() >= target.share * (1 - 1e-12)
 
     def test_power_rises_to_one_from_where_enough_points_have_weight(self):
         ratios = log_ratios(width=4.0)
@@ -52,13 +52,13 @@ class TestTarget:
         assert powers == sorted(powers)
         assert powers[2:] == [1, 1]
         for progress in (0, 0.25):  # in units of its own integral
-            assert np.exp(target.log_ratios(progress, 0.0)).mean() == pytest.approx(1, rel=1e-9)
+            assert np.exp(target.log_ratios(progress, 0.0)(0, len(ROWS))).mean() == pytest.approx(1, rel=1e-9)
 
     def test_points_without_f_learn_p_alone(self):
         ratios = log_ratios(width=5.0)
         ratios[:500] = -np.inf
         target = Target(ratios, ROWS)
-        np.testing.assert_allclose(target.log_ratios(1.0, 0.0)[:500], math.log(target.share))
+        np.testing.assert_allclose(target.log_ratios(1.0, 0.0)(0, len(ROWS))[:500], math.log(target.share))
 
     @given(st.floats(-700, 700))
     def test_effective_size_is_free_of_units(self, shift):

@@ -1,10 +1,11 @@
 """Ranks of MPI: rounds of points by the cost of f, uneven costs, messages, and steps that are shared.
 
-    python tests/benchmarks/mpi.py [--mpiexec mpiexec]
+    python tests/benchmarks/mpi.py [--mpiexec mpiexec] [--memory]
 
 Measures with 1, 2 and 4 ranks. f sleeps as long as it would take, so that ranks need no core each; the steps
-do. The lines in `results` hold the seconds; `modelled` computes what they mean for many ranks. The program of
-the ranks is `mpi_ranks.py`.
+do. `--memory` measures, instead, what a training on a dataset takes of it. The lines in `results` hold the
+seconds and bytes; `modelled` computes what the seconds mean for many ranks. The program of the ranks is
+`mpi_ranks.py`.
 """
 
 import argparse
@@ -75,7 +76,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mpiexec", default="mpiexec", metavar="COMMAND", help="that starts the ranks")
-    mpiexec = parser.parse_args().mpiexec
+    parser.add_argument("--memory", action="store_true", help="measure memory alone")
+    options = parser.parse_args()
+    mpiexec = options.mpiexec
+    if options.memory:
+        for n in RANKS:
+            record("mpi_memory", name_of(n), measured(mpiexec, n, "memory"))
+        return
     for n in RANKS:
         record("mpi_scaling", name_of(n), measured(mpiexec, n, "scaling"))
     for n in RANKS[1:]:

@@ -2,8 +2,11 @@
 
 import json
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
@@ -22,6 +25,7 @@ N_UNEVEN = 5  # rounds
 SIZES = 64, 1024, 16_384, 262_144, 4_194_304  # bytes
 STEPS = {"64 wide, 1000 rows": (64, 1000), "64 wide, 10 000 rows": (64, 10_000),
          "256 wide, 1000 rows": (256, 1000), "256 wide, 10 000 rows": (256, 10_000)}  # fmt: skip
+N_POINTS = 2_000_000  # of the dataset whose memory is measured
 
 
 def share_in_calls(costs: Callable[[np.ndarray], np.ndarray], n: int, n_rounds: int) -> float:
@@ -119,7 +123,68 @@ def survey() -> dict[str, float]:
     return {"round": (time.process_time() - begin) / n_rounds}
 
 
+class Peaks:
+    """Largest bytes of memory while the block runs: those that only this rank has, and its part of others."""
+
+    def __enter__(self) -> "Peaks":
+        self.largest = self.before = self._now()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def own(self) -> dict[str, float]:
+        """Bytes that were added, of each kind."""
+        return {name: self.largest[name] - self.before[name] for name in self.before}
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.02):
+            now = self._now()
+            self.largest = {name: max(now[name], known) for name, known in self.largest.items()}
+
+    @staticmethod
+    def _now() -> dict[str, int]:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+        kib = {name: int(words.split()[0]) for name, words in (line.split(":") for line in lines)}
+        return {"private": 1024 * kib["Anonymous"], "shared": 1024 * kib["Pss_Shmem"]}
+
+
+def memory() -> dict[str, float]:
+    """Largest bytes a point of private memory, of the first rank and others, and of that of all together."""
+    settings = {"flow_options": {"n_bins": 4, "d_hidden": 8, "n_hidden": 1}, "minibatch_size": 20_000}
+    vf.train(vf.Dataset(np.random.default_rng(1).random((1000, D)), np.ones(1000), np.ones(1000)),
+             n_epochs=1, **settings)  # fmt: skip  # loads what is loaded anyway
+    with tempfile.TemporaryDirectory() as folder:
+        folder = COMM.bcast(folder)
+        path = Path(folder) / "points.npz"
+        if COMM.rank == 0:
+            x = np.random.default_rng(1).random((N_POINTS, D))
+            np.savez(path, x=x, p=np.ones(N_POINTS), f=np.exp(-x.sum(axis=1)))
+            del x
+        COMM.Barrier()
+        begin = time.perf_counter()
+        with Peaks() as reading:
+            data = vf.Dataset.read(path, comm=COMM)
+        with Peaks() as training:
+            vf.train(data, n_epochs=2, seed=1, comm=COMM, **settings)
+        seconds = time.perf_counter() - begin
+        COMM.Barrier()
+    found = {"seconds": seconds, "n_points": N_POINTS, "d": D}
+    for name, peaks in (("reading", reading.own()), ("training", training.own())):
+        private = [one / N_POINTS for one in COMM.allgather(peaks["private"])]
+        found |= {f"{name}_first": private[0], f"{name}_others": max(private[1:], default=0.0)}
+        found[f"{name}_shared"] = COMM.allreduce(peaks["shared"]) / N_POINTS
+    return found
+
+
+MEASUREMENTS = {one.__name__: one for one in (scaling, balance, messages, steps, survey, memory)}
+
+
 if __name__ == "__main__":
-    measured = {one.__name__: one for one in (scaling, balance, messages, steps, survey)}[sys.argv[1]]()
+    measured = MEASUREMENTS[sys.argv[1]]()
     if COMM.rank == 0:
         print(json.dumps(measured))

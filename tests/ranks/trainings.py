@@ -7,7 +7,9 @@ import sys
 import numpy as np
 
 import varflow as vf
+from varflow.runtime import ranks
 
+ranks.FILLED_AT_ONCE = 100
 comm = None
 if len(sys.argv) == 1:
     from mpi4py import MPI

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import numpy as np
 
 from varflow.cli.options import Parser, add_command, add_machine
+from varflow.cli.ranks import add_mpi
 from varflow.data.samples import SampleWriter
 from varflow.integration.result import Result, load_density
 
@@ -28,16 +30,20 @@ def add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed; drawn from the system if not given")
     add_machine(parser)
+    add_mpi(parser)
 
 
 def _sample(options: argparse.Namespace) -> None:
+    comm, n, seed = options.comm, options.n, options.seed
+    source = comm.first(lambda: load_density(options.flow, threads=options.threads, backend=options.backend))
     blocks: Iterable[tuple[np.ndarray, np.ndarray]]
-    source = load_density(options.flow, threads=options.threads, backend=options.backend)
     if isinstance(source, Result):
-        d, blocks = len(source.bounds), [source.sample(options.n, seed=options.seed)]
+        d, blocks = len(source.bounds), [source.sample(n, seed=seed, comm=comm)]
     else:
-        d, blocks = source.d, source.sample_blocks(options.n, options.seed)
-    with SampleWriter(options.output, options.n, d) as writer:
-        for x, logqx in blocks:
-            writer.write(x, np.exp(logqx))
-    print(f"wrote {options.n:,} points to {options.output}")
+        d, blocks = source.d, source.sample_blocks(n, seed, comm)
+    with SampleWriter(options.output, n, d) if comm.is_first else nullcontext() as writer:
+        for part in blocks:
+            for x, logqx in comm.collect(part):
+                assert writer is not None  # as other ranks than the first get no parts
+                writer.write(x, np.exp(logqx))
+    print(f"wrote {n:,} points to {options.output}")

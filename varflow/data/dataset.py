@@ -26,10 +26,10 @@ from varflow.data.shared_points import read_shared_points
 from varflow.errors import FileFormatError
 from varflow.runtime.backend import is_on_device, load_gpu
 from varflow.runtime.communicator import ALONE, Communicator
-from varflow.runtime.fingerprint import digest
+from varflow.runtime.fingerprint import digest_of
 from varflow.runtime.ranks import as_communicator
 
-__all__ = ["Dataset", "minibatch_rows"]
+__all__ = ["Dataset", "minibatch_rows", "permuted_rows"]
 
 _LOG_2 = math.log(2.0)
 # Largest difference in log p between a density and what a dataset stores for its own points: it leaves room
@@ -306,10 +306,18 @@ class Dataset:
     @property
     def logfx(self) -> FloatArray:
         """Logarithm of |f|, (n,); -inf where f is zero."""
-        if "logfx" in self._values:
-            return self._values["logfx"]
-        with np.errstate(divide="ignore"):
-            return np.log(np.abs(self._values["fx"]))
+        return self._log_f(slice(None))
+
+    @property
+    def n_nonzero(self) -> int:
+        """Number of points where f is not zero."""
+        return sum(int(np.count_nonzero(self._log_f(rows) > -math.inf)) for rows in row_blocks(self.n))
+
+    def logpx_in_common(self, comm: Communicator) -> FloatArray:
+        """Give `logpx`; what is not stored is computed once for all ranks of a node, by all of them."""
+        if "logpx" in self._values:
+            return self._values["logpx"]
+        return comm.fill_shared((self.n,), lambda begin, end: self._log_p(slice(begin, end)))
 
     def __len__(self) -> int:
         return self.n
@@ -322,8 +330,8 @@ class Dataset:
         """Log of the mean of |f|/p, which estimates the integral of |f|; -inf if f is zero everywhere."""
         return self._log_mean + self._scale * (1.0 if "logfx" in self._values else _LOG_2)
 
-    def log_weight(self, power: int) -> FloatArray:
-        """Compute log(f̂^power / p) for each point, where f̂ = |f| / (mean of |f|/p).
+    def log_weight(self, power: int, rows: slice = slice(None)) -> FloatArray:
+        """Compute log(f̂^power / p) for each point, or some of them, where f̂ = |f| / (mean of |f|/p).
 
         The result is bitwise invariant under multiplication of fx by a power of two, as long as no element
         of fx under- or overflows.
@@ -332,10 +340,12 @@ class Dataset:
         ----------
         power : {1, 2}
             Power of f̂.
+        rows : slice
+            Which points, one after the other.
 
         Returns
         -------
-        ndarray, (n,)
+        ndarray, (n,) or (number of rows,)
             Logarithms of the weights; -inf where f is zero.
 
         Raises
@@ -346,9 +356,11 @@ class Dataset:
         if power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, found {power!r}")
         mean = self._log_mean if self._log_mean > -math.inf else 0.0
-        weight = np.empty(self.n)
-        for rows in row_blocks(self.n):
-            weight[rows] = power * (self._log_scaled_f(rows) - mean) - self._log_p(rows)
+        first, last, _ = rows.indices(self.n)
+        weight = np.empty(last - first)
+        for part in row_blocks(last - first):
+            wanted = slice(first + part.start, first + part.stop)
+            weight[part] = power * (self._log_scaled_f(wanted) - mean) - self._log_p(wanted)
         return weight
 
     @cached_property
@@ -367,7 +379,13 @@ class Dataset:
 
     def digest(self) -> str:
         """Compute a SHA-256 sum of all points, p and f, by which they are known again."""
-        return digest(self.x, self.logpx, self.logfx)
+        return digest_of(self._columns())
+
+    def _columns(self) -> Iterator[FloatArray]:
+        """Give x, and log p and log |f| in blocks, so that these are not in memory as a whole."""
+        yield self.x
+        for values in (self._log_p, self._log_f):
+            yield from map(values, row_blocks(self.n))
 
     def split(self, fraction: float, seed: int = 0) -> tuple["Dataset", "Dataset"]:
         """Split the rows randomly into two datasets.
@@ -394,7 +412,7 @@ class Dataset:
         second = round(fraction * self.n)
         if not 0 < second < self.n:
             raise ValueError(f"fraction {fraction!r} of {self.n} rows leaves one part without rows")
-        order = np.random.default_rng(seed).permutation(self.n)
+        order = permuted_rows(self.n, seed, self._comm)
         return self._part(order[second:]), self._part(order[:second])
 
     def minibatches(self, size: int | float | None, seed: int = 0) -> Iterator["Dataset"]:
@@ -426,7 +444,8 @@ class Dataset:
 
         def taken(array: FloatArray) -> FloatArray:
             shape = (len(rows), *array.shape[1:])
-            return self._comm.fill_shared(shape, lambda begin, end: array[rows[begin:end]])
+            part = self._comm.fill_shared(shape, lambda begin, end: array[rows[begin:end]])
+            return part if self._comm.size == 1 else read_only(part)
 
         values = {name: taken(array) for name, array in self._values.items()}
         part = Dataset._checked(taken(self.x), values, self.bounds)
@@ -459,6 +478,12 @@ class Dataset:
         mantissa, exponent = np.frexp(np.abs(self._values["fx"][rows]))
         with np.errstate(divide="ignore"):
             return np.log(mantissa) + (exponent - self._scale) * _LOG_2
+
+    def _log_f(self, rows: slice) -> FloatArray:
+        if "logfx" in self._values:
+            return self._values["logfx"][rows]
+        with np.errstate(divide="ignore"):
+            return np.log(np.abs(self._values["fx"][rows]))
 
     def _log_p(self, rows: slice) -> FloatArray:
         if "logpx" in self._values:
@@ -503,6 +528,11 @@ def minibatch_rows(size: int | float | None, n: int) -> int:
     if rows == 0:
         raise ValueError(f"minibatch size {size!r} of {n} rows rounds to 0 rows")
     return rows
+
+
+def permuted_rows(n: int, seed: int, comm: Communicator = ALONE) -> npt.NDArray[np.int64]:
+    """Put n rows in random order, (n,), which the ranks of a node have in common."""
+    return comm.fill_shared((n,), lambda *_: np.random.default_rng(seed).permutation(n), True, np.int64)
 
 
 def _only_one(**pair: npt.ArrayLike | None) -> dict[str, npt.ArrayLike]:

@@ -5,6 +5,7 @@ that are not compressed, from arrays of numbers in C order. Other files are read
 which gives the others what they need.
 """
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from varflow.data.hdf5_points import open_group, split_group
 from varflow.runtime.archive import FilePath, check_filled, open_npz
 
 __all__ = ["RowRanges", "row_ranges"]
+
+LENGTHS = 26  # where the header of a member of a zip file has those of its name and of what follows it
 
 Read = Callable[[int, int], Array]
 
@@ -96,7 +99,7 @@ def _of_npz(path: FilePath) -> Iterator[RowRanges | None]:
         for key, layout in layouts.items():
             assert layout is not None
             shapes[key], dtype, first = layout
-            read[key] = _reader(archive, members[key], shapes[key], dtype, first)
+            read[key] = _reader(opened, shapes[key], dtype, first)
         yield RowRanges(shapes, read)
 
 
@@ -110,17 +113,27 @@ def _layout(archive: ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype[An
         if version not in headers:
             return None
         shape, is_fortran, dtype = headers[version](file)
-        place = file.tell()
+        place = _begin(archive, member) + file.tell()
     is_usual = len(shape) > 0 and dtype.kind in "biuf" and not (is_fortran and len(shape) > 1)
     return (shape, dtype, place) if is_usual else None
 
 
-def _reader(archive: ZipFile, member: str, shape: tuple[int, ...], dtype: np.dtype[Any], first: int) -> Read:
+def _begin(archive: ZipFile, member: str) -> int:
+    """Find the place of a member in the file, behind a header whose length the directory does not tell."""
+    assert archive.fp is not None
+    header = archive.getinfo(member).header_offset
+    place = archive.fp.tell()
+    archive.fp.seek(header + LENGTHS)
+    n_name, n_extra = struct.unpack("<HH", archive.fp.read(4))
+    archive.fp.seek(place)
+    return int(header + LENGTHS + 4 + n_name + n_extra)
+
+
+def _reader(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], first: int) -> Read:
     def read(begin: int, end: int) -> Array:
         n_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        with archive.open(member) as file:
-            file.seek(first + begin * n_bytes)
-            rows = _exactly(file, (end - begin) * n_bytes)
+        file.seek(first + begin * n_bytes)
+        rows = _exactly(file, (end - begin) * n_bytes)
         return np.frombuffer(rows, dtype).reshape(end - begin, *shape[1:])
 
     return read

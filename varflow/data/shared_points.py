@@ -1,10 +1,11 @@
 """Weighted points that the ranks of a node have in common, each of which reads a share of the rows."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from varflow.data.arrays import as_floats
+from varflow.data.arrays import as_floats, read_only
 from varflow.data.formats import Array
 from varflow.data.points import read_points
 from varflow.data.row_ranges import row_ranges
@@ -29,14 +30,14 @@ def read_shared_points(path: FilePath, columns: Sequence[str] | None, comm: Comm
             if ranges is None or ranges.shapes != shapes:
                 raise FileFormatError(f"{path} is not the same file on all ranks: shapes differ")
             return {
-                name: comm.fill_shared(shape, lambda begin, end, name=name: ranges.rows(name, begin, end))  # type: ignore[misc]
+                name: read_only(comm.fill_shared(shape, partial(ranges.rows, name)))
                 for name, shape in shapes.items()
             }
     with comm.together():
         whole = _floats(path, columns) if comm.node_rank() == 0 else {}
     shapes = comm.first(lambda: {name: array.shape for name, array in whole.items()})
     return {
-        name: comm.fill_shared(shape, lambda begin, end, name=name: whole[name][begin:end], is_by_first=True)  # type: ignore[misc]
+        name: read_only(comm.fill_shared(shape, lambda *_, name=name: whole[name], is_by_first=True))
         for name, shape in shapes.items()
     }
 

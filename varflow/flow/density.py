@@ -2,14 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from varflow.flow.latent import SAMPLE_BLOCK, latent_key
+from varflow.runtime.communicator import Communicator
+from varflow.runtime.ranks import as_communicator
+from varflow.runtime.threads import share
+from varflow.validation import positive_int
+
 __all__ = ["Density"]
+
+Points = tuple[np.ndarray, np.ndarray]
 
 
 class Density(ABC):
-    """Density on a box, of which a subclass draws points in blocks."""
+    """Density on a box; a subclass draws any rows of a sample."""
 
     @property
     @abstractmethod
@@ -17,50 +26,92 @@ class Density(ABC):
         """Number of dimensions."""
 
     @abstractmethod
-    def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def params_digest(self) -> str:
+        """Compute a SHA-256 sum of all parameters."""
+
+    @abstractmethod
+    def _draw(self, rows: range, key: np.ndarray) -> Iterator[Points]:
+        """Draw rows of the sample that a key has, as points (m, d) and the logs of their density (m,)."""
+
+    def sample_blocks(self, n: int, seed: int | None = None, comm: Any = None) -> Iterator[Points]:
         """Draw the points of `sample` in blocks, for samples too large for memory.
 
         Parameters
         ----------
         n : int
-            Number of points.
+            Number of points, of all ranks together.
         seed : int, optional
             Seed of the random numbers, as in `sample`.
+        comm : mpi4py.MPI.Intracomm, optional
+            Ranks that draw a part of each block, all of them at the same time: the parts of a block, in the
+            order of the ranks, are the block, which is as many times larger as there are ranks. All ranks
+            get the same number of parts, and some may be empty. The points that follow from a seed are those
+            of one process.
 
         Returns
         -------
         iterator of (ndarray (m, d), ndarray (m,))
-            Points in the box, and the logarithm of their density.
-        """
+            Points in the box, and the logarithm of their density. To go through it needs no other rank.
 
-    def sample(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        Raises
+        ------
+        TypeError, ValueError
+            As `sample` does.
+        """
+        ranks = as_communicator(comm)
+        with ranks.together():
+            n, key = positive_int("n", n), self._agreed_key(n, seed, ranks)
+        return self._blocks(n, key, ranks)
+
+    def sample(self, n: int, seed: int | None = None, comm: Any = None) -> Points:
         """Draw points from q.
 
         Parameters
         ----------
         n : int
-            Number of points.
+            Number of points, of all ranks together.
         seed : int, optional
             Seed of the random numbers. If not given, entropy is taken from the operating system. A larger
             sample with the same seed begins with the same points.
+        comm : mpi4py.MPI.Intracomm, optional
+            Ranks that share the points: each draws and gets its share alone, which is n over the number of
+            ranks, up or down, and the shares in the order of the ranks are the sample. It has the same bits
+            for any number of ranks. All must make the call with the same arguments and the same flow; what
+            is raised on one of them is raised on all.
 
         Returns
         -------
-        x : ndarray, (n, d)
-            Points in the box.
-        logqx : ndarray, (n,)
+        x : ndarray, (n, d), or (share of n, d)
+            Points in the box. With fewer points than ranks, some ranks have none.
+        logqx : ndarray, (n,), or (share of n,)
             Logarithm of their density.
 
         Raises
         ------
         TypeError, ValueError
-            If n is not a positive integer.
+            If n is not a positive integer, or comm is no communicator, or ranks have other arguments.
         """
-        blocks = self.sample_blocks(n, seed)
-        x, logqx = np.empty((n, self.d)), np.empty(n)
-        begin = 0
-        for block, logq in blocks:
-            rows = slice(begin, begin + len(block))
-            x[rows], logqx[rows] = block, logq
-            begin = rows.stop
+        ranks = as_communicator(comm)
+        with ranks.running():
+            n, key = positive_int("n", n), self._agreed_key(n, seed, ranks)
+            return self._drawn(range(*share(ranks.rank, ranks.size, n)), key)
+
+    def _agreed_key(self, n: int, seed: int | None, ranks: Communicator) -> np.ndarray:
+        """Give the key of the random numbers; the first rank draws it where there is no seed."""
+        if ranks.size > 1:
+            ranks.check_same("arguments", {"n": n, "seed": seed, "digest of the flow": self.params_digest()})
+        return ranks.first(lambda: latent_key(seed))
+
+    def _blocks(self, n: int, key: np.ndarray, ranks: Communicator) -> Iterator[Points]:
+        size = SAMPLE_BLOCK * ranks.size
+        for begin in range(0, n, size):
+            first, end = share(ranks.rank, ranks.size, min(size, n - begin))
+            yield self._drawn(range(begin + first, begin + end), key)
+
+    def _drawn(self, rows: range, key: np.ndarray) -> Points:
+        x, logqx, begin = np.empty((len(rows), self.d)), np.empty(len(rows)), 0
+        for block, logq in self._draw(rows, key):
+            part = slice(begin, begin + len(block))
+            x[part], logqx[part] = block, logq
+            begin = part.stop
         return x, logqx

@@ -8,6 +8,7 @@ import numpy as np
 from numba import cuda
 
 from varflow.flow.architecture import Architecture
+from varflow.flow.latent import block_rows
 from varflow.kernels import cuda as kernels
 from varflow.kernels.cuda import IS_SIMULATED, THREADS, TILE_ROWS
 from varflow.kernels.layout import Layout
@@ -152,13 +153,13 @@ class DeviceFlow:
             raise ValueError(f"{name} must be finite and lie within {where}, found {found} in row {row}")
         return array
 
-    def latent_blocks(self, n: int, key: np.ndarray, points_a_block: int) -> Iterator[Any]:
-        """Draw the same points as `varflow.flow.flow.latent_blocks`, bit for bit, on the device.
+    def latent_blocks(self, rows: range, key: np.ndarray, points_a_block: int) -> Iterator[Any]:
+        """Draw the same latent points as on the CPU, bit for bit; see `varflow.flow.latent.random_rows`.
 
         Parameters
         ----------
-        n : int
-            Number of points.
+        rows : range
+            Which points of the sample.
         key : ndarray of uint64, (2,)
             Key of the generator.
         points_a_block : int
@@ -170,8 +171,8 @@ class DeviceFlow:
             Points in the unit cube.
         """
         d = self.architecture.d
-        for begin in range(0, n, points_a_block):
-            z = cuda.device_array((min(points_a_block, n - begin), d), np.float64)
-            block = begin // points_a_block
-            launch(kernels.latent_points, -(-z.size // THREADS), z, block, key[0], key[1])
+        for part in block_rows(rows, points_a_block):
+            z = cuda.device_array((part.n, d), np.float64)
+            grid = -(-z.size // THREADS)
+            launch(kernels.latent_points, grid, z, part.block, part.begin, key[0], key[1])
             yield z

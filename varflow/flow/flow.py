@@ -12,10 +12,12 @@ from varflow.data.arrays import checked_bounds, checked_points, read_only
 from varflow.errors import FileFormatError
 from varflow.flow.architecture import Architecture
 from varflow.flow.defaults import default_sizes
-from varflow.flow.density import Density
+from varflow.flow.density import Density, Points
+from varflow.flow.latent import SAMPLE_BLOCK, block_rows, latent_key, random_rows
 from varflow.kernels import cpu
 from varflow.runtime.archive import Kind, read_archive, write_archive
 from varflow.runtime.backend import choose_backend, choose_precision, is_on_device, load_gpu
+from varflow.runtime.fingerprint import digest
 from varflow.runtime.threads import default_threads, run
 from varflow.validation import positive_int
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Flow"]
 
 FILE = Kind("varflow flow", version=3, oldest=2, sealed=3)  # version 1 ordered the parameters differently
-SAMPLE_BLOCK = 65_536  # points per block; the random numbers depend on it
 
 
 class Flow(Density):
@@ -239,13 +240,14 @@ class Flow(Density):
         """
         return self.to_latent(x)[1]
 
-    def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draw the points of `sample` in blocks, for samples too large for memory; see `Density`."""
-        n = positive_int("n", n)
-        if self.backend == "cpu":
-            return (self._sample_block(z) for z in latent_blocks(n, self.d, seed))
-        blocks = self.sample_blocks_on_device(n, seed)
-        return ((x.copy_to_host(), logqx.copy_to_host()) for x, logqx in blocks)
+    def _draw(self, rows: range, key: np.ndarray) -> Iterator[Points]:
+        if self.backend == "cuda":
+            for x, logqx in self._draw_on_device(rows, key):
+                yield x.copy_to_host(), logqx.copy_to_host()
+            return
+        for part in block_rows(rows):
+            x, log_det = self._transform(random_rows(key, part, self.d), is_inverse=True)
+            yield x, log_det - self.log_volume
 
     def sample_blocks_on_device(self, n: int, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """Draw the points of `sample` in blocks that stay on the GPU.
@@ -270,12 +272,11 @@ class Flow(Density):
         """
         n = positive_int("n", n)
         self._check_on_device("sample_blocks_on_device")
-        blocks = self.device.latent_blocks(n, latent_key(seed), SAMPLE_BLOCK)
-        return (self.device.transform(self._params, z, True, self.log_volume) for z in blocks)
+        return self._draw_on_device(range(n), latent_key(seed))
 
-    def _sample_block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x, log_det = self._transform(z, is_inverse=True)
-        return x, log_det - self.log_volume
+    def _draw_on_device(self, rows: range, key: np.ndarray) -> Iterator[tuple[Any, Any]]:
+        blocks = self.device.latent_blocks(rows, key, SAMPLE_BLOCK)
+        return (self.device.transform(self._params, z, True, self.log_volume) for z in blocks)
 
     def _check_on_device(self, what: str) -> None:
         if self.backend != "cuda":
@@ -375,6 +376,10 @@ class Flow(Density):
         """Describe the flow without its parameters, as JSON data; the inverse of `from_description`."""
         return {"architecture": self.architecture.as_dict(), "bounds": self.bounds.tolist()}
 
+    def params_digest(self) -> str:
+        """Compute a SHA-256 sum of all parameters."""
+        return digest(self._params)
+
     def fingerprint(self) -> dict[str, Any]:
         """Return everything but the parameters that the bits of a run with the flow depend on."""
         where = {} if self.backend == "cpu" else {"backend": self.backend, "precision": self.precision}
@@ -430,31 +435,3 @@ class Flow(Density):
             return cls.from_description(header, arrays["params"], threads, backend)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path}: {error}") from error
-
-
-def latent_key(seed: int | None) -> np.ndarray:
-    """Derive the key (2,) uint64 of the counter-based generators from a seed, or from entropy if None."""
-    return np.random.SeedSequence(seed).generate_state(2, np.uint64)
-
-
-def latent_blocks(n: int, d: int, seed: int | None) -> Iterator[np.ndarray]:
-    """Draw uniform points in the unit cube in blocks, each from its own counter-based generator.
-
-    Parameters
-    ----------
-    n : int
-        Number of points.
-    d : int
-        Number of dimensions.
-    seed : int or None
-        Seed. If None, entropy is taken from the operating system.
-
-    Yields
-    ------
-    ndarray, (m, d)
-        Points: SAMPLE_BLOCK of them in every block but the last, which has the rest.
-    """
-    key = latent_key(seed)
-    for block, begin in enumerate(range(0, n, SAMPLE_BLOCK)):
-        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
-        yield generator.random((min(SAMPLE_BLOCK, n - begin), d))

@@ -1,23 +1,24 @@
 """Mixture of flows on the same box: their mean density, with a share of the uniform density if wanted."""
 
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from varflow.data.arrays import checked_points
-from varflow.flow.density import Density
-from varflow.flow.flow import Flow, latent_blocks, latent_key
+from varflow.flow.density import Density, Points
+from varflow.flow.flow import Flow
+from varflow.flow.latent import BlockRows, block_rows, random_rows
 from varflow.runtime.archive import Kind, format_of, read_archive, refused_as, write_archive
 from varflow.runtime.backend import choose_backend
-from varflow.validation import check_number, positive_int
+from varflow.runtime.fingerprint import digest
+from varflow.validation import check_number
 
 __all__ = ["Mixture", "load_flow"]
 
 FILE = Kind("varflow mixture", version=1, oldest=1, sealed=1)
-COMPONENTS = 1 << 32  # in the counter of the generators that choose components: latent points have 0 there
+COMPONENTS = 1 << 32  # stream of the random numbers that choose components
 
 
 class Mixture(Density):
@@ -114,17 +115,13 @@ class Mixture(Density):
         with np.errstate(under="ignore"):
             return np.logaddexp.reduce(np.array(logs), axis=0)
 
-    def sample_blocks(self, n: int, seed: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draw the points of `sample` in blocks, for samples too large for memory; see `Density`."""
-        n = positive_int("n", n)
-        seed = secrets.randbits(128) if seed is None else seed  # components and latent points share it
-        key = latent_key(seed)
-        return (self._sample_block(z, key, block) for block, z in enumerate(latent_blocks(n, self.d, seed)))
+    def _draw(self, rows: range, key: np.ndarray) -> Iterator[Points]:
+        return (self._draw_part(part, key) for part in block_rows(rows))
 
-    def _sample_block(self, z: np.ndarray, key: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
-        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, COMPONENTS, block]))
+    def _draw_part(self, part: BlockRows, key: np.ndarray) -> Points:
+        z = random_rows(key, part, self.d)
         upper = np.cumsum(self.shares())
-        chosen = np.searchsorted(upper[:-1], generator.random(len(z)), side="right")
+        chosen = np.searchsorted(upper[:-1], random_rows(key, part, 1, COMPONENTS)[:, 0], side="right")
         x = self.bounds[:, 0] + z * (self.bounds[:, 1] - self.bounds[:, 0])  # the uniform component's
         for k, flow in enumerate(self.flows):
             rows = np.flatnonzero(chosen == k)
@@ -137,6 +134,10 @@ class Mixture(Density):
         """Shares of the components, (n_components,): the flows, and the uniform density if it has any."""
         shares = [(1 - self.defensive) / len(self.flows)] * len(self.flows)
         return np.array(shares + [self.defensive] * (self.defensive > 0))
+
+    def params_digest(self) -> str:
+        """Compute a SHA-256 sum of all parameters."""
+        return digest(*(flow.params for flow in self.flows))
 
     def copy(self) -> "Mixture":
         """Copy the mixture, including the parameters of its flows."""

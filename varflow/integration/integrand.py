@@ -116,7 +116,7 @@ class Integrand:
         self._f = f
         self._vectorized = vectorized
         self._pool = pool_of(workers, f, vectorized)
-        self._shared = SharedCalls(as_communicator(comm))
+        self._shared = SharedCalls(as_communicator(comm), self._pool is not None)
 
     def __enter__(self) -> "Integrand":
         return self

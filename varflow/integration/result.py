@@ -47,6 +47,9 @@ from varflow.integration.tables import (
 )
 from varflow.integration.tail import Tail
 from varflow.runtime.archive import FilePath, Kind, format_of, read_archive, refused_as, write_archive
+from varflow.runtime.communicator import Communicator
+from varflow.runtime.ranks import as_communicator
+from varflow.runtime.threads import share
 from varflow.validation import positive_int
 
 if TYPE_CHECKING:
@@ -453,7 +456,7 @@ class Result:
         return draw_result(self)
 
     def sample(
-        self, n: int, *, unweight: bool = False, seed: int | None = None
+        self, n: int, *, unweight: bool = False, seed: int | None = None, comm: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw points from the flow, with their weights where the integrand is known.
 
@@ -465,10 +468,14 @@ class Result:
             Whether to accept points with probabilities that make weights equal; see `Integrator.sample`.
         seed : int, optional
             Seed of the random numbers; drawn from the system if not given.
+        comm : mpi4py.MPI.Intracomm, optional
+            Ranks that share the points of a result without an integrand: each gets its share alone, as from
+            `Flow.sample`. An integrand is called by the ranks of its own integrator, which all get all
+            points.
 
         Returns
         -------
-        x : ndarray, (n, d)
+        x : ndarray, (n, d), or (share of n, d)
             Points, in the coordinates of f.
         w or log_q : ndarray, (n,) or (n, m)
             Weights f/q, as `Integrator.sample` returns them. Where the result has no integrand, as it comes
@@ -478,19 +485,38 @@ class Result:
         Raises
         ------
         ValueError
-            If the points are to be unweighted, and there is no integrand.
+            If the points are to be unweighted, and there is no integrand; or if there is one, and `comm` is
+            given.
         """
         if self.source is not None:
+            if comm is not None:
+                raise ValueError(
+                    "comm is for a result without an integrand, and this one's has the ranks of its "
+                    "integrator: leave comm out, and all ranks get all points"
+                )
             return self.source.sample(n, unweight=unweight, seed=seed)
-        if unweight:
-            raise ValueError(
-                "unweight=True needs the integrand, which this result does not have: make "
-                "Integrator(f, ..., flow=result.flow)"
+        ranks = as_communicator(comm)
+        with ranks.running():
+            if unweight:
+                raise ValueError(
+                    "unweight=True needs the integrand, which this result does not have: make "
+                    "Integrator(f, ..., flow=result.flow)"
+                )
+            n, generator = positive_int("n", n), self._agreed_generator(n, seed, ranks)
+            rows = slice(*share(ranks.rank, ranks.size, n))
+            if rows.start == rows.stop:  # there are more ranks than points
+                return np.empty((0, self.flow.d)), np.empty(0)
+            u, log_q = proposed_points(n, self.flow, self.defensive_share, generator, rows)
+            x, log_jacobian = Domain(self.bounds).from_cube(u)
+            return x, log_q - log_jacobian
+
+    def _agreed_generator(self, n: int, seed: int | None, ranks: Communicator) -> np.random.Generator:
+        """Make the source of random numbers, with the first rank's entropy where there is no seed."""
+        if ranks.size > 1:
+            ranks.check_same(
+                "arguments", {"n": n, "seed": seed, "digest of the flow": self.flow.params_digest()}
             )
-        n, domain = positive_int("n", n), Domain(self.bounds)
-        u, log_q = proposed_points(n, self.flow, self.defensive_share, sampling_generator(seed))
-        x, log_jacobian = domain.from_cube(u)
-        return x, log_q - log_jacobian
+        return sampling_generator(ranks.first(lambda: np.random.SeedSequence(seed).entropy))
 
     def extend(self, n_calls: int) -> "Result":
         """Continue the integration that made this result.

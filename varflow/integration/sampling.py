@@ -8,7 +8,7 @@ import numpy as np
 
 from varflow.flow.flow import Flow
 from varflow.integration.estimates import magnitudes, weights_of
-from varflow.integration.proposal import draw
+from varflow.integration.proposal import draw, log_mixture
 
 __all__ = ["proposed_points", "sampling_generator", "unweighted_points", "weighted_points"]
 
@@ -28,9 +28,9 @@ def sampling_generator(seed: int | Sequence[int] | None) -> np.random.Generator:
 
 
 def proposed_points(
-    n: int, flow: Flow, uniform_share: float, generator: np.random.Generator
+    n: int, flow: Flow, uniform_share: float, generator: np.random.Generator, rows: slice = slice(None)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points u (n, d) of the unit cube, in random order, with log q (n,).
+    """Draw points u (n, d) of the unit cube, in random order, with log q (n,), or some rows of them.
 
     The number of uniform points is drawn from the binomial distribution with the probability `uniform_share`,
     and q is the mixture of the flow and the uniform density with the resulting share; see `draw`. A single
@@ -38,9 +38,12 @@ def proposed_points(
     """
     n_uniform = int(generator.binomial(n, uniform_share)) if n > 1 else 0
     latent = generator.random((n - n_uniform, flow.d))
-    points = draw(flow, latent, generator.random((n_uniform, flow.d)))
-    order = generator.permutation(n)
-    return points.u[order], points.log_q[order]
+    uniform = generator.random((n_uniform, flow.d))
+    chosen = generator.permutation(n)[rows]
+    is_uniform = chosen >= len(latent)
+    points = draw(flow, latent[chosen[~is_uniform]], uniform[chosen[is_uniform] - len(latent)])
+    place = np.argsort(np.argsort(is_uniform, kind="stable"), kind="stable")
+    return points.u[place], log_mixture(points.log_flow, n_uniform / n)[place]
 
 
 def weighted_points(

@@ -2,7 +2,8 @@
 
 Points are dealt out in parts: each rank takes the next part when it is done with its last, so that ranks
 whose points are dear get fewer. A part takes so long, by the measured time of a point, that taking it does
-not count; where that is not much less than the share of a rank, each rank evaluates its share at once.
+not count, nor sending it to workers that a rank may have; where that is not much less than the share of a
+rank, each rank evaluates its share at once.
 """
 
 import time
@@ -12,12 +13,14 @@ import numpy as np
 
 from varflow.integration.components import FloatArray, describe_shapes
 from varflow.integration.received import Received
+from varflow.integration.workers.sizes import SHORTEST, TASKS_PER_WORKER
 from varflow.runtime.communicator import Communicator
 from varflow.runtime.threads import share
 
 __all__ = ["SharedCalls"]
 
 PART_SECONDS = 5e-4  # a hundred times what it takes to get a part
+POOL_SECONDS = TASKS_PER_WORKER * SHORTEST  # of a part that goes to workers in tasks
 FIRST_PARTS = 32  # a rank, where nothing is known of the time yet
 MIN_PARTS = 2  # a rank: with fewer, there is nothing to be balanced
 
@@ -31,10 +34,13 @@ class SharedCalls:
     ----------
     comm : Communicator
         The ranks.
+    has_workers : bool
+        Whether this rank has workers, which evaluate what it takes.
     """
 
-    def __init__(self, comm: Communicator) -> None:
-        self._comm = comm
+    def __init__(self, comm: Communicator, has_workers: bool) -> None:
+        self._comm, self._has_workers = comm, has_workers
+        self._part_seconds = PART_SECONDS
         self._seconds_a_point: float | None = None
         self._is_structure_agreed = False  # alike on all ranks, which what one of them knows is not
 
@@ -78,8 +84,10 @@ class SharedCalls:
         values = np.zeros((len(x), received.components.size))
         for rows, found in parts:
             values[rows] = found
-        (microseconds,) = self._comm.add_up(int(1e6 * seconds), about=x.tobytes())
+        told = int(1e6 * seconds), int(self._has_workers)
+        microseconds, n_with_workers = self._comm.add_up(*told, about=x.tobytes())
         self._comm.merge(values)
+        self._part_seconds = POOL_SECONDS if n_with_workers else PART_SECONDS  # alike on all ranks
         self._seconds_a_point = 1e-6 * microseconds / len(x)
         return values
 
@@ -89,7 +97,7 @@ class SharedCalls:
         n_part = (
             n // (FIRST_PARTS * comm.size)
             if seconds is None
-            else int(min(PART_SECONDS / max(seconds, 1e-9), n))
+            else int(min(self._part_seconds / max(seconds, 1e-9), n))
         )
         n_part = max(n_part, 1)
         if n_part * MIN_PARTS * comm.size > n and n_part > 1:

@@ -747,22 +747,23 @@ def wrapped_sum(a, b):
 
 
 @kernel
-def latent_points(z, block, key0, key1):
-    """Draw the points of a block of `latent_blocks` of flow.py: the same bits.
+def latent_points(z, block, first, key0, key1):
+    """Draw points of a block, with the bits of `random_rows` of `varflow.flow.latent`.
 
-    z: (n, d), set. block: its number, the upper part of the counter. key0, key1: of the generator. One thread
-    a number.
+    z: (n, d), set. block: its number, the upper part of the counter. first: row of the block that z begins
+    with. key0, key1: of the generator. One thread a number.
     """
     n, d = z.shape
     i = cuda.grid(1)
     if i >= n * d:
         return
-    a, b, c, e = np.uint64(1 + i // 4), np.uint64(0), np.uint64(0), np.uint64(block)
+    number = first * d + i
+    a, b, c, e = np.uint64(1 + number // 4), np.uint64(0), np.uint64(0), np.uint64(block)
     for _ in range(ROUNDS):
         high0, low0 = wide_product(FACTORS[0], a)
         high1, low1 = wide_product(FACTORS[1], c)
         a, b, c, e = high1 ^ b ^ key0, low1, high0 ^ e ^ key1, low0
         key0, key1 = wrapped_sum(key0, BUMPS[0]), wrapped_sum(key1, BUMPS[1])
-    which = i % 4
+    which = number % 4
     word = a if which == 0 else (b if which == 1 else (c if which == 2 else e))
     z[i // d, i % d] = np.float64(word >> BITS_TO_DROP) * UNIT

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["ALONE", "Communicator"]
 
@@ -47,6 +48,10 @@ class Communicator:
         """Give the value of each rank, in their order."""
         return [value]
 
+    def collect(self, value: T) -> list[T]:
+        """Give the first rank the value of each, in their order, and the others nothing."""
+        return [value]
+
     def add_up(self, *numbers: int, about: bytes = b"") -> list[int]:
         """Add up whole numbers of all ranks, `N_NUMBERS` at most.
 
@@ -74,24 +79,29 @@ class Communicator:
         return 0
 
     def fill_shared(
-        self, shape: tuple[int, ...], fill: Callable[[int, int], np.ndarray], is_by_first: bool = False
+        self,
+        shape: tuple[int, ...],
+        fill: Callable[[int, int], np.ndarray],
+        is_by_first: bool = False,
+        dtype: npt.DTypeLike = np.float64,
     ) -> np.ndarray:
         """Make an array that the ranks of a node have in common, where there are several.
-
-        The memory is given back at the end of the process.
 
         Parameters
         ----------
         shape : tuple of int
             Shape of the array.
         fill : callable
-            Gives its rows, from a first one to another that ends them: each rank is asked for a share.
+            Gives its rows, from a first one to another that ends them: each rank is asked for parts of a
+            share. What it gives for a row must not depend on the others.
         is_by_first : bool
-            Whether the first rank of each node is asked for all.
+            Whether the first rank of each node is asked for all at once.
+        dtype : dtype
+            Type of its numbers.
 
         Returns
         -------
-        ndarray of float64
+        ndarray
             The array; not to be written to.
         """
         return fill(0, shape[0])

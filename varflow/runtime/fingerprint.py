@@ -3,19 +3,24 @@
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-__all__ = ["digest", "fingerprint"]
+__all__ = ["digest", "digest_of", "fingerprint"]
 
 SIMPLE = (type(None), bool, int, float, complex, str, bytes)
 
 
 def digest(*arrays: np.ndarray) -> str:
     """SHA-256 sum of numbers, by which data are known again."""
+    return digest_of(arrays)
+
+
+def digest_of(arrays: Iterable[np.ndarray]) -> str:
+    """Compute `digest` of arrays that come one after the other, and need not be in memory together."""
     total = hashlib.sha256()
     for array in arrays:
         total.update(np.ascontiguousarray(array).data)

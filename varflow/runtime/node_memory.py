@@ -1,11 +1,22 @@
-"""Memory that the ranks of a node have in common, by MPI-3."""
+"""Memory that the ranks of a node have in common.
 
-from collections.abc import Callable
+It is a file in memory, which all of them map, and whose name is gone by then: it is given back as soon as
+none of them uses it any more.
+"""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["node_of", "shared_array"]
+__all__ = ["mapped", "named_memory", "node_of"]
+
+FOLDER = "/dev/shm"  # on Linux; elsewhere files for temporary use have to do
 
 
 def node_of(comm: Any) -> Any:
@@ -15,26 +26,40 @@ def node_of(comm: Any) -> Any:
     return comm.Split_type(MPI.COMM_TYPE_SHARED, comm.Get_rank())
 
 
-def shared_array(node: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, Callable[[], None]]:
-    """Make an array of float64 in memory of the first rank of a node; all ranks of the node take part.
+@contextmanager
+def named_memory(n_bytes: int) -> Iterator[str]:
+    """Make memory that has a name, which other processes find it by, until the end of the block.
 
-    Returns
-    -------
-    array : ndarray
-        The array, whose elements are not set.
-    finish : callable
-        To be called by all ranks when each has written what it writes: then all see what the others wrote.
+    Raises
+    ------
+    OSError
+        If there is no room for it.
     """
-    from mpi4py import MPI
+    folder = FOLDER if os.path.isdir(FOLDER) else tempfile.gettempdir()
+    handle, name = tempfile.mkstemp(prefix="varflow-", dir=folder)
+    try:
+        _reserve(handle, n_bytes, folder)
+        yield name
+    finally:
+        os.close(handle)
+        os.unlink(name)
 
-    n_bytes = 8 * int(np.prod(shape, dtype=np.int64))
-    window = MPI.Win.Allocate_shared(n_bytes if node.Get_rank() == 0 else 0, 8, comm=node)
-    memory: Any = window.Shared_query(0)[0]
-    window.Lock_all()
 
-    def finish() -> None:
-        window.Sync()
-        node.Barrier()
-        window.Sync()
+def _reserve(handle: int, n_bytes: int, folder: str) -> None:
+    try:
+        if hasattr(os, "posix_fallocate"):  # or else a process would be killed where it first writes too much
+            os.posix_fallocate(handle, 0, max(n_bytes, 1))
+        else:
+            os.ftruncate(handle, max(n_bytes, 1))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"no room in {folder} for {n_bytes:,} bytes that the ranks of a node have in common: give fewer "
+            "points, or have it enlarged, as by --shm-size of a container",
+        ) from error
 
-    return np.frombuffer(memory, np.float64).reshape(shape), finish
+
+def mapped(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    """Map memory by its name, as an array."""
+    with open(name, "r+b") as file:
+        return np.ndarray(shape, dtype, mmap.mmap(file.fileno(), 0))

@@ -20,19 +20,20 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from varflow._version import __version__
 from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.dealer import Dealer
 from varflow.runtime.failures import packed, unpacked
 from varflow.runtime.launcher import alone_in_words, is_alone_by_mistake
-from varflow.runtime.node_memory import node_of, shared_array
+from varflow.runtime.node_memory import mapped, named_memory, node_of
 from varflow.runtime.threads import share
 
 __all__ = ["as_communicator"]
@@ -45,6 +46,7 @@ VERSIONS = {
     "NumPy": np.__version__,
     "Numba": numba.__version__,
 }
+FILLED_AT_ONCE = 1 << 18  # rows, so that what they are made from takes little memory
 N_NUMBERS = 3  # that an exchange may add up
 SPIN_SECONDS = 2e-4  # to look for the others without a pause
 PAUSE = 5e-5  # seconds between two looks after that: those that wait leave the processor to those that work
@@ -106,6 +108,10 @@ class Ranks(Communicator):
         """Give the value of each rank, in their order."""
         return self._exchange(about=b"gather", then=lambda: self._comm.allgather(value))[1]
 
+    def collect(self, value: T) -> list[T]:
+        """Give the first rank the value of each, in their order, and the others nothing."""
+        return self._exchange(about=b"collect", then=lambda: self._comm.gather(value, root=0))[1] or []
+
     def add_up(self, *numbers: int, about: bytes = b"") -> list[int]:
         """Add up whole numbers of all ranks, `N_NUMBERS` at most; see `Communicator.add_up`.
 
@@ -133,20 +139,25 @@ class Ranks(Communicator):
         return self._node
 
     def fill_shared(
-        self, shape: tuple[int, ...], fill: Callable[[int, int], np.ndarray], is_by_first: bool = False
+        self,
+        shape: tuple[int, ...],
+        fill: Callable[[int, int], np.ndarray],
+        is_by_first: bool = False,
+        dtype: npt.DTypeLike = np.float64,
     ) -> np.ndarray:
         """Make an array that the ranks of a node have in common; see `Communicator.fill_shared`."""
-        node, about = self._node_comm(), b"fill %d" % math.prod(shape)
-        array, finish = self._exchange(about=about, then=lambda: shared_array(node, shape))[1]
-        rank, size = (node.Get_rank(), node.Get_size())
-        begin, end = share(rank, size, shape[0])
-        if is_by_first:
-            begin, end = (0, shape[0]) if rank == 0 else (0, 0)
-        with self._telling():
-            if end > begin:
-                array[begin:end] = fill(begin, end)
-        self._exchange(about=b"filled", then=finish)
-        array.flags.writeable = False
+        node = self._node_comm()
+        rank, size = node.Get_rank(), node.Get_size()
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        with ExitStack() as until_filled:
+            with self._telling():
+                own = until_filled.enter_context(named_memory(n_bytes)) if rank == 0 else None
+            name = self._exchange(about=b"fill %d" % n_bytes, then=lambda: node.bcast(own))[1]
+            with self._telling():
+                array = mapped(name, shape, dtype)
+                for begin, end in _parts(rank, size, shape[0], is_by_first):
+                    array[begin:end] = fill(begin, end)
+            self._exchange(about=b"filled")
         return array
 
     def reduce(self, rows: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -308,6 +319,14 @@ class Ranks(Communicator):
             yield
         finally:
             logger.setLevel(level)
+
+
+def _parts(rank: int, size: int, n: int, is_by_first: bool) -> list[tuple[int, int]]:
+    """Divide n rows into what a rank of a node fills at a time."""
+    if is_by_first:
+        return [(0, n)] if rank == 0 else []
+    begin, end = share(rank, size, n)
+    return [(first, min(first + FILLED_AT_ONCE, end)) for first in range(begin, end, FILLED_AT_ONCE)]
 
 
 APART = (

@@ -22,7 +22,7 @@ def has_enough(n: int, n_nonzero: int) -> bool:
 
 def check_enough(data: Dataset) -> None:
     """Raise ValueError where the points are too few to train on."""
-    n_nonzero = int(np.count_nonzero(data.logfx > -np.inf))
+    n_nonzero = data.n_nonzero
     if not has_enough(data.n, n_nonzero):
         raise ValueError(
             f"training needs at least {MIN_POINTS} points, {MIN_NONZERO} of them where f is not zero; got "

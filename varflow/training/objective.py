@@ -37,6 +37,7 @@ and both are quiet where q is near f̂.
 Values of losses that steps report are those of L_var and L_dkl, without a control variate.
 """
 
+from collections.abc import Callable
 from copy import copy
 from typing import Protocol
 
@@ -60,6 +61,8 @@ MIN_LANES = 8
 MIN_TILES_A_LANE = 4  # clearing and adding up a lane's gradient costs as much as some rows
 MAX_LANE_NUMBERS = 1 << 25  # in the gradients of all lanes together: 128 MiB in float32
 VALUE_ROWS = 65_536  # rows whose log q is computed at once
+
+Rows = Callable[[int, int], np.ndarray]  # of numbers a point: from a first one to another that ends them
 
 
 def check_same_box(flow: Flow | Mixture, data: Dataset) -> None:
@@ -167,6 +170,9 @@ class Objective:
     control_variate : bool
         Whether the gradient has the control variate of the module's docstring, and the held-out loss as
         well. Losses other than the variance and the DKL loss have none.
+    comm : Communicator
+        Ranks that make the same objective, and the same calls. What it has of each point lies once in the
+        memory of each node, and they share the points of which log q is computed.
 
     Attributes
     ----------
@@ -191,46 +197,61 @@ class Objective:
         prior: LatentPrior | None = None,
         *,
         control_variate: bool = False,
+        comm: Communicator = ALONE,
     ) -> None:
         check_same_box(flow, data)
         self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
-        self.device_x = data.device_x
+        self.device_x, self._comm = data.device_x, comm
         self.is_known_to_kernels = loss.power is not None and prior is None
         self.power = loss.power or 0
         self.has_control_variate = control_variate and loss.power is not None
-        self.log_ratios = data.log_weight(1)
-        self.logpx = data.logpx
+        self.log_ratios = self._of_points(lambda begin, end: data.log_weight(1, slice(begin, end)))
+        self.logpx = data.logpx_in_common(comm)
         is_control_in_kernels = self.has_control_variate and self.is_known_to_kernels
         self.log_p = np.empty(0)
         if is_control_in_kernels:
-            self.log_p = self.logpx if flow.log_volume == 0 else self.logpx + flow.log_volume
+            self.log_p = self.logpx
+            if flow.log_volume != 0:
+                self.log_p = self._of_points(lambda begin, end: self.logpx[begin:end] + flow.log_volume)
         if not self.is_known_to_kernels:
             self.px = data.px
-        self._weigh(self.log_ratios.copy())
+        self._weigh(lambda begin, end: self.log_ratios[begin:end].copy())
 
-    def _weigh(self, log_ratios: np.ndarray) -> None:
-        """Set what is learnt, by log(f̂/p), whose array is taken over."""
+    def _of_points(self, fill: Rows) -> np.ndarray:
+        """Compute a number for each point, (n,), where the ranks of a node have it in common."""
+        return self._comm.fill_shared((len(self.x),), fill)
+
+    def _weigh(self, log_ratios: Rows) -> None:
+        """Set what is learnt, by log(f̂/p)."""
         if not self.is_known_to_kernels:
-            with np.errstate(over="ignore", under="ignore"):  # as in Dataset.px
-                self.fx = np.exp(log_ratios + self.logpx)
-        elif self.loss.power == 2:
-            # log(f^2 / p), p being the density in the unit cube
-            self.weights = log_ratios
-            self.weights *= 2
-            self.weights += self.logpx
-            self.weights += self.flow.log_volume
+            self.fx = self._of_points(lambda begin, end: self._f_of(log_ratios(begin, end), begin, end))
         else:
-            with np.errstate(under="ignore"):
-                self.weights = np.exp(log_ratios, out=log_ratios)  # f / p
+            self.weights = self._of_points(
+                lambda begin, end: self._weights_of(log_ratios(begin, end), begin, end)
+            )
 
-    def learning(self, log_ratios: np.ndarray) -> "Objective":
+    def _f_of(self, log_ratios: np.ndarray, begin: int, end: int) -> np.ndarray:
+        log_ratios += self.logpx[begin:end]
+        with np.errstate(over="ignore", under="ignore"):  # as in Dataset.px
+            return np.exp(log_ratios, out=log_ratios)
+
+    def _weights_of(self, log_ratios: np.ndarray, begin: int, end: int) -> np.ndarray:
+        if self.loss.power == 2:  # log(f^2 / p), p being the density in the unit cube
+            log_ratios *= 2
+            log_ratios += self.logpx[begin:end]
+            log_ratios += self.flow.log_volume
+            return log_ratios
+        with np.errstate(under="ignore"):
+            return np.exp(log_ratios, out=log_ratios)  # f / p
+
+    def learning(self, log_ratios: Rows) -> "Objective":
         """Copy the objective, with another function to be learnt than f.
 
         Parameters
         ----------
-        log_ratios : ndarray, (n,)
-            log(g/p) for the function g, in units of its integral; -inf where it is zero. The array is taken
-            over and overwritten.
+        log_ratios : callable
+            (begin, end) -> log(g/p), (end - begin,), for the function g at the points from one to another
+            that ends them, in units of its integral; -inf where it is zero. Its arrays are taken over.
 
         Returns
         -------
@@ -278,7 +299,7 @@ class Objective:
         objective.flow, objective.x, objective.loss, objective.prior = flow, read_only(x), loss, None
         objective.is_known_to_kernels = objective.has_control_variate = True
         objective.power = loss.power or 0
-        objective.device_x = None
+        objective.device_x, objective._comm = None, ALONE
         objective.weights, objective.log_p = weights, log_p
         return objective
 
@@ -417,8 +438,14 @@ class Objective:
 
     def _log_q_by_blocks(self, rows: np.ndarray) -> np.ndarray:
         """Compute log q (m,) of any number of rows."""
-        blocks = range(0, len(rows), VALUE_ROWS)
-        return np.concatenate([self._log_q(rows[begin : begin + VALUE_ROWS])[1] for begin in blocks])
+
+        def fill(begin: int, end: int) -> np.ndarray:
+            blocks = range(begin, end, VALUE_ROWS)
+            return np.concatenate(
+                [self._log_q(rows[first : min(first + VALUE_ROWS, end)])[1] for first in blocks]
+            )
+
+        return self._comm.fill_shared((len(rows),), fill)
 
     def _log_q(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute the latent points (m, d) and log q (m,) of some of the rows."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from varflow.data.dataset import Dataset
+from varflow.data.dataset import Dataset, permuted_rows
 from varflow.errors import InvalidLossError, NoCheckpoint, TrainingInterruption
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
 from varflow.runtime.archive import FilePath, Kind, refused_as
 from varflow.runtime.checkpoint import SECONDS, Checkpoint, Saved
+from varflow.runtime.communicator import Communicator
 from varflow.runtime.fingerprint import digest, fingerprint
 from varflow.runtime.ranks import as_communicator
 from varflow.training.adam import Adam, AdamState
@@ -359,11 +360,11 @@ class BasicStatefulTrainer(BasicTrainer):
             held_out = _checked_rows(held_out, data.n)
             settings = settings.replaced(holdout=len(held_out) / data.n)
         chosen = settings.chosen_for(data.n, self.flow.architecture)
-        rows, checked = _divide(data.n, chosen.holdout, chosen.seed, held_out)
+        rows, checked = _divide(data.n, chosen.holdout, chosen.seed, held_out, self.comm)
         schedule = schedule or Schedule(0, chosen.n_epochs)
         self._compare(settings, chosen, data, checked)
         objective = self._trusted_objective(data, chosen)
-        target = Target(objective.log_ratios, rows)
+        target = Target(objective.log_ratios, rows, self.comm)
         task = _Task(
             chosen, objective, target, rows, checked, schedule, turn, callback if self.comm.is_first else None
         )
@@ -392,11 +393,13 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _trusted_objective(self, data: Dataset, settings: ChosenSettings) -> Objective:
         """Make the objective, without a control variate where p is not normalised."""
-        self._warn(data_warnings(data))
-        objective = self.objective(data)
+        self._warn(self.comm.first(lambda: data_warnings(data)))
+        objective = self.objective(data, self.comm)
         if not objective.has_control_variate or settings.p_normalized:
             return objective
-        warnings = normalization_warnings(data) if settings.p_normalized is None else []
+        warnings: list[str] = []
+        if settings.p_normalized is None:
+            warnings = self.comm.first(lambda: normalization_warnings(data))
         self._warn(warnings)
         is_trusted = settings.p_normalized is None and not warnings
         return objective if is_trusted else objective.without_control_variate()
@@ -441,7 +444,12 @@ class BasicStatefulTrainer(BasicTrainer):
 
     def _go_through_epoch(self, task: _Task, place: _Place, checkpoint: Checkpoint) -> None:
         """Take the steps that are left of an epoch."""
-        order = shuffled(task.rows, task.settings.seed, place.n_epochs, task.turn)
+        order = self.comm.fill_shared(
+            task.rows.shape,
+            lambda *_: shuffled(task.rows, task.settings.seed, place.n_epochs, task.turn),
+            is_by_first=True,
+            dtype=np.int64,
+        )
         objective, unit = self._learnt(task, place), 1.0
         if task.objective.has_control_variate:
             unit = math.exp(task.objective.power * place.log_unit)
@@ -648,13 +656,19 @@ def _checked_rows(rows: npt.ArrayLike, n: int) -> np.ndarray:
     return rows.astype(np.int64)
 
 
-def _divide(n: int, holdout: float, seed: int, held_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _divide(
+    n: int, holdout: float, seed: int, held_out: np.ndarray | None, comm: Communicator
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose the rows to train on, and those on which the loss is computed after an epoch."""
     if held_out is not None:
-        return np.setdiff1d(np.arange(n), held_out), held_out
+        given = held_out
+        rows = comm.fill_shared(
+            (n - len(given),), lambda *_: np.setdiff1d(np.arange(n), given), True, np.int64
+        )
+        return rows, given
     n_held_out = round(holdout * n)
     if holdout > 0 and not 0 < n_held_out < n:
         raise ValueError(f"holdout {holdout} of {n} rows leaves one part without rows")
-    order = np.random.default_rng(seed).permutation(n)
+    order = permuted_rows(n, seed, comm)
     held_out, rows = order[:n_held_out], order[n_held_out:]
     return rows, held_out if n_held_out > 0 else rows[:MAX_CHECKED_ROWS]

@@ -17,10 +17,12 @@ share ``TEMPERED`` of the training, to one. Where the weights f/p are even enoug
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from varflow.data.arrays import log_mean_exp
+from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.tempering import effective_size, tempered_power
 
 __all__ = ["Target"]
@@ -40,6 +42,8 @@ class Target:
         log(f/p) at points x ~ p, f in units of the mean of f/p over them; -inf where f is zero.
     rows : ndarray of int64, (m,)
         The points that are learnt from.
+    comm : Communicator
+        Ranks that learn the same.
 
     Attributes
     ----------
@@ -51,28 +55,45 @@ class Target:
         Variance of the mean of f/p over the points.
     """
 
-    def __init__(self, log_ratios: np.ndarray, rows: np.ndarray) -> None:
-        self._log_ratios, self._rows = log_ratios, rows
-        self.n_eff = effective_size(log_ratios)
+    def __init__(self, log_ratios: np.ndarray, rows: np.ndarray, comm: Communicator = ALONE) -> None:
+        self._log_ratios, self._rows, self._comm = log_ratios, rows, comm
+        self.n_eff, self._first_power = comm.first(
+            lambda: (effective_size(log_ratios), tempered_power(log_ratios[rows]))
+        )
         self.spread = 1 / self.n_eff - 1 / len(log_ratios)
         self.share = (
             min(LARGEST_SHARE, (SCARCE_POINTS / self.n_eff) ** 2) if self.n_eff < MANY_POINTS else 0.0
         )
-        self._first_power = tempered_power(log_ratios[rows])
 
     def power(self, progress: float) -> float:
         """Compute the power b after a share of the training, from 0 to 1."""
         return min(1.0, self._first_power + (1 - self._first_power) * progress / TEMPERED)
 
-    def log_ratios(self, progress: float, log_unit: float) -> np.ndarray:
-        """Compute log(g/p), (n,), after a share of the training, for f in a unit of exp(log_unit)."""
-        ratios: np.ndarray = self._log_ratios - log_unit
+    def log_ratios(self, progress: float, log_unit: float) -> Callable[[int, int], np.ndarray]:
+        """Prepare log(g/p) after a share of the training, for f in a unit of exp(log_unit).
+
+        Returns
+        -------
+        callable
+            (begin, end) -> its values (end - begin,) at the points from one to another that ends them.
+        """
+        power, log_mean = self.power(progress), 0.0
+        if power < 1:
+            log_mean = self._comm.first(
+                lambda: log_mean_exp(self._powers(self._log_ratios[self._rows], power, log_unit))
+            )
+
+        def values(begin: int, end: int) -> np.ndarray:
+            ratios = self._powers(self._log_ratios[begin:end], power, log_unit)
+            return ratios - log_mean if power < 1 else ratios
+
+        return values
+
+    def _powers(self, log_ratios: np.ndarray, power: float, log_unit: float) -> np.ndarray:
+        """Compute log(w^b) where log(f/p) is given."""
+        ratios: np.ndarray = log_ratios - log_unit
         if self.share > 0:
             ratios += math.log1p(-self.share)
             with np.errstate(under="ignore"):
                 np.logaddexp(ratios, math.log(self.share), out=ratios)
-        power = self.power(progress)
-        if power < 1:
-            ratios *= power
-            ratios -= log_mean_exp(ratios[self._rows])
-        return ratios
+        return ratios * power if power < 1 else ratios

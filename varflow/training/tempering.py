@@ -2,19 +2,24 @@
 
 import numpy as np
 
+from varflow.data.arrays import row_blocks
+
 __all__ = ["effective_size", "tempered_power"]
 
 ENOUGH = 0.9  # of the points, which no power is asked to exceed
 ESS = 0.2  # effective sample size of tempered weights, at least, as a fraction of the points with f != 0
 
 
-def effective_size(log_weights: np.ndarray) -> float:
-    """Compute the effective sample size (sum w)^2 / sum w^2 of weights given by their logs, not all -inf."""
+def effective_size(log_weights: np.ndarray, power: float = 1.0) -> float:
+    """Compute (sum w)^2 / sum w^2 of powers w of weights given by their logs, not all -inf."""
+    top, total, squares = log_weights.max(), 0.0, 0.0
     with np.errstate(under="ignore"):
-        weights = log_weights - log_weights.max()
-        total = np.exp(weights, out=weights).sum()
-        # Not by BLAS, whose bits depend on the number of threads.
-        return float(total**2 / np.square(weights, out=weights).sum())
+        for rows in row_blocks(len(log_weights)):
+            weights = power * (log_weights[rows] - top)
+            total += np.exp(weights, out=weights).sum()
+            # Not by BLAS, whose bits depend on the number of threads.
+            squares += np.square(weights, out=weights).sum()
+    return float(total**2 / squares)
 
 
 def tempered_power(log_weights: np.ndarray, least: float | None = None) -> float:
@@ -43,11 +48,11 @@ def tempered_power(log_weights: np.ndarray, least: float | None = None) -> float
     log_weights = log_weights[log_weights > -np.inf]
     if len(log_weights) == 0:
         return 1.0
-    log_weights = log_weights - log_weights.max()
+    log_weights -= log_weights.max()  # of a copy
     wanted = ESS if least is None else min(least / len(log_weights), ENOUGH)
 
     def excess(power: float) -> float:
-        return effective_size(power * log_weights) / len(log_weights) - wanted
+        return effective_size(log_weights, power) / len(log_weights) - wanted
 
     if excess(1.0) >= 0:
         return 1.0

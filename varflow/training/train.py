@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varflow.data.dataset import Dataset
+from varflow.data.dataset import Dataset, permuted_rows
 from varflow.flow.defaults import default_sizes
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
+from varflow.runtime.communicator import Communicator
 from varflow.runtime.ranks import as_communicator
 from varflow.training.adam import Adam
 from varflow.training.data_checks import check_enough
@@ -146,7 +147,7 @@ def train(
             "backend": backend,
             **sizes,
         }
-        parts = np.array_split(np.random.default_rng(settings.seed).permutation(learnt.n), n_flows)
+        parts = np.array_split(permuted_rows(learnt.n, settings.seed, comm), n_flows)
         flows, records, logqx = [], [], np.empty(learnt.n)
         for k, part in enumerate(parts):
             flow = Flow(
@@ -159,9 +160,11 @@ def train(
             records.append(trainer.train_on_dataset(learnt, held_out=held_out, callback=watch))
             flows.append(flow)
             if tested is None:
-                logqx[part] = _mixture([flow], defensive).log_prob(learnt.x[part])
+                logqx[part] = _log_prob(_mixture([flow], defensive), learnt, part, comm)
         made = _mixture(flows, defensive)
-        evaluation = evaluate_density(logqx, learnt) if tested is None else evaluate(made, tested)
+        evaluation = comm.first(
+            lambda: evaluate_density(logqx, learnt) if tested is None else evaluate(made, tested)
+        )
         return Training(made, records, evaluation)
 
 
@@ -186,6 +189,11 @@ def _settings_of(k: int, n_flows: int, settings: TrainingSettings) -> dict[str, 
     if settings.optim is not None:
         own["optim"] = Adam(**settings.optim.settings())  # a state belongs to one flow
     return own
+
+
+def _log_prob(density: Flow | Mixture, data: Dataset, rows: np.ndarray, comm: Communicator) -> np.ndarray:
+    """Compute log q at some rows, (m,), which the ranks share."""
+    return comm.fill_shared(rows.shape, lambda begin, end: density.log_prob(data.x[rows[begin:end]]))
 
 
 def _mixture(flows: list[Flow], defensive: float) -> Flow | Mixture:

@@ -301,9 +301,11 @@ class BasicTrainer:
             raise ValueError(f"x must have shape (n, {self.flow.d}), as the flow has, found {shape}")
         return Dataset(x, px, fx, bounds=self.flow.bounds)
 
-    def objective(self, data: Dataset) -> Objective:
+    def objective(self, data: Dataset, comm: Communicator = ALONE) -> Objective:
         """Make the objective: the loss as a function of the flow's parameters."""
-        return Objective(self.flow, data, self.loss, self.latent_prior, control_variate=self.control_variate)
+        return Objective(
+            self.flow, data, self.loss, self.latent_prior, control_variate=self.control_variate, comm=comm
+        )
 
     def _train(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 
 from varflow.integration.components import FloatArray
 
-__all__ = ["CHUNK", "Sizes"]
+__all__ = ["CHUNK", "SHORTEST", "TASKS_PER_WORKER", "Sizes"]
 
 CHUNK = 1000  # points that a worker calls f for at once, at most: its temporary arrays stay in cache
 TASKS_PER_WORKER = 4  # so that fast workers take over points from slow ones
