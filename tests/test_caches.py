@@ -14,6 +14,8 @@ import pytest
 
 import varflow
 
+pytestmark = pytest.mark.programs
+
 PACKAGE = Path(varflow.__file__).parent
 
 # The least that compiles anything: two small kernels.

@@ -184,7 +184,8 @@ class TestOutput:
     def test_a_process_prints_a_table_and_the_result_and_writes_files(self, folder):
         process = run("functions:f", "--dim", 3, *QUICK, "-o", "result.npz", "--flow-out", "flow.npz")
         assert (process.returncode, process.stderr) == (0, "")
-        *table, shape, missed, result, seconds, wrote, wrote_flow = process.stdout.splitlines()
+        *table, dof, shape, missed, result, seconds, wrote, wrote_flow = process.stdout.splitlines()
+        assert dof.startswith("the error is that of Student's t with ")
         assert shape.startswith("Pareto shape of the weights: k = ")
         assert missed.startswith("a region that fills less than ")
         assert table[0].split()[:3] == ["itn", "stage", "integral"]
@@ -213,12 +214,12 @@ class TestOutput:
     def test_json_of_a_number(self, folder, capsys):
         figures = json_of(capsys, "functions.py:f", "--dim", 2)
         assert list(figures) == [
-            "mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "k", "resolution", "n_invalid", "warnings",
-            "seconds",
+            "mean", "sdev", "error_dof", "chi2", "dof", "Q", "n_calls", "ess", "k", "resolution", "n_invalid",
+            "warnings", "seconds",
         ]  # fmt: skip
         f = load_function("functions.py:f")
         result = vf.integrate(f, 2, n_calls=40_000, seed=0, flow_options=SIZES)
-        for name in ("mean", "sdev", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid"):
+        for name in ("mean", "sdev", "error_dof", "chi2", "dof", "Q", "n_calls", "ess", "n_invalid"):
             assert figures[name] == getattr(result, name)
         assert figures["seconds"] > 0
 

@@ -197,6 +197,7 @@ class TestMistakes:
 VARFLOW = [sys.executable, "-m", "varflow"]
 
 
+@pytest.mark.programs
 class TestAtOnce:
     def test_many_ask_and_tell(self, folder):
         """Workers with files of their own, at the same time: each point goes to one of them."""

@@ -14,6 +14,8 @@ from slurm import lacking, slurm
 
 import varflow as vf
 
+pytestmark = pytest.mark.programs
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CLUSTER = EXAMPLES / "cluster"
 SCRIPTS = sorted(path for path in CLUSTER.iterdir() if path.suffix in (".sh", ".slurm", ".pbs"))

@@ -14,6 +14,8 @@ from compilers import shared_library
 
 import varflow as vf
 
+pytestmark = pytest.mark.programs
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -17,6 +17,8 @@ import varflow as vf
 from varflow import testing
 from varflow.exporting.templates import template
 
+pytestmark = pytest.mark.programs
+
 LANGUAGES = [
     pytest.param(
         language,

@@ -21,6 +21,8 @@ from varflow.errors import BuildError
 from varflow.libvarflow import build as building
 from varflow.libvarflow import entry, integrals, place, trainings
 
+pytestmark = pytest.mark.programs
+
 PROGRAMS, EXAMPLES = Path(__file__).parent / "host_programs", ROOT / "examples"
 needs_gfortran = pytest.mark.skipif(shutil.which("gfortran") is None, reason="there is no gfortran")
 

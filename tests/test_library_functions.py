@@ -32,6 +32,8 @@ from varflow.libvarflow import entry, trainings
 from varflow.libvarflow.options import parse
 from varflow.training.objective import GradientBuffers
 
+pytestmark = pytest.mark.programs
+
 
 @pytest.fixture(scope="session")
 def library(library_folder):

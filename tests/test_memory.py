@@ -70,6 +70,7 @@ def run(n):
     return int(process.stdout)
 
 
+@pytest.mark.programs
 def test_a_million_rows():
     # It cannot do without one number a row. With a control variate it keeps three: log p, log(f/p), and what
     # is learnt.

@@ -15,6 +15,8 @@ from mpi_launchers import PROGRAMS, launchers, needed
 import varflow as vf
 from varflow.runtime.node_memory import named_memory
 
+pytestmark = pytest.mark.programs
+
 VARFLOW = [sys.executable, "-m", "varflow"]
 FUNCTIONS = """
 import os

@@ -52,6 +52,7 @@ def test_every_block_is_of_a_kind_that_is_run_here(page):
         )
 
 
+@pytest.mark.programs
 @all_pages
 def test_python_blocks_run_in_turn(page, folder):
     if "mpi4py" in page.read_text("utf-8"):
@@ -62,6 +63,7 @@ def test_python_blocks_run_in_turn(page, folder):
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.programs
 @all_pages
 def test_commands_run_in_turn_and_print_what_is_shown(page, folder):
     shown = outputs(page)

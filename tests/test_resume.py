@@ -529,6 +529,7 @@ print(done, "kills,", finished, "runs that ended")
 """
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked, to have compiled kernels")
 @pytest.mark.parametrize("n_kills", [10, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["train", "integrate"])
@@ -593,6 +594,7 @@ def python(code, folder):
     )
 
 
+@pytest.mark.programs
 class TestPreemption:
     def test_a_training_stops_and_goes_on(self, tmp_path, events):
         small = ("--n-bins", 4, "--d-hidden", 8, "--batch", 100, "--epochs", 150)

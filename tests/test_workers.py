@@ -350,6 +350,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(find_spec("mpi4py") is None, reason="the extra mpi is not installed")
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="there is no mpiexec")
 def test_mpi(tmp_path, alone):
