@@ -385,6 +385,7 @@ def train(backend, loss):
     )  # fmt: skip
     record = trainer.train_on_batch(*make_data(flow))
     found = {"params": flow.params, "losses": np.array(record.losses), "m": optim.m, "v": optim.v}
+    found["lengths"] = np.array(record.gradient_lengths)
     return found | ({} if optim.averaged is None else {"averaged": optim.averaged})
 
 

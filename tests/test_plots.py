@@ -231,3 +231,32 @@ def test_learning_curve(tmp_path):
     axes = vf.plots.learning_curve(curve).axes[0]
     np.testing.assert_array_equal(axes.containers[0].lines[0].get_xdata(), curve.n)
     np.testing.assert_array_equal(axes.containers[0].lines[0].get_ydata(), curve.variance)
+
+
+class TestRecord:
+    def record(self, **settings):
+        trainer = vf.BasicStatefulVarTrainer(vf.Flow(2, d_hidden=4, n_bins=4, bounds=FLOW.bounds), seed=1)
+        return trainer.train_on_dataset(points(2000), n_epochs=3, minibatch_size=100, **settings)
+
+    def test_shows_its_numbers(self, tmp_path):
+        record = self.record()
+        figure = record.plot()
+        losses, rates, lengths = figure.axes
+        np.testing.assert_array_equal(losses.lines[0].get_ydata(), record.losses)
+        np.testing.assert_array_equal(
+            losses.lines[2].get_xydata().T, [record.epoch_ends, record.epoch_losses]
+        )
+        np.testing.assert_array_equal(rates.lines[0].get_ydata(), record.learning_rates)
+        np.testing.assert_array_equal(lengths.lines[0].get_ydata(), record.gradient_lengths)
+        assert len(rates.lines) == 2
+        drawn_bytes(figure, tmp_path)
+
+    def test_returns_to_good_states(self):
+        record = self.record()
+        record.reloads.append(7)
+        for axes in record.plot().axes:
+            assert list(axes.lines[-1].get_xdata()) == [7, 7]
+
+    def test_without_steps(self):
+        with pytest.raises(ValueError, match="no step yet: train first"):
+            vf.TrainingRecord().plot()

@@ -9,11 +9,12 @@ from varflow import TrainingRecord
 
 def test_begins_empty_and_shares_nothing_with_others():
     record = TrainingRecord()
-    record.log_loss(1.0)
+    record.log_step(1.0, 0.1, 2.0)
     record.new_epoch()
     record.end_epoch(1.0)
     fresh = TrainingRecord()
     assert (fresh.losses, fresh.epochs, fresh.epoch_losses) == ([], [], [])
+    assert (fresh.learning_rates, fresh.gradient_lengths, fresh.reloads) == ([], [], [])
     assert (fresh.step, fresh.epoch, fresh.n_reloads, fresh.stopped_early) == (0, 0, 0, False)
     assert fresh.loss is fresh.best_loss is fresh.best_epoch is None
 
@@ -22,7 +23,7 @@ def test_running_average_gives_the_newest_loss_three_tenths():
     record = TrainingRecord()
     averages = []
     for loss in (2.0, 4.0, -1.0):
-        record.log_loss(loss)
+        record.log_step(loss, 0.1, 2.0)
         averages.append(record.loss)
     assert averages == pytest.approx([2.0, 2.6, 1.52], rel=1e-15)
     assert record.losses == [2.0, 4.0, -1.0]
@@ -34,7 +35,7 @@ def test_epochs_are_noted_where_they_begin():
     for n_steps in (2, 0, 3):  # the second is begun again before its first step is done
         record.new_epoch()
         for _ in range(n_steps):
-            record.log_loss(1.0)
+            record.log_step(1.0, 0.1, 2.0)
     assert record.epochs == [0, 2, 2]
 
 
@@ -66,7 +67,17 @@ def test_any_loss_is_better_than_one_that_was_not_finite(loss):
 
 def test_is_shown_without_its_lists():
     record = TrainingRecord()
-    record.log_loss(1.5)
-    assert repr(record) == (
-        "TrainingRecord(loss=1.5, best_loss=None, best_epoch=None, n_reloads=0, stopped_early=False)"
-    )
+    record.log_step(1.5, 0.1, 2.0)
+    assert repr(record) == ("TrainingRecord(loss=1.5, best_loss=None, best_epoch=None, stopped_early=False)")
+
+
+def test_epochs_end_where_they_are_completed():
+    record = TrainingRecord()
+    for is_completed in (True, False, True):
+        record.new_epoch()
+        record.log_step(1.0, 0.1, 2.0)
+        if is_completed:
+            record.end_epoch(1.0)
+        else:
+            record.reload()
+    assert (record.epoch_ends, record.reloads, record.n_reloads) == ([1, 3], [2], 1)

@@ -285,7 +285,7 @@ class TestTraining:
         """Its gradients were plain: what went on from it would be neither that training nor a new one."""
         path = tmp_path / "run.ckpt"
         path.write_bytes((DATA / "training-1.ckpt").read_bytes())
-        with pytest.raises(vf.FileFormatError, match="has version 1, but this varflow understands 3 only"):
+        with pytest.raises(vf.FileFormatError, match="has version 1, but this varflow understands 4 only"):
             trainer(checkpoint=path, resume=True).train_on_batch(*points())
 
 
@@ -297,7 +297,7 @@ def break_a_step(one, number):
     def broken(params, dparams, progress, scale, *rest):
         if optim.t == number and scale == 1:
             raise vf.InvalidLossError("made to fail")
-        step(params, dparams, progress, scale, *rest)
+        return step(params, dparams, progress, scale, *rest)
 
     optim.step = broken
 

@@ -650,14 +650,14 @@ def fold_parts(dparams, squares, parts, n_parts):
 
 
 @kernel
-def judge(state, losses, step, tile_losses, n_tiles, squares, n_batch, is_of_log, clip_norm, most):
+def judge(state, losses, lengths, step, tile_losses, n_tiles, squares, n_batch, is_of_log, clip_norm, most):
     """Decide whether a step is taken, and by which factor its gradient is multiplied. One block.
 
     state: FAILED is set where loss or gradient are not finite, and stays; SCALE is set. losses:
-    (n_steps,), of which that of this step is set: the mean over the minibatch. tile_losses: (at least
-    n_tiles,). squares: (n_blocks,). is_of_log: whether the gradient is to be that of the logarithm of the
-    loss. clip_norm: length that a gradient is shortened to. most: what the squares of its elements must not
-    reach.
+    (n_steps,), of which that of this step is set: the mean over the minibatch. lengths: likewise, those of
+    gradients before they are shortened. tile_losses: (at least n_tiles,). squares: (n_blocks,). is_of_log:
+    whether the gradient is to be that of the logarithm of the loss. clip_norm: length that a gradient is
+    shortened to. most: what the squares of its elements must not reach.
     """
     partial = cuda.shared.array(THREADS, np.float64)
     partial[cuda.threadIdx.x] = 0
@@ -674,6 +674,7 @@ def judge(state, losses, step, tile_losses, n_tiles, squares, n_batch, is_of_log
         shortened = clip_norm / norm if norm > clip_norm else 1.0
         is_good = math.isfinite(mean) and math.isfinite(norm) and unit != 0.0
         losses[step] = mean
+        lengths[step] = norm
         if not is_good or norm * shortened * norm * shortened > most or shortened / unit > most:
             state[FAILED] = 1.0
         else:

@@ -166,7 +166,7 @@ class Adam:
         scale: float,
         threads: int,
         unit: float = 1.0,
-    ) -> None:
+    ) -> float:
         """Update the parameters.
 
         Parameters
@@ -183,6 +183,11 @@ class Adam:
             Number of threads.
         unit : float
             Divisor of the gradient, above 0, applied first.
+
+        Returns
+        -------
+        float
+            Length of the gradient, before it is clipped.
 
         Raises
         ------
@@ -220,6 +225,7 @@ class Adam:
                 self.t = t
         if self.average > 0:
             self._add_to_average(params)
+        return norm
 
     def claim(self, params: np.ndarray) -> None:
         """Let the state belong to these parameters; raise ValueError if it belongs to another flow."""
@@ -236,12 +242,14 @@ class Adam:
         """Compute step size, both betas, epsilon and decay of step t, counted from 1."""
         # Both bias corrections are combined in the step size (end of section 2 of the paper); eps is scaled
         # along with the second moment, so that it has the meaning that it has in algorithm 1.
-        root = math.sqrt(1 - self.betas[1] ** t)
-        lr = self.lr * scale * SCHEDULES[self.schedule](progress)
-        if t < self.warm_up:
-            lr *= t / self.warm_up
+        root, lr = math.sqrt(1 - self.betas[1] ** t), self.learning_rate(t, progress, scale)
         step_size = lr * root / (1 - self.betas[0] ** t)
         return step_size, *self.betas, self.eps * root, lr * self.weight_decay
+
+    def learning_rate(self, t: int, progress: float, scale: float) -> float:
+        """Compute the learning rate of step t, counted from 1, after so much of a training, from 0 to 1."""
+        lr = self.lr * scale * SCHEDULES[self.schedule](progress)
+        return lr * t / self.warm_up if t < self.warm_up else lr
 
     def renewal(self, t: int) -> float:
         """Compute the share in the moving average of the parameters after step t, counted from 1."""

@@ -67,17 +67,19 @@ class CpuSteps:
             Flow and optimiser are as they were before the step that was refused.
         """
         losses: list[float] = []
+        lengths: list[float] = []
         for rows, moment in zip(minibatches, progress, strict=True):
             with self._sharing.step(len(rows)) as self._buffers.is_shared:
                 loss, dparams = objective.gradient(rows, self._buffers)
             if not math.isfinite(loss):
-                return Taken(losses, f"the loss is {loss}")
+                return Taken(losses, lengths, f"the loss is {loss}")
             if is_of_log and loss == 0:
-                return Taken(losses, None)
+                return Taken(losses, lengths, None)
             unit = loss if is_of_log else 1.0
             try:
-                optim.step(self.flow.params, dparams, moment, scale, self.flow.threads, unit)
+                length = optim.step(self.flow.params, dparams, moment, scale, self.flow.threads, unit)
             except InvalidLossError as error:
-                return Taken(losses, str(error))
+                return Taken(losses, lengths, str(error))
             losses.append(loss)
-        return Taken(losses, None)
+            lengths.append(length)
+        return Taken(losses, lengths, None)

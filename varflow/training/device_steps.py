@@ -99,17 +99,19 @@ class DeviceSteps:
             is_variance, points = objective.loss.power == 2, self._points(objective)
             return self._take(points, batches, is_variance, optim, progress, scale, is_of_log)
         losses: list[float] = []
+        lengths: list[float] = []
         for minibatch, moment in zip(minibatches, progress, strict=True):
             loss, weights, dz = objective.derivative(minibatch)
             if not math.isfinite(loss):
-                return Taken(losses, f"the loss is {loss}")
+                return Taken(losses, lengths, f"the loss is {loss}")
             points = _Points(*map(cuda.to_device, (objective.x[minibatch], weights, objective.log_p, dz)))
             rows = cuda.to_device(np.arange(len(minibatch)))
             taken = self._take(points, [rows], False, optim, [moment], scale, is_of_log)
             if taken.error is not None:
-                return Taken(losses, taken.error)
+                return Taken(losses, lengths, taken.error)
             losses.append(loss)
-        return Taken(losses, None)
+            lengths += taken.lengths
+        return Taken(losses, lengths, None)
 
     def _points(self, objective: Objective) -> _Points:
         """Points of an objective on the device, where they stay until there is another objective."""
@@ -143,7 +145,8 @@ class DeviceSteps:
         m, v = (cuda.to_device(zeros if array is None else array) for array in (optim.m, optim.v))
         average = params if optim.averaged is None else optim.averaged
         averaged = cuda.to_device(average if optim.average > 0 else zeros[:0])
-        state, losses = cuda.to_device(np.zeros(3)), cuda.to_device(np.zeros(len(batches)))
+        state = cuda.to_device(np.zeros(3))
+        losses, lengths = (cuda.to_device(np.zeros(len(batches))) for _ in range(2))
         with self.device.lock:
             self.device.upload(params)
             try:
@@ -152,7 +155,7 @@ class DeviceSteps:
                     t = start + k + 1
                     renewal = 1.0 if average is params and k == 0 else optim.renewal(t)
                     settings = (*optim.factors(t, moment, scale), renewal)
-                    self._judge(rows.shape[0], losses, k, state, optim.clip_norm, is_of_log)
+                    self._judge(rows.shape[0], losses, lengths, k, state, optim.clip_norm, is_of_log)
                     launch(
                         kernels.adam_step,
                         self._squares.shape[0],
@@ -170,10 +173,10 @@ class DeviceSteps:
                     params[:] = self.device.params.copy_to_host()
                     optim.m, optim.v, optim.t = m.copy_to_host(), v.copy_to_host(), start + n_done
                     optim.averaged = averaged.copy_to_host() if optim.average > 0 else optim.averaged
-        found = losses.copy_to_host().tolist()
+        found, found_lengths = losses.copy_to_host().tolist(), lengths.copy_to_host().tolist()[:n_done]
         if n_done == len(batches) or (is_of_log and found[n_done] == 0):
-            return Taken(found[:n_done], None)
-        return Taken(found[:n_done], _failure(found[n_done], params.dtype))
+            return Taken(found[:n_done], found_lengths, None)
+        return Taken(found[:n_done], found_lengths, _failure(found[n_done], params.dtype))
 
     def _add_gradient(self, points: _Points, rows: Any, is_variance: bool) -> None:
         """Gradient of a minibatch, by parts."""
@@ -218,7 +221,14 @@ class DeviceSteps:
             )
 
     def _judge(
-        self, n_batch: int, losses: Any, k: int, state: Any, clip_norm: float | None, is_of_log: bool
+        self,
+        n_batch: int,
+        losses: Any,
+        lengths: Any,
+        k: int,
+        state: Any,
+        clip_norm: float | None,
+        is_of_log: bool,
     ) -> None:
         """Add up loss and gradient of step k, and see whether both are finite."""
         n_parts = -(-n_batch // rows_a_part(n_batch))
@@ -229,6 +239,7 @@ class DeviceSteps:
             1,
             state,
             losses,
+            lengths,
             k,
             self._losses,
             count_tiles(n_batch),

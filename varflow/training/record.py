@@ -3,13 +3,24 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["TrainingRecord"]
 
-_LISTS = {"losses": np.float64, "epochs": np.int64, "epoch_losses": np.float64}
+_LISTS = {
+    "losses": np.float64,
+    "learning_rates": np.float64,
+    "gradient_lengths": np.float64,
+    "epochs": np.int64,
+    "epoch_ends": np.int64,
+    "epoch_losses": np.float64,
+    "reloads": np.int64,
+}
 SMOOTHING = 0.3  # share of the newest loss in the running average
 
 
@@ -24,12 +35,20 @@ class TrainingRecord:
     ----------
     losses : list of float
         Loss on the minibatch of each step, before the step.
+    learning_rates : list of float
+        Learning rate of each step.
+    gradient_lengths : list of float
+        Length of the gradient of each step, before it is clipped, in units of the loss that is learnt.
     epochs : list of int
         Number of steps before each epoch, restarted epochs included.
+    epoch_ends : list of int
+        Number of steps before the end of each epoch that was completed.
     epoch_losses : list of float
         Loss after each epoch, on the held-out rows or, if there are none, on some of the training rows. With
         a control variate, it has one as well, which leaves it far less noise; see
         `varflow.training.objective`.
+    reloads : list of int
+        Number of steps before each return to the last good state.
     initial_loss : float or None
         Loss on the same rows before the training.
     loss : float or None
@@ -39,8 +58,6 @@ class TrainingRecord:
     best_epoch : int or None
         Epoch after which it was reached, counted from 1. If no epoch improved on the initial loss, the number
         of epochs before this batch of points: 0 for the first batch.
-    n_reloads : int
-        Number of times that training went back to the last good state.
     stopped_early : bool
         Whether training ended for lack of improvement.
     warnings : list of str
@@ -48,13 +65,16 @@ class TrainingRecord:
     """
 
     losses: list[float] = field(default_factory=list, repr=False)
+    learning_rates: list[float] = field(default_factory=list, repr=False)
+    gradient_lengths: list[float] = field(default_factory=list, repr=False)
     epochs: list[int] = field(default_factory=list, repr=False)
+    epoch_ends: list[int] = field(default_factory=list, repr=False)
     epoch_losses: list[float] = field(default_factory=list, repr=False)
+    reloads: list[int] = field(default_factory=list, repr=False)
     initial_loss: float | None = field(default=None, repr=False)
     loss: float | None = None
     best_loss: float | None = None
     best_epoch: int | None = None
-    n_reloads: int = 0
     stopped_early: bool = False
     warnings: list[str] = field(default_factory=list, repr=False)
 
@@ -62,6 +82,11 @@ class TrainingRecord:
     def step(self) -> int:
         """Number of steps."""
         return len(self.losses)
+
+    @property
+    def n_reloads(self) -> int:
+        """Number of times that training went back to the last good state."""
+        return len(self.reloads)
 
     @property
     def epoch(self) -> int:
@@ -78,18 +103,50 @@ class TrainingRecord:
         """Record the beginning of an epoch."""
         self.epochs.append(self.step)
 
-    def log_loss(self, loss: float) -> None:
-        """Record the loss of a step."""
+    def log_step(self, loss: float, learning_rate: float, gradient_length: float) -> None:
+        """Record a step."""
         self.losses.append(loss)
+        self.learning_rates.append(learning_rate)
+        self.gradient_lengths.append(gradient_length)
         self.loss = loss if self.loss is None else (1 - SMOOTHING) * self.loss + SMOOTHING * loss
 
     def end_epoch(self, loss: float) -> bool:
         """Record the loss after an epoch, and return whether it is the best so far."""
+        self.epoch_ends.append(self.step)
         self.epoch_losses.append(loss)
         if self.best_loss is not None and loss >= self.best_loss:
             return False
         self.best_loss, self.best_epoch = loss, self.epoch
         return True
+
+    def reload(self) -> None:
+        """Record a return to the last good state."""
+        self.reloads.append(self.step)
+
+    def plot(self) -> "Figure":
+        """Draw the losses of steps and epochs, the learning rate, and the length of the gradient.
+
+        Returns of the training to its last good state are dashed lines.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The picture, with three panels.
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is not installed: the extra `plot`.
+        ValueError
+            If no step was taken.
+
+        Examples
+        --------
+        >>> vf.train(data).record.plot().savefig("training.png")
+        """
+        from varflow.plots.record import draw_record  # which draws what stands here
+
+        return draw_record(self)
 
     def scalars(self) -> dict[str, Any]:
         """Return all fields except the lists, for the header of a file."""

@@ -35,7 +35,7 @@ __all__ = ["BasicStatefulDKLTrainer", "BasicStatefulTrainer", "BasicStatefulVarT
 
 logger = logging.getLogger(__name__)
 
-FILE = Kind("varflow training checkpoint", version=3, oldest=3, sealed=3)  # until 2, gradients were plain
+FILE = Kind("varflow training checkpoint", version=4, oldest=4, sealed=4)  # until 2, gradients were plain
 MAX_CHECKED_ROWS = 20_000  # of the training, for the loss after an epoch where none are held out
 
 Callback = Callable[[TrainingRecord], object]
@@ -455,7 +455,7 @@ class BasicStatefulTrainer(BasicTrainer):
             unit = math.exp(task.objective.power * place.log_unit)
         if place.n_rows == 0:
             self.record.new_epoch()
-        for losses in self._epoch(
+        for steps in self._epoch(
             objective,
             order,
             task.settings.minibatch,
@@ -465,8 +465,8 @@ class BasicStatefulTrainer(BasicTrainer):
             scale=0.5**place.n_reloads,
             first=place.n_rows,
         ):
-            for loss in losses:
-                self.record.log_loss(loss * unit)
+            for step in steps:
+                self.record.log_step(step.loss * unit, step.learning_rate, step.gradient_length * unit)
                 place.n_rows += task.settings.minibatch
             checkpoint.step(lambda: self._saved(task, place))
             if task.callback is not None:
@@ -565,7 +565,7 @@ class BasicStatefulTrainer(BasicTrainer):
             raise TrainingInterruption(
                 f"{error}, after {n_reloads - 1} returns to the last good state, which the flow has now"
             ) from error
-        self.record.n_reloads += 1
+        self.record.reload()
         logger.warning("%s: back to the last good state, with half the learning rate", error)
 
     def _is_out_of_patience(self, patience: int | None) -> bool:

@@ -8,14 +8,33 @@ import numpy as np
 from varflow.training.adam import Adam
 from varflow.training.objective import Objective
 
-__all__ = ["Steps", "Taken"]
+__all__ = ["StepTaken", "Steps", "Taken"]
 
 
 class Taken(NamedTuple):
-    """What came of a call: the loss before each step that was taken, and why the next one was not."""
+    """What came of a call.
+
+    Attributes
+    ----------
+    losses : list of float
+        Loss before each step that was taken.
+    lengths : list of float
+        Length of the gradient of each, before it is clipped.
+    error : str or None
+        Why the next step was not taken.
+    """
 
     losses: list[float]
+    lengths: list[float]
     error: str | None
+
+
+class StepTaken(NamedTuple):
+    """Loss before a step, its learning rate, and the length of its gradient before it is clipped."""
+
+    loss: float
+    learning_rate: float
+    gradient_length: float
 
 
 class Steps(Protocol):

@@ -17,7 +17,7 @@ from varflow.training.make_steps import make_steps
 from varflow.training.objective import LatentPrior, Objective
 from varflow.training.recipe import n_epochs_for, optimiser_for
 from varflow.training.settings import check_optim, chosen_rows
-from varflow.training.steps import Steps
+from varflow.training.steps import Steps, StepTaken
 from varflow.validation import check_flag, positive_int
 
 __all__ = [
@@ -339,8 +339,8 @@ class BasicTrainer:
         schedule: Schedule,
         scale: float = 1.0,
         first: int = 0,
-    ) -> Iterator[list[float]]:
-        """Go through rows from `first` on, in their order; yields the losses of steps once they are taken.
+    ) -> Iterator[list[StepTaken]]:
+        """Go through rows from `first` on, in their order; yields steps once they are taken.
 
         On a GPU, it takes all of them before it yields.
         """
@@ -351,8 +351,10 @@ class BasicTrainer:
             some = begins[k : k + at_once]
             rows = [order[begin : begin + minibatch] for begin in some]
             progress = [schedule.progress(epoch + begin / len(order)) for begin in some]
+            t = optim.t + 1
             taken = steps.take(objective, rows, optim, progress, scale)
-            yield taken.losses
+            rates = [optim.learning_rate(t + k, moment, scale) for k, moment in enumerate(progress)]
+            yield list(map(StepTaken, taken.losses, rates, taken.lengths))
             if taken.error is not None:
                 raise InvalidLossError(taken.error)
 
