@@ -57,9 +57,9 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
             *[array(dtype, 3)] * 2, array(dtype, 2),
         ),
         "fold_parts": (params, numbers, array(dtype, 2), integer),
-        "judge": (numbers, numbers, numbers, integer, numbers, integer, numbers, integer, flag, number, number),
+        "judge": (*[numbers] * 3, integer, numbers, integer, numbers, integer, flag, number, number),
         "adam_step": (*[params] * 5, numbers, *[number] * 6),
-        "latent_points": (points, integer, types.uint64, types.uint64),
+        "latent_points": (points, integer, integer, types.uint64, types.uint64),
     }  # fmt: skip
 
 
