@@ -691,16 +691,26 @@ def workers_dask() -> str:
 
 
 def mpi_memory() -> str:
-    """Bytes a point that a training on a dataset needs, by ranks on a node."""
+    """Bytes a point that a training on a dataset needs, by ranks on a node, and what that means for many."""
     found = figures("mpi_memory")
-    one = next(iter(found.values()))
-    rows = [
-        [case, *(f"{part:.0f}" for part in (line["training_first"] + line["reading_first"] * (k == 0),
-         line["training_others"], line["reading_shared"] + line["training_shared"]))]
-        for k, (case, line) in enumerate(found.items())
-    ]  # fmt: skip
+    needs = {
+        case: (
+            one["reading_first"] + one["training_first"],
+            max(one["reading_others"], one["training_others"]),
+            one["reading_shared"] + one["training_shared"],
+        )
+        for case, one in found.items()
+    }
+    rows = [[case, *(f"{part:.0f}" for part in parts)] for case, parts in needs.items()]
     titles = ["bytes a point", "the first rank's own", "another rank's own", "all ranks' in common"]
-    told = f"{one['n_points']:,} points of {one['d']} coordinates, which are {8 * (one['d'] + 2)} bytes each."
+    case, (first, other, common) = list(needs.items())[-1]
+    in_all = first + other * (int(case.split()[0]) - 1) + common
+    one = found[case]
+    told = (
+        f"Measured with {one['n_points']:,} points of {one['d']} coordinates, {8 * (one['d'] + 2)} bytes each "
+        f"as they are read. 100,000,000 such points need {in_all / 10:.0f} GB on a node with {case}, "
+        f"{common / 10:.0f} GB of it in `/dev/shm`."
+    )
     return f"{table(titles, rows)}\n\n{told}\n\n{provenance('mpi_memory')}"
 
 
