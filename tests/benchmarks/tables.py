@@ -707,8 +707,8 @@ def mpi_memory() -> str:
     in_all = first + other * (int(case.split()[0]) - 1) + common
     one = found[case]
     told = (
-        f"Measured with {one['n_points']:,} points of {one['d']} coordinates, {8 * (one['d'] + 2)} bytes each "
-        f"as they are read. 100,000,000 such points need {in_all / 10:.0f} GB on a node with {case}, "
+        f"Measured with {one['n_points']:,} points of {one['d']} coordinates, {8 * (one['d'] + 2)} bytes "
+        f"each as they are read. 100,000,000 such points need {in_all / 10:.0f} GB on a node with {case}, "
         f"{common / 10:.0f} GB of it in `/dev/shm`."
     )
     return f"{table(titles, rows)}\n\n{told}\n\n{provenance('mpi_memory')}"
