@@ -32,6 +32,7 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 MpiDefault=none
 JobRequeue=1
+FirstJobId={first}
 KillWait=5
 ReturnToService=2
 SchedulerParameters=sched_interval=2,sched_min_interval=0,bf_interval=2
@@ -58,7 +59,13 @@ def slurm(folder: Path, n_cores: int) -> Iterator[dict[str, str]]:
         (folder / name).mkdir()
     configuration = folder / "slurm.conf"
     configuration.write_text(
-        CONFIGURATION.format(host=socket.gethostname(), ports=_free_ports(2), folder=folder, n_cores=n_cores)
+        CONFIGURATION.format(
+            host=socket.gethostname(),
+            ports=_free_ports(2),
+            folder=folder,
+            n_cores=n_cores,
+            first=os.getpid(),  # MPICH names its memory by the job's number, which others may have left
+        )
     )
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))

@@ -52,9 +52,11 @@ def test_scripts_are_sound(script):
 
 SLOW = """
 import time
+from pathlib import Path
 from camel import f as fast
 
 def f(x):
+    Path("begun").touch()
     time.sleep(0.005 * len(x))
     return fast(x)
 """
@@ -74,7 +76,7 @@ def f(x):
 
 def let_job_integrate(folder, source):
     (folder / "other.py").write_text(source)
-    for name in ("integrate.slurm", "integrate.pbs"):
+    for name in ("integrate.slurm", "integrate.pbs", "ranks.slurm"):
         text = (folder / name).read_text()
         assert text.count("camel.py:f") == 1
         (folder / name).write_text(text.replace("camel.py:f", "other.py:f"))
@@ -154,6 +156,33 @@ def test_a_job_of_slurm_is_queued_again_before_its_time_is_up(folder, batch):
     assert "stopped by a signal" in log or "start the same command again" in log, log
     assert "result = 0.96" in log
     assert_the_bits_of_a_run_without_interruption(folder, 30_000)
+
+
+@pytest.mark.slow
+def test_tasks_of_slurm_work_together_and_are_queued_again(folder, batch):
+    pytest.importorskip("mpi4py")
+    let_job_integrate(folder, SLOW)
+    (folder / "camel.npz").symlink_to("ranks.npz")
+    size = ["--ntasks=2", "--mem-per-cpu=0"]
+    environment = {**batch, "CALLS": "3000", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    submitted = subprocess.run(
+        ["sbatch", "--parsable", *size, "ranks.slurm"], cwd=folder, env=environment, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    while not (folder / "begun").exists():
+        time.sleep(0.1)
+    subprocess.run(
+        ["scancel", "--batch", "--signal=USR1", submitted.stdout.strip()], env=environment, check=True
+    )
+    wait_for_jobs(batch, 300)
+    log = (folder / "ranks.log").read_text()
+    assert log.count("start the same command again") == 1, log
+    assert log.count("result = ") == 1, log
+    assert_the_bits_of_a_run_without_interruption(folder, 3000)
+    strangers = ["srun", "-n", "2", "--mpi=none", "varflow", "integrate", "camel.py:f", "--dim", "2", "--mpi"]
+    told = subprocess.run(strangers, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stderr.count("varflow: srun has started 2 tasks, but each is alone") == 1
 
 
 @pytest.mark.slow

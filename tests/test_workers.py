@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -81,6 +82,11 @@ def first(x):
 def fails_at_first(point, x):
     if (x == point).all(axis=1).any():
         raise KeyError("mine")
+    return x[:, 0]
+
+
+def takes_100_us(x):
+    time.sleep(1e-4 * len(x))
     return x[:, 0]
 
 
@@ -285,6 +291,14 @@ class TestSizes:
             sizes.note(seconds * n, n)
         assert max(tasks) <= 1 + max(1, LONGEST / seconds)
         assert max(tasks) <= 1 + max(1, MAX_BYTES / (8 * d))
+
+    def test_of_a_cluster_are_longer(self, client):
+        u = np.random.default_rng(1).random((1000, D))
+        with Integrand(takes_100_us, Domain(D), workers=client) as integrand:
+            integrand(u)  # measures f
+            with mock.patch.object(integrand._pool, "submit", wraps=integrand._pool.submit) as submit:
+                integrand(u)
+        assert submit.call_count <= 4  # 2 of 50 ms where the machine is not busy, not 8 of 12.5 ms
 
     def test_no_worker_waits_for_long(self):
         sizes, x = Sizes(), np.zeros((65_536, 4))

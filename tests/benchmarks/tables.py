@@ -678,6 +678,42 @@ def workers() -> str:
     return f"{table(titles, rows)}\n\n{note}\n\n{provenance('workers')}"
 
 
+def workers_dask() -> str:
+    """Ways to send chunks of points to a Dask cluster."""
+    found = figures("workers_dask")
+    rows = [
+        [name, number(one["seconds_us"], 2), number(one["processor_us"], 2)] for name, one in found.items()
+    ]
+    loads = span((one["load"] for one in found.values()), lambda load: f"{load:.0f}")
+    note = f"The machine was busy with other work meanwhile (load {loads})."
+    titles = ["200 chunks of 1000 points", "µs a call", "processors' µs"]
+    return f"{table(titles, rows)}\n\n{note}\n\n{provenance('workers_dask')}"
+
+
+def mpi_memory() -> str:
+    """Bytes a point that a training on a dataset needs, by ranks on a node, and what that means for many."""
+    found = figures("mpi_memory")
+    needs = {
+        case: (
+            one["reading_first"] + one["training_first"],
+            max(one["reading_others"], one["training_others"]),
+            one["reading_shared"] + one["training_shared"],
+        )
+        for case, one in found.items()
+    }
+    rows = [[case, *(f"{part:.0f}" for part in parts)] for case, parts in needs.items()]
+    titles = ["bytes a point", "the first rank's own", "another rank's own", "all ranks' in common"]
+    case, (first, other, common) = list(needs.items())[-1]
+    in_all = first + other * (int(case.split()[0]) - 1) + common
+    one = found[case]
+    told = (
+        f"Measured with {one['n_points']:,} points of {one['d']} coordinates, {8 * (one['d'] + 2)} bytes "
+        f"each as they are read. 100,000,000 such points need {in_all / 10:.0f} GB on a node with {case}, "
+        f"{common / 10:.0f} GB of it in `/dev/shm`."
+    )
+    return f"{table(titles, rows)}\n\n{told}\n\n{provenance('mpi_memory')}"
+
+
 def mpi_scaling() -> str:
     """Rounds of points on ranks that share them, and how many are waited for where some are dear."""
     scaling, balance = figures("mpi_scaling"), figures("mpi_balance")
@@ -745,6 +781,7 @@ BLOCKS = {
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
         ("few_calls", few_calls), ("many_dimensions", many_dimensions), ("evidence", evidence),
         ("compiled", compiled), ("first_call", first_call), ("export", export), ("workers", workers),
+        ("workers_dask", workers_dask), ("mpi_memory", mpi_memory),
         ("mpi_scaling", mpi_scaling), ("mpi_messages", mpi_messages), ("mpi_pays", mpi_pays),
     )
 }  # fmt: skip

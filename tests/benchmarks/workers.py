@@ -8,13 +8,16 @@ many chunks travel together. `alone` is the same where few travel together, as f
 so long there, without a core. All are medians of rounds that take turns with rounds without workers, whose
 time is subtracted: seconds, and processor time of all processes, which a busy machine changes less.
 `sent` is the seconds of a first round with an f of 8 MB, which goes to both workers.
+
+`--dask` measures, instead, ways in which 200 chunks can go to a Dask cluster, without varflow, in turn.
 """
 
 import argparse
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -122,13 +125,78 @@ def of_pool(workers: Any, rounds: int) -> dict[str, float]:
     }
 
 
+class Resident:
+    """An f that a worker keeps, and that is called past the scheduler."""
+
+    def call(self, x: np.ndarray) -> np.ndarray:
+        """Call f."""
+        return cheap(x)
+
+
+def in_chunks(x: np.ndarray) -> list[np.ndarray]:
+    """Call f for 1000 points at a time."""
+    return [cheap(chunk) for chunk in np.array_split(x, -(-len(x) // CHUNK))]
+
+
+def ways(client: Any) -> dict[str, Callable[[list[np.ndarray]], Any]]:
+    """Ways to have f called for chunks of points, each of which waits for all values."""
+    executor = client.get_executor(pure=False)
+    actors = [
+        client.submit(Resident, actor=True, workers=[address], pure=False).result()
+        for address in client.nthreads()
+    ]
+
+    def merged(chunks: list[np.ndarray], n: int) -> list[np.ndarray]:
+        return [np.concatenate(chunks[k : k + n]) for k in range(0, len(chunks), n)]
+
+    def by_actors(chunks: list[np.ndarray]) -> None:
+        sent = [actors[k % len(actors)].call(chunk) for k, chunk in enumerate(chunks)]
+        for one in sent:
+            one.result()
+
+    def scattered(chunks: list[np.ndarray]) -> None:
+        points = client.scatter(chunks, direct=True, hash=False)
+        client.gather(client.map(cheap, points, pure=False), direct=True)
+
+    return {
+        "a task a chunk": lambda chunks: list(executor.map(cheap, chunks)),
+        "the same in one message": lambda chunks: client.gather(client.map(cheap, chunks, pure=False)),
+        "points go to workers first": scattered,
+        "a call of an actor a chunk": by_actors,
+        "a task for 8 chunks": lambda chunks: list(executor.map(in_chunks, merged(chunks, 8))),
+        "a task for 50 chunks": lambda chunks: list(executor.map(in_chunks, merged(chunks, 50))),
+    }
+
+
+def record_ways(rounds: int) -> None:
+    """Measure the ways in turn: microseconds a call of f, and of processors of all processes."""
+    chunks = np.array_split(np.random.default_rng(1).random((N, D)), N // CHUNK)
+    with dask() as client, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+        times: dict[str, list[np.ndarray]] = {}
+        for _ in range(rounds):
+            for name, way in ways(client).items():
+                begin = now()
+                way(chunks)
+                times.setdefault(name, []).append(1e6 / N * np.subtract(now(), begin))
+    peers = {"distributed": versions(["distributed"])["distributed"]}
+    for name, found in times.items():
+        seconds, processor = np.median(found, axis=0)
+        figures = {"seconds_us": seconds, "processor_us": processor, "load": os.getloadavg()[0]}
+        record("workers_dask", name, figures, peers=peers)
+
+
 def main() -> None:
     """Measure each pool."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dask", action="store_true", help="measure ways to send chunks to Dask alone")
     options = parser.parse_args()
+    if options.dask:
+        record_ways(options.rounds)
+        return
     for name, make in POOLS.items():
         with make() as workers:
             figures = of_pool(workers, options.rounds)

@@ -7,7 +7,14 @@ from io import StringIO
 
 from varflow.errors import RankError
 from varflow.runtime.communicator import ALONE, Communicator
-from varflow.runtime.launcher import alone_in_words, is_alone_by_mistake, launched_rank, n_launched, world
+from varflow.runtime.launcher import (
+    alone_in_words,
+    is_alone_by_mistake,
+    launched_rank,
+    n_launched,
+    n_tasks_of_slurm,
+    world,
+)
 from varflow.runtime.ranks import as_communicator
 
 __all__ = ["add_mpi", "communicator", "is_speaking", "rank_of", "together"]
@@ -32,13 +39,19 @@ def communicator(options: argparse.Namespace) -> Communicator:
     ImportError
         If there are several, and mpi4py is missing.
     ValueError
-        If mpi4py finds one process only where mpiexec has started several.
+        If mpi4py finds one process only where mpiexec, or srun with --mpi, has started several.
     """
     if not _is_wanted(options):
         return ALONE
     comm = world()
     if comm.Get_size() == 1 and is_alone_by_mistake():
         raise ValueError(alone_in_words(comm))
+    if comm.Get_size() == 1 and n_tasks_of_slurm() > 1:
+        raise ValueError(
+            f"srun has started {n_tasks_of_slurm()} tasks, but each is alone in MPI.COMM_WORLD: let srun "
+            "tell them of each other as mpi4py's MPI wants it, by srun --mpi=pmi2 (MPICH) or --mpi=pmix "
+            "(Open MPI); srun --mpi=list shows what there is. Leave --mpi out for tasks that are strangers"
+        )
     return as_communicator(comm)
 
 

@@ -4,11 +4,19 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["alone_in_words", "is_alone_by_mistake", "launched_rank", "n_launched", "world"]
+__all__ = [
+    "alone_in_words",
+    "is_alone_by_mistake",
+    "launched_rank",
+    "n_launched",
+    "n_tasks_of_slurm",
+    "world",
+]
 
 # Set by mpiexec of MPICH and its kin, of Open MPI, and of MVAPICH. Not by Slurm's srun, whose tasks may well
 # be programs that have nothing to do with each other.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+RANKS = (*(name.replace("SIZE", "RANK") for name in SIZES), "SLURM_PROCID")
 
 
 def n_launched() -> int:
@@ -17,9 +25,15 @@ def n_launched() -> int:
     return max([int(size) for size in sizes if size.isdigit()], default=1)
 
 
+def n_tasks_of_slurm() -> int:
+    """Count the tasks that srun has started with this one; 1 without it. They may be strangers."""
+    found = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    return int(found) if found.isdigit() and "SLURM_PROCID" in os.environ else 1
+
+
 def launched_rank() -> int:
-    """Give the number that an mpiexec has given this process; 0 without one."""
-    ranks = [os.environ.get(name.replace("SIZE", "RANK"), "") for name in SIZES]
+    """Give the number that an mpiexec, or srun, has given this process; 0 without one."""
+    ranks = [os.environ.get(name, "") for name in RANKS]
     return max([int(rank) for rank in ranks if rank.isdigit()], default=0)
 
 

@@ -38,6 +38,8 @@ class DaskPool(FuturePool):
         If the client is asynchronous.
     """
 
+    shortest = 0.05  # a task costs the scheduler, and those it tells, some 5 ms
+
     def __init__(self, f: Callable[..., Any], vectorized: bool, client: Any) -> None:
         super().__init__(f, vectorized)
         if client.asynchronous:

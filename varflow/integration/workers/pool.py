@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from varflow.integration.components import FloatArray, Values
-from varflow.integration.workers.sizes import Sizes
+from varflow.integration.workers.sizes import SHORTEST, Sizes
 from varflow.integration.workers.task import Function, Reply
 
 __all__ = ["Outcome", "Pool"]
@@ -59,9 +59,11 @@ class Pool(ABC):
         Whether it takes many points.
     """
 
+    shortest = SHORTEST  # seconds of f in a task
+
     def __init__(self, f: Callable[..., Any], vectorized: bool) -> None:
         self._f, self._vectorized = f, vectorized
-        self._sizes = Sizes()
+        self._sizes = Sizes(self.shortest)
 
     def evaluate(self, x: FloatArray) -> Outcome:
         """Evaluate f at points (n, d), in tasks that are sized by the time that f takes.

@@ -18,13 +18,19 @@ MAX_BYTES = 1 << 22  # of the points of a task, which go through one process
 class Sizes:
     """Sizes of tasks, which follow the time that f was measured to take.
 
+    Parameters
+    ----------
+    shortest : float
+        Seconds of a task, at least.
+
     Attributes
     ----------
     seconds : float or None
         Seconds of f a point, in the last round; None before the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shortest: float = SHORTEST) -> None:
+        self._shortest = shortest
         self.seconds: float | None = None
 
     def split(self, x: FloatArray, n_workers: int) -> list[FloatArray]:
@@ -32,7 +38,7 @@ class Sizes:
         n, d = x.shape
         rows: float = n / (TASKS_PER_WORKER * n_workers)
         if self.seconds:
-            rows = min(max(rows, SHORTEST / self.seconds), LONGEST / self.seconds)
+            rows = min(max(rows, self._shortest / self.seconds), LONGEST / self.seconds)
         rows = max(min(rows, MAX_BYTES / (8 * d)), 1.0)
         return np.array_split(x, min(math.ceil(n / rows), n))
 
