@@ -483,7 +483,7 @@ class TestIntegration:
     def test_a_checkpoint_of_an_earlier_version_is_refused(self, tmp_path):
         path = tmp_path / "run.ckpt"
         path.write_bytes((DATA / "integration-1.ckpt").read_bytes())
-        with pytest.raises(vf.FileFormatError, match="has version 1, but this varflow understands 6 only"):
+        with pytest.raises(vf.FileFormatError, match="has version 1, but this varflow understands 7 only"):
             vf.integrate(peak, 2, n_calls=40_000, checkpoint=path, resume=True)
 
 

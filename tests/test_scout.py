@@ -12,6 +12,7 @@ from varflow.integration.scout import (
     N_WALKERS,
     STEP_OF_WIDTH,
     Walkers,
+    chosen,
     draw_around,
     moved,
     propose,
@@ -82,6 +83,16 @@ def test_walkers_stay_in_the_cube_where_f_is_zero():
     assert ((walkers.u >= 0) & (walkers.u <= 1)).all()
     assert (walkers.log_f == -np.inf).all()
     assert (walkers.width == 1).all()
+
+
+def test_starts_are_drawn_in_proportion_to_weights_without_replacement():
+    weights, rng = np.array([1e-3, 1.0, 2.0, 5.0]), generator()
+    drawn = np.array([chosen(np.log(weights) - 700, 2, rng) for _ in range(20_000)])
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    shares = weights / weights.sum()
+    np.testing.assert_allclose(np.bincount(drawn[:, 0], minlength=4) / len(drawn), shares, atol=0.015)
+    after_last = np.bincount(drawn[drawn[:, 0] == 3, 1], minlength=4)
+    np.testing.assert_allclose(after_last[:3] / after_last.sum(), shares[:3] / shares[:3].sum(), atol=0.02)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])

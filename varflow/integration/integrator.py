@@ -41,7 +41,7 @@ from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=6, oldest=6, sealed=6)
+FILE = Kind("varflow integration checkpoint", version=7, oldest=7, sealed=7)
 PART = 8192  # points evaluated together where there is a checkpoint, which may be written after each
 MAX_COORDINATE = 1e300  # coordinate of a given point where the bounds are infinite
 

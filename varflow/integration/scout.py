@@ -1,12 +1,16 @@
 """MCMC probe for regions of large |f| that the flow has lost, and points to regain them.
 
 Points drawn from a flow say little about where the flow is not: a peak that it has lost is hit by none of
-them, and the estimate misses it with a small error. So MCMC walkers start anywhere in the unit cube and
-climb, independently of the flow, and the density of the flow is examined where they end. Here f is the
-integrand on the unit cube, the Jacobian of the map onto the box included.
+them, and the estimate misses it with a small error. So MCMC walkers climb, independently of the flow, and
+the density of the flow is examined where they end. Here f is the integrand on the unit cube, the Jacobian of
+the map onto the box included.
 
-**Metropolis steps** (`propose`, `moved`). ``N_WALKERS`` walkers start at uniform points. In each step a
-walker at u proposes
+**Where they start** (`chosen`). Half of the ``N_WALKERS`` walkers start anywhere in the unit cube. The others
+start at uniform points that were seen before (`State.explored`), drawn without replacement with probabilities
+in proportion to f/(q + c), in the notation of below. A region that only the first, uniform points of a survey
+have met, and the flow has not followed, or one whose tails they have met, is thus looked at again.
+
+**Metropolis steps** (`propose`, `moved`). In each step a walker at u proposes
 
     u' = reflect(u + s z),    z ~ N(0, 1) in each of the d coordinates,
 
@@ -55,7 +59,17 @@ import numpy as np
 
 from varflow.integration.proposal import inside
 
-__all__ = ["MAX_STEPS", "N_WALKERS", "Walkers", "draw_around", "moved", "no_walkers", "propose", "walkers_at"]
+__all__ = [
+    "MAX_STEPS",
+    "N_WALKERS",
+    "Walkers",
+    "chosen",
+    "draw_around",
+    "moved",
+    "no_walkers",
+    "propose",
+    "walkers_at",
+]
 
 N_WALKERS = 32
 MAX_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
@@ -82,6 +96,10 @@ class Walkers(NamedTuple):
     log_f: np.ndarray
     log_step: np.ndarray
 
+    def beside(self, others: "Walkers") -> "Walkers":
+        """Give these walkers and others."""
+        return Walkers(*(np.concatenate(parts) for parts in zip(self, others, strict=True)))
+
     @property
     def width(self) -> np.ndarray:
         """Widths (n,) of the peaks that the walkers are in, at most 1; see the module's docstring."""
@@ -93,6 +111,29 @@ class Walkers(NamedTuple):
 def no_walkers(d: int) -> Walkers:
     """Make none."""
     return Walkers(np.empty((0, d)), np.empty(0), np.empty(0))
+
+
+def chosen(log_weights: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw points without replacement, with probabilities in proportion to their weights.
+
+    The keys of Efraimidis and Spirakis (Inf. Process. Lett. 97 (2006) 181) are taken by their logarithms.
+
+    Parameters
+    ----------
+    log_weights : ndarray, (m,)
+        Natural logs of the weights.
+    n : int
+        Number of points, up to m.
+    generator : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    ndarray of int, (n,)
+        Their rows.
+    """
+    rows: np.ndarray = np.argsort(-(log_weights + generator.gumbel(size=len(log_weights))))[:n]
+    return rows
 
 
 def walkers_at(u: np.ndarray, log_f: np.ndarray) -> Walkers:

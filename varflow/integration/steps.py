@@ -313,7 +313,8 @@ class Scout(Step):
 
     def points(self, state: State) -> Draw:  # noqa: D102
         if self.n_drawn == 0:
-            u = inside(state.generator.random((N_WALKERS, state.flow.d)))
+            n_known = min(N_WALKERS // 2, state.explored.n)  # of values at points where walkers start
+            u = inside(state.generator.random((N_WALKERS - n_known, state.flow.d)))
         else:
             u = propose(state.walkers, state.generator)
         return _without_density(u)
@@ -322,7 +323,7 @@ class Scout(Step):
         log_f = np.where(is_known, values.log_f, -math.inf)
         self.n_known += int(np.count_nonzero(is_known))
         if self.n_taken == 0:
-            state.walkers = walkers_at(points.u, log_f)
+            state.walkers = walkers_at(points.u, log_f).beside(state.most_lost(N_WALKERS - len(log_f)))
         else:
             state.walkers = moved(state.walkers, points.u, log_f, self.n_taken - 1, state.generator)
 
