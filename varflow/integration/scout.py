@@ -41,15 +41,16 @@ counts as lost for n points if fewer than ``UNSEEN`` of n points would do so, bu
 
     R > max(1, n / UNSEEN).
 
-**Points to regain it** (`draw_around`, `Regain` of `varflow.integration.steps`). New points are drawn from
-the mixture of the K walkers that ended in lost regions, with equal shares: Gaussians around their ends c_k,
-of their widths w_k, truncated at the faces of the unit cube,
+**Points to regain it** (`draw_around`, `Regain` of `varflow.integration.steps`). Half of the new points are
+drawn from the mixture of the K walkers that ended in lost regions, with equal shares: Gaussians around their
+ends c_k, of their widths w_k, truncated at the faces of the unit cube,
 
     p(u) = (1/K) sum_k prod_j φ((u_j - c_kj) / w_k) / (w_k (Φ((1 - c_kj) / w_k) - Φ(-c_kj / w_k))),
 
 with φ and Φ the density and the distribution function of the standard normal distribution. They are drawn by
-inversion of Φ, one coordinate at a time. The next stage of the survey trains the flow on these points, with
-their densities p, along with the points of the last pilot run.
+inversion of Φ, one coordinate at a time. The other half are drawn from the flow and its uniform share, with
+the density q', and all get that of both, (p + q') / 2, so that no weight is large where p alone would be
+small. The next stage of the survey trains the flow on these points.
 """
 
 import math
@@ -65,6 +66,7 @@ __all__ = [
     "Walkers",
     "chosen",
     "draw_around",
+    "log_density_around",
     "moved",
     "no_walkers",
     "propose",
@@ -181,8 +183,8 @@ def moved(
     )
 
 
-def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points from a mixture of truncated Gaussians around the ends of walkers.
+def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw points (n, d) from a mixture of truncated Gaussians around the ends of walkers.
 
     Parameters
     ----------
@@ -193,24 +195,26 @@ def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tup
         Number of points.
     generator : Generator
         Source of the random numbers.
-
-    Returns
-    -------
-    u : ndarray, (n, d)
-        The points.
-    log_q : ndarray, (n,)
-        Log density of the mixture at the points.
     """
-    from scipy.special import logsumexp, ndtr, ndtri  # slow to import, and only lost regions need it
+    from scipy.special import ndtr, ndtri  # slow to import, and only lost regions need it
 
     centre, width = walkers.u, walkers.width[:, None]
     below, above = ndtr(-centre / width), ndtr((1 - centre) / width)
     k = generator.integers(len(centre), size=n)
     share = below[k] + (above - below)[k] * generator.random((n, centre.shape[1]))
-    u = inside(centre[k] + width[k] * ndtri(share))
+    return inside(centre[k] + width[k] * ndtri(share))
+
+
+def log_density_around(walkers: Walkers, u: np.ndarray) -> np.ndarray:
+    """Compute the log density (n,) of the mixture of `draw_around` at points u (n, d)."""
+    from scipy.special import logsumexp, ndtr
+
+    centre, width = walkers.u, walkers.width[:, None]
+    below, above = ndtr(-centre / width), ndtr((1 - centre) / width)
     log_scale = np.log(width * math.sqrt(2 * math.pi) * (above - below)).sum(axis=1)
     squares = np.stack([np.square((u - c) / w).sum(axis=1) for c, w in zip(centre, width, strict=True)])
-    return u, logsumexp(-0.5 * squares - log_scale[:, None], axis=0) - math.log(len(centre))
+    log_density: np.ndarray = logsumexp(-0.5 * squares - log_scale[:, None], axis=0) - math.log(len(centre))
+    return log_density
 
 
 def _reflected(u: np.ndarray) -> np.ndarray:
