@@ -364,7 +364,8 @@ class Regain(Step):
         n_uniform = round(EXPLORATION_SHARE * LOOK / 2)
         latent = state.generator.random((LOOK // 2 - n_uniform, state.flow.d))
         known = draw(state.flow, latent, state.generator.random((n_uniform, state.flow.d)))
-        u = np.concatenate([around, known.u])
+        # In random order: what is replayed begins somewhere among them.
+        u = state.generator.permutation(np.concatenate([around, known.u]))
         log_known = log_mixture(state.flow.log_prob(u), known.uniform_share)
         log_q = np.logaddexp(log_density_around(lost, u), log_known) - math.log(2)
         return _without_density(u)._replace(log_q=log_q)
