@@ -797,7 +797,7 @@ class TestTolerance:
             sign = np.sign(x[:, 0] - 0.5)
             return sign * np.exp(-300 * ((x - 0.5 - 0.25 * sign[:, None]) ** 2).sum(axis=1))
 
-        for seed in (0, 1, 4):
+        for seed in (0, 1, 6):
             result = integrated(f, n_calls=LONGER, seed=seed, **tolerance)
             *_, last_look = (one for one in result.history if one.stage == "survey")
             assert result.ess > 0.8 * last_look.ess > 1.5 * 0.8 * result.history[0].ess
