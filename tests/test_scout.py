@@ -12,7 +12,9 @@ from varflow.integration.scout import (
     N_WALKERS,
     STEP_OF_WIDTH,
     Walkers,
+    chosen,
     draw_around,
+    log_density_around,
     moved,
     propose,
     walkers_at,
@@ -84,28 +86,39 @@ def test_walkers_stay_in_the_cube_where_f_is_zero():
     assert (walkers.width == 1).all()
 
 
+def test_starts_are_drawn_in_proportion_to_weights_without_replacement():
+    weights, rng = np.array([1e-3, 1.0, 2.0, 5.0]), generator()
+    drawn = np.array([chosen(np.log(weights) - 700, 2, rng) for _ in range(20_000)])
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    shares = weights / weights.sum()
+    np.testing.assert_allclose(np.bincount(drawn[:, 0], minlength=4) / len(drawn), shares, atol=0.015)
+    after_last = np.bincount(drawn[drawn[:, 0] == 3, 1], minlength=4)
+    np.testing.assert_allclose(after_last[:3] / after_last.sum(), shares[:3] / shares[:3].sum(), atol=0.02)
+
+
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_density_around_walkers_is_that_of_truncated_gaussians(d):
     walkers = make_walkers(d)
-    u, log_q = draw_around(walkers, 200, generator())
+    u = draw_around(walkers, 200, generator())
     density = np.zeros(len(u))
     for centre, width in zip(walkers.u, walkers.width, strict=True):
         law = stats.truncnorm(-centre / width, (1 - centre) / width, loc=centre, scale=width)
         density += law.pdf(u).prod(axis=1) / len(walkers.u)
-    np.testing.assert_allclose(np.exp(log_q), density, rtol=1e-10)
+    np.testing.assert_allclose(np.exp(log_density_around(walkers, u)), density, rtol=1e-10)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_points_around_walkers_have_that_density(d):
-    u, log_q = draw_around(make_walkers(d, width=(0.3, 0.6)), 20_000, generator())
+    walkers = make_walkers(d, width=(0.3, 0.6))
+    u = draw_around(walkers, 20_000, generator())
     assert ((u >= 0) & (u <= 1)).all()
     for values, exact in ((np.ones(len(u)), 1), (u[:, 0], 1 / 2), (u[:, -1] ** 2, 1 / 3)):
-        weighted = values / np.exp(log_q)
+        weighted = values / np.exp(log_density_around(walkers, u))
         assert abs(weighted.mean() - exact) < 5 * weighted.std() / math.sqrt(len(u))
 
 
 def test_walkers_at_faces_and_of_tiny_widths():
     walkers = of_width(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([1e-9, 1e-7]))
-    u, log_q = draw_around(walkers, 1000, generator())
+    u = draw_around(walkers, 1000, generator())
     assert ((u >= 0) & (u <= 1)).all()
-    assert np.isfinite(log_q).all()
+    assert np.isfinite(log_density_around(walkers, u)).all()

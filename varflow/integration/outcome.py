@@ -79,7 +79,7 @@ def _lost(state: State, history: list[Iteration]) -> float:
 
     For want of anything better, the share of the integral is taken to be the share of walkers that end there,
     which so many of them tell no better than by its upper limit of 95 % (Clopper and Pearson, Biometrika 26
-    (1934) 404).
+    (1934) 404). As half of them start where f is far above the flow, it is rather too large.
     """
     n, n_lost = len(state.log_lost), _n_lost(state, history)
     if n_lost == 0:

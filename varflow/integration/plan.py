@@ -195,17 +195,18 @@ def _shared_out(n_calls: int, n_parts: int) -> list[int]:
 class Survey(Step):
     """Train for one stage between two pilot runs, and keep the better flow.
 
-    Where the last survey has lost a region, this one begins with points from there, and its flow is kept: the
-    errors of the two would not tell.
+    Walkers go before, too: a region that maps have lost is cheaper to regain by that training than by another
+    survey.
     """
 
     n_calls: int
 
     def then(self, state: State) -> Agenda:
         state.warnings.clear()  # an earlier survey's are of no more interest
-        n_before, is_regaining = state.n_calls, _can_regain(state, self.n_calls)
-        regain: Agenda = [Regain(n_before)] if is_regaining else []
-        return [*_first_look(state, self.n_calls), *regain, MainStage(self.n_calls, n_before, is_regaining)]
+        look, n_before = _first_look(state, self.n_calls), state.n_calls
+        if _can_regain(state, self.n_calls, n_before):  # as the walkers of the last survey tell
+            return [*look, RegainFirst(self.n_calls, n_before, n_before)]
+        return [*look, ScoutWithin(self.n_calls), RegainFirst(self.n_calls, n_before, self.n_calls)]
 
 
 @dataclass
@@ -227,7 +228,24 @@ class SurveyOfLost(Step):
 
     def then(self, state: State) -> Agenda:
         n_more = (self.end_calls - state.n_calls) // 2
-        return [Survey(n_more)] if _can_regain(state, n_more) else []
+        return [Survey(n_more)] if _can_regain(state, n_more, state.n_calls) else []
+
+
+@dataclass
+class RegainFirst(Step):
+    """Begin the training of a survey with points from regions that are lost to n_points, if there are any.
+
+    The flow of that training is kept: the errors of the two would not tell.
+    """
+
+    n_calls: int
+    n_before: int
+    n_points: int
+
+    def then(self, state: State) -> Agenda:
+        is_regaining = _can_regain(state, self.n_calls, self.n_points)
+        regain: Agenda = [Regain(self.n_points)] if is_regaining else []
+        return [*regain, MainStage(self.n_calls, self.n_before, is_regaining)]
 
 
 @dataclass
@@ -244,7 +262,7 @@ class MainStage(Step):
 
     def then(self, state: State) -> Agenda:
         if is_close(state) and not self.is_regaining:
-            return [ScoutWithin(self.n_calls), EndSurvey()]
+            return [EndSurvey()]
         n_left = int((1 - SCOUT_SHARE) * self.n_calls) - (state.n_calls - self.n_before) - LOOK
         stage = Stage(min(n_left // ROUND, MAX_ROUNDS), 0.5)
         return [stage, Look(), Compare(self.is_regaining), ScoutWithin(self.n_calls), EndSurvey()]
@@ -293,9 +311,9 @@ class TrainOnSample(Step):
         return []
 
 
-def _can_regain(state: State, n_calls: int) -> bool:
-    """Tell whether the flow has lost a region that the calls suffice to regain."""
-    return n_calls >= 2 * MIN_SURVEYED and state.has_lost(state.n_calls)
+def _can_regain(state: State, n_calls: int, n_points: int) -> bool:
+    """Tell whether the flow has lost a region to n_points that the calls of a survey suffice to regain."""
+    return n_calls >= 2 * MIN_SURVEYED and state.has_lost(n_points)
 
 
 # The element-wise map
@@ -622,7 +640,17 @@ _STEPS: Mapping[str, type[Step]] = {
     for one in (
         *(Estimate, Look, Stage, Train, Scout, Regain),
         *(ByCalls, ToTolerance, Refine),
-        *(Survey, SurveyOfFew, SurveyOfLost, MainStage, Compare, ScoutWithin, EndSurvey, TrainOnSample),
+        *(
+            Survey,
+            SurveyOfFew,
+            SurveyOfLost,
+            RegainFirst,
+            MainStage,
+            Compare,
+            ScoutWithin,
+            EndSurvey,
+            TrainOnSample,
+        ),
         *(BeginMaps, FitMap, JudgeMap, RefineMap, JudgeRefined, EndMaps),
         *few_calls.STEPS,
         *(Blocks, RefineFew, RefineFewTo),

@@ -1,12 +1,16 @@
 """MCMC probe for regions of large |f| that the flow has lost, and points to regain them.
 
 Points drawn from a flow say little about where the flow is not: a peak that it has lost is hit by none of
-them, and the estimate misses it with a small error. So MCMC walkers start anywhere in the unit cube and
-climb, independently of the flow, and the density of the flow is examined where they end. Here f is the
-integrand on the unit cube, the Jacobian of the map onto the box included.
+them, and the estimate misses it with a small error. So MCMC walkers climb, independently of the flow, and
+the density of the flow is examined where they end. Here f is the integrand on the unit cube, the Jacobian of
+the map onto the box included.
 
-**Metropolis steps** (`propose`, `moved`). ``N_WALKERS`` walkers start at uniform points. In each step a
-walker at u proposes
+**Where they start** (`chosen`). Half of the ``N_WALKERS`` walkers start anywhere in the unit cube. The others
+start at uniform points that were seen before (`State.explored`), drawn without replacement with probabilities
+in proportion to f/(q + c), in the notation of below. A region that only the first, uniform points of a survey
+have met, and the flow has not followed, or one whose tails they have met, is thus looked at again.
+
+**Metropolis steps** (`propose`, `moved`). In each step a walker at u proposes
 
     u' = reflect(u + s z),    z ~ N(0, 1) in each of the d coordinates,
 
@@ -37,15 +41,16 @@ counts as lost for n points if fewer than ``UNSEEN`` of n points would do so, bu
 
     R > max(1, n / UNSEEN).
 
-**Points to regain it** (`draw_around`, `Regain` of `varflow.integration.steps`). New points are drawn from
-the mixture of the K walkers that ended in lost regions, with equal shares: Gaussians around their ends c_k,
-of their widths w_k, truncated at the faces of the unit cube,
+**Points to regain it** (`draw_around`, `Regain` of `varflow.integration.steps`). Half of the new points are
+drawn from the mixture of the K walkers that ended in lost regions, with equal shares: Gaussians around their
+ends c_k, of their widths w_k, truncated at the faces of the unit cube,
 
     p(u) = (1/K) sum_k prod_j φ((u_j - c_kj) / w_k) / (w_k (Φ((1 - c_kj) / w_k) - Φ(-c_kj / w_k))),
 
 with φ and Φ the density and the distribution function of the standard normal distribution. They are drawn by
-inversion of Φ, one coordinate at a time. The next stage of the survey trains the flow on these points, with
-their densities p, along with the points of the last pilot run.
+inversion of Φ, one coordinate at a time. The other half are drawn from the flow and its uniform share, with
+the density q', and all get that of both, (p + q') / 2, so that no weight is large where p alone would be
+small. The next stage of the survey trains the flow on these points.
 """
 
 import math
@@ -55,7 +60,18 @@ import numpy as np
 
 from varflow.integration.proposal import inside
 
-__all__ = ["MAX_STEPS", "N_WALKERS", "Walkers", "draw_around", "moved", "no_walkers", "propose", "walkers_at"]
+__all__ = [
+    "MAX_STEPS",
+    "N_WALKERS",
+    "Walkers",
+    "chosen",
+    "draw_around",
+    "log_density_around",
+    "moved",
+    "no_walkers",
+    "propose",
+    "walkers_at",
+]
 
 N_WALKERS = 32
 MAX_STEPS = 128  # enough in 16 dimensions for peaks of a tenth of the box
@@ -82,6 +98,10 @@ class Walkers(NamedTuple):
     log_f: np.ndarray
     log_step: np.ndarray
 
+    def beside(self, others: "Walkers") -> "Walkers":
+        """Give these walkers and others."""
+        return Walkers(*(np.concatenate(parts) for parts in zip(self, others, strict=True)))
+
     @property
     def width(self) -> np.ndarray:
         """Widths (n,) of the peaks that the walkers are in, at most 1; see the module's docstring."""
@@ -93,6 +113,29 @@ class Walkers(NamedTuple):
 def no_walkers(d: int) -> Walkers:
     """Make none."""
     return Walkers(np.empty((0, d)), np.empty(0), np.empty(0))
+
+
+def chosen(log_weights: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw points without replacement, with probabilities in proportion to their weights.
+
+    The keys of Efraimidis and Spirakis (Inf. Process. Lett. 97 (2006) 181) are taken by their logarithms.
+
+    Parameters
+    ----------
+    log_weights : ndarray, (m,)
+        Natural logs of the weights.
+    n : int
+        Number of points, up to m.
+    generator : Generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    ndarray of int, (n,)
+        Their rows.
+    """
+    rows: np.ndarray = np.argsort(-(log_weights + generator.gumbel(size=len(log_weights))))[:n]
+    return rows
 
 
 def walkers_at(u: np.ndarray, log_f: np.ndarray) -> Walkers:
@@ -140,8 +183,8 @@ def moved(
     )
 
 
-def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points from a mixture of truncated Gaussians around the ends of walkers.
+def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw points (n, d) from a mixture of truncated Gaussians around the ends of walkers.
 
     Parameters
     ----------
@@ -152,24 +195,26 @@ def draw_around(walkers: Walkers, n: int, generator: np.random.Generator) -> tup
         Number of points.
     generator : Generator
         Source of the random numbers.
-
-    Returns
-    -------
-    u : ndarray, (n, d)
-        The points.
-    log_q : ndarray, (n,)
-        Log density of the mixture at the points.
     """
-    from scipy.special import logsumexp, ndtr, ndtri  # slow to import, and only lost regions need it
+    from scipy.special import ndtr, ndtri  # slow to import, and only lost regions need it
 
     centre, width = walkers.u, walkers.width[:, None]
     below, above = ndtr(-centre / width), ndtr((1 - centre) / width)
     k = generator.integers(len(centre), size=n)
     share = below[k] + (above - below)[k] * generator.random((n, centre.shape[1]))
-    u = inside(centre[k] + width[k] * ndtri(share))
+    return inside(centre[k] + width[k] * ndtri(share))
+
+
+def log_density_around(walkers: Walkers, u: np.ndarray) -> np.ndarray:
+    """Compute the log density (n,) of the mixture of `draw_around` at points u (n, d)."""
+    from scipy.special import logsumexp, ndtr
+
+    centre, width = walkers.u, walkers.width[:, None]
+    below, above = ndtr(-centre / width), ndtr((1 - centre) / width)
     log_scale = np.log(width * math.sqrt(2 * math.pi) * (above - below)).sum(axis=1)
     squares = np.stack([np.square((u - c) / w).sum(axis=1) for c, w in zip(centre, width, strict=True)])
-    return u, logsumexp(-0.5 * squares - log_scale[:, None], axis=0) - math.log(len(centre))
+    log_density: np.ndarray = logsumexp(-0.5 * squares - log_scale[:, None], axis=0) - math.log(len(centre))
+    return log_density
 
 
 def _reflected(u: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from varflow.integration.iteration import (
     unpack_history,
 )
 from varflow.integration.proposal import Draw, log_mixture
-from varflow.integration.scout import Walkers, no_walkers
+from varflow.integration.scout import Walkers, chosen, no_walkers, walkers_at
 from varflow.integration.survey import Memory, Replay, stage_optimiser
 from varflow.integration.tables import first_component
 from varflow.integration.tail import Tail
@@ -40,6 +40,7 @@ HALF_TRAINED = 0.5  # progress from which on rounds count
 MAX_COVARIANCE = 500  # components, of which covariances are kept unless it is asked for
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
+MAX_EXPLORED = 65_536  # uniform points that are kept, for walkers to start at
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 
 MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
@@ -103,6 +104,8 @@ class State:
         All of them.
     memory : Memory
         Points of the survey.
+    explored : Memory
+        Uniform points of the survey where f is not zero, the first ones up to about ``MAX_EXPLORED``.
     rounds : list of Round
         Where the latest of them came from, in a survey with few calls.
     replay : Replay
@@ -159,7 +162,7 @@ class State:
         self.exponent, self.has_unit = 0, False
         self.sample, self.tolerance, self._covariance = sample, Tolerance(), covariance
         self.counts_survey, self.trainer, self._make_points = counts_survey, trainer, make_points
-        self.memory = Memory(flow.d)
+        self.memory, self.explored = Memory(flow.d), Memory(flow.d)
         self.replay = Replay(flow, self.memory, generator, loss, trainer.comm)
         self.history: list[Iteration] = []
         self.rounds: list[Round] = []
@@ -215,6 +218,7 @@ class State:
         if self.batches is not None:
             self.batches.scale(shift)
         self.memory.scale(shift)
+        self.explored.scale(shift)
         self.tail.scale(shift)
         self.walkers = self.walkers._replace(log_f=self.walkers.log_f + shift * LOG_OF_2)
 
@@ -227,6 +231,7 @@ class State:
         known = points if is_known.all() else points.only(is_known)
         self.memory.add(known.u, values.log_f[is_known], known.log_q)
         self._note_exploration(points)
+        self._explore(known, values.log_f[is_known])
 
     def add_round(self, points: Draw, is_known: np.ndarray) -> None:
         """Note where the points came from that were added last, and give those of all rounds their density.
@@ -260,10 +265,15 @@ class State:
         self.tail.add(values.log_f[is_known] - log_q, weights_of(log_q, values.f[is_known]))
         self._note_exploration(points)
 
+    def _explore(self, points: Draw, log_f: np.ndarray) -> None:
+        """Keep the uniform points where f, whose log is log_f (n,), is not zero."""
+        is_kept = (np.arange(len(log_f)) >= len(log_f) - _n_uniform(points)) & (log_f > -math.inf)
+        if self.explored.n < MAX_EXPLORED:
+            self.explored.add(points.u[is_kept], log_f[is_kept], np.zeros(np.count_nonzero(is_kept)))
+
     def _note_exploration(self, points: Draw) -> None:
         """Count the points that looked everywhere; those of walkers go where |f| leads them."""
-        is_uniform = np.abs(points.log_q).max(initial=0.0) < UNIFORM
-        self.n_uniform += len(points.u) if is_uniform else points.n_uniform
+        self.n_uniform += _n_uniform(points)
 
     def keep(self) -> None:
         """Remember the flow as it is, whose pilot run is the last iteration."""
@@ -298,8 +308,20 @@ class State:
 
     def look_for_lost(self, log_mean: float) -> None:
         """Examine the flow where the walkers are; log_mean is the log of the integral of |f|."""
-        log_q = np.logaddexp(self.flow.log_prob(self.walkers.u), math.log(DEFENSIVE_SHARE))
-        self.log_lost = self.walkers.log_f - log_q - log_mean
+        self.log_lost = self.walkers.log_f - self._log_q_at_least(self.walkers.u) - log_mean
+
+    def most_lost(self, n: int) -> Walkers:
+        """Make n walkers at uniform points that were seen so far, drawn in proportion to f/q."""
+        if n == 0:
+            return no_walkers(self.flow.d)
+        u, log_f = self.explored.u, self.explored.log_weights(slice(0, self.explored.n))
+        rows = chosen(log_f - self._log_q_at_least(u), n, self.generator)
+        return walkers_at(u[rows], log_f[rows])
+
+    def _log_q_at_least(self, u: np.ndarray) -> np.ndarray:
+        """Log of the density at points (n, d), of the flow and of the uniform share of an estimate."""
+        log_q: np.ndarray = np.logaddexp(self.flow.log_prob(u), math.log(DEFENSIVE_SHARE))
+        return log_q
 
     def new_batches(self, m: int) -> Batches:
         """Begin an iteration, of m components."""
@@ -373,6 +395,7 @@ class State:
         arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
         arrays |= {"log_lost": self.log_lost, **self.tail.arrays("tail")}
+        arrays |= {f"explored_{name}": part for name, part in self.explored.arrays().items()}
         arrays |= {
             "round_params": np.array([one.params for one in self.rounds], self.flow.params.dtype),
             "round_n": np.array([one.n for one in self.rounds], np.int64),
@@ -400,6 +423,7 @@ class State:
         self.rounds = [Round(params, int(n), float(share)) for params, n, share in zip(*parts, strict=True)]
         self.history = unpack_history(header["stages"], arrays, len(self.expected))
         self.memory.restore(arrays)
+        self.explored.restore({name: arrays[f"explored_{name}"] for name in self.explored.arrays()})
         np.copyto(self.flow.params, arrays["params"])
         np.copyto(self.kept, arrays["kept"])
         if self.trainer_optim is not None:
@@ -431,6 +455,12 @@ _NUMBERS = (
     "best_figure",
 )
 _FLAGS = ("has_unit", "is_surveyed", "is_trained", "is_flow_new")
+
+
+def _n_uniform(points: Draw) -> int:
+    """Count the points that are uniform, the last ones: all where the flow is still uniform."""
+    is_uniform = np.abs(points.log_q).max(initial=0.0) < UNIFORM
+    return len(points.u) if is_uniform else points.n_uniform
 
 
 def _as_lists(state: Any) -> Any:

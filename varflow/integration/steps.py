@@ -14,10 +14,19 @@ import numpy as np
 from varflow.data.dataset import Dataset
 from varflow.integration.averages import USUAL_RATE, weight_of
 from varflow.integration.estimates import Batches, Evaluated
-from varflow.integration.proposal import Draw, draw, inside
-from varflow.integration.scout import MAX_STEPS, N_WALKERS, Walkers, draw_around, moved, propose, walkers_at
+from varflow.integration.proposal import Draw, draw, inside, log_mixture
+from varflow.integration.scout import (
+    MAX_STEPS,
+    N_WALKERS,
+    Walkers,
+    draw_around,
+    log_density_around,
+    moved,
+    propose,
+    walkers_at,
+)
 from varflow.integration.state import DEFENSIVE_SHARE, State
-from varflow.integration.survey import MIN_ROUNDS, choose_points, stage_optimiser
+from varflow.integration.survey import EXPLORATION_SHARE, MIN_ROUNDS, choose_points, stage_optimiser
 from varflow.training.data_checks import has_enough
 from varflow.training.tempering import tempered_power
 
@@ -312,7 +321,8 @@ class Scout(Step):
 
     def points(self, state: State) -> Draw:  # noqa: D102
         if self.n_drawn == 0:
-            u = inside(state.generator.random((N_WALKERS, state.flow.d)))
+            n_known = min(N_WALKERS // 2, state.explored.n)  # of values at points where walkers start
+            u = inside(state.generator.random((N_WALKERS - n_known, state.flow.d)))
         else:
             u = propose(state.walkers, state.generator)
         return _without_density(u)
@@ -321,7 +331,7 @@ class Scout(Step):
         log_f = np.where(is_known, values.log_f, -math.inf)
         self.n_known += int(np.count_nonzero(is_known))
         if self.n_taken == 0:
-            state.walkers = walkers_at(points.u, log_f)
+            state.walkers = walkers_at(points.u, log_f).beside(state.most_lost(N_WALKERS - len(log_f)))
         else:
             state.walkers = moved(state.walkers, points.u, log_f, self.n_taken - 1, state.generator)
 
@@ -332,9 +342,10 @@ class Scout(Step):
 
 @dataclass
 class Regain(Step):
-    """Draw points to be trained on, in regions that n_points of the flow would not see; see `State.is_lost`.
+    """Draw points to be trained on, half of them in regions that n_points of the flow would not see.
 
-    Estimates so far are without these regions, and do not count any more.
+    See `State.is_lost`. The other half come from the flow, and all take the place of those so far. Estimates
+    so far are without these regions, and do not count any more.
     """
 
     n_points: int
@@ -348,12 +359,20 @@ class Regain(Step):
     def points(self, state: State) -> Draw:  # noqa: D102
         is_lost = state.is_lost(self.n_points)
         lost = Walkers(*(part[is_lost] for part in state.walkers))
-        u, log_q = draw_around(lost, LOOK, state.generator)
+        around = draw_around(lost, LOOK // 2, state.generator)
+        n_uniform = round(EXPLORATION_SHARE * LOOK / 2)
+        latent = state.generator.random((LOOK // 2 - n_uniform, state.flow.d))
+        known = draw(state.flow, latent, state.generator.random((n_uniform, state.flow.d)))
+        # In random order: what is replayed begins somewhere among them.
+        u = state.generator.permutation(np.concatenate([around, known.u]))
+        log_known = log_mixture(state.flow.log_prob(u), known.uniform_share)
+        log_q = np.logaddexp(log_density_around(lost, u), log_known) - math.log(2)
         return _without_density(u)._replace(log_q=log_q)
 
     def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
-        # Of all points, so many are in regions known before that those in others would be chosen too rarely.
-        state.memory.keep(state.memory.latest(LOOK))
+        # Where none was drawn around a walker, the weights of points in lost regions are so large that few
+        # have nearly all of them.
+        state.memory.keep(state.memory.latest(0))
         state.remember(points, values, is_known)
         state.discount()
         state.append_search(self.stage, int(np.count_nonzero(is_known)), self.seconds)

@@ -64,7 +64,15 @@ from varflow.training.make_steps import make_steps
 from varflow.training.objective import Objective
 from varflow.training.tempering import tempered_power
 
-__all__ = ["MIN_ROUNDS", "STRATEGIES", "Memory", "Replay", "choose_points", "stage_optimiser"]
+__all__ = [
+    "EXPLORATION_SHARE",
+    "MIN_ROUNDS",
+    "STRATEGIES",
+    "Memory",
+    "Replay",
+    "choose_points",
+    "stage_optimiser",
+]
 
 STRATEGIES = (
     "replay",
