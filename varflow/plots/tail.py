@@ -34,7 +34,7 @@ def draw_tail(
     n : float
         Number of all points.
     k : float
-        Pareto shape of the tail; no line is drawn where it is not finite.
+        Pareto shape of the tail; no line is drawn where it is 0 or not finite.
     **style
         Colour and label of the weights.
     """
@@ -44,7 +44,8 @@ def draw_tail(
     axes.step(weights[is_drawn], share[is_drawn], where="pre", color=style["color"], label=style["label"])
     axes.set(xscale="log", yscale="log")
     n_tail = int(np.searchsorted(share, tail_size(n) / n))
-    if not (math.isfinite(k) and 0 < n_tail < len(weights) and weights[n_tail] < weights[0]):
+    has_fit = math.isfinite(k) and k != 0 and 0 < n_tail < len(weights)
+    if not (has_fit and weights[n_tail] < weights[0]):
         return
     threshold = weights[n_tail]
     scale = pareto_scale(float(np.median(weights[:n_tail]) - threshold), k)
