@@ -189,5 +189,5 @@ def test_the_matrix_element_in_ten_lines(matrix_element):
     (u, weights), (v, halves) = (np.polynomial.legendre.leggauss(n) for n in (1000, 2))
     x = np.stack(np.meshgrid(u, u, v, indexing="ij"), axis=-1).reshape(-1, 3) / 2 + 0.5
     exact = np.einsum("ijk,i,j,k", cross_section(x).reshape(1000, 1000, 2), weights, weights, halves) / 8
-    assert result.sdev < 0.002 * exact
+    assert result.sdev < 0.005 * exact  # an error that is not useless
     assert abs(result.mean - exact) < 5 * result.sdev
