@@ -184,10 +184,13 @@ def test_the_matrix_element_is_the_sum_of_its_amplitudes(matrix_element):
 
 
 def test_the_matrix_element_in_ten_lines(matrix_element):
-    result = vf.integrate(matrix_element, 3, n_calls=40_000, seed=1)
+    results = [vf.integrate(matrix_element, 3, n_calls=40_000, seed=seed) for seed in (1, 2, 3)]
     # Gauss' points in the energies; in cos(theta), two are exact.
     (u, weights), (v, halves) = (np.polynomial.legendre.leggauss(n) for n in (1000, 2))
     x = np.stack(np.meshgrid(u, u, v, indexing="ij"), axis=-1).reshape(-1, 3) / 2 + 0.5
     exact = np.einsum("ijk,i,j,k", cross_section(x).reshape(1000, 1000, 2), weights, weights, halves) / 8
-    assert result.sdev < 0.005 * exact  # an error that is not useless
-    assert abs(result.mean - exact) < 5 * result.sdev
+    assert (
+        np.median([result.sdev for result in results]) < 0.002 * exact
+    )  # single ones follow their largest weight
+    for result in results:
+        assert abs(result.mean - exact) < 5 * result.sdev
