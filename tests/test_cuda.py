@@ -106,7 +106,7 @@ def gradient_on_device(objective, rows):
     taken = steps.take(objective, [rows], Adam(lr=1e-12), [0.0])
     objective.flow.params = params
     assert taken.error is None
-    return taken.losses[0], steps._dparams.copy_to_host()
+    return taken.steps[0].loss, steps._dparams.copy_to_host()
 
 
 class ArrayOfGPU:
@@ -385,7 +385,7 @@ def train(backend, loss):
     )  # fmt: skip
     record = trainer.train_on_batch(*make_data(flow))
     found = {"params": flow.params, "losses": np.array(record.losses), "m": optim.m, "v": optim.v}
-    found["lengths"] = np.array(record.gradient_lengths)
+    found |= {"rates": np.array(record.learning_rates), "lengths": np.array(record.gradient_lengths)}
     return found | ({} if optim.averaged is None else {"averaged": optim.averaged})
 
 
@@ -418,7 +418,7 @@ class TestTraining:
             objective, [np.arange(5), np.arange(15, N), np.arange(5, 10)], optim, [0.0] * 3
         )
         assert taken.error == "the loss is inf"
-        assert len(taken.losses) == optim.t == 1
+        assert len(taken.steps) == optim.t == 1
         once, optim_once = make_flow(2, "pwlinear", "iflow"), Adam(lr=1e-2)
         vf.BasicVarTrainer(once)._steps_for(MINIBATCH).take(objective, [np.arange(5)], optim_once, [0.0])
         np.testing.assert_array_equal(flow.params, once.params)

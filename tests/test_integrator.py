@@ -1265,6 +1265,7 @@ class TestResult:
         )
         *others, shape, missed = remarks
         assert f"the error is that of Student's t with {result.error_dof:.0f} degrees of freedom" in others
+        assert all(one.startswith("the error ") for one in others)
         assert shape == f"Pareto shape of the weights: k = {result.k:.2f}"
         assert missed.startswith(f"a region that fills less than {result.resolution:.2g} of the box may")
         assert lines[0].split()[:3] == ["itn", "stage", "integral"]

@@ -1,7 +1,7 @@
 """Checks and conversions of arrays of points, bounds and values."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ __all__ = [
     "points_within",
     "read_only",
     "row_blocks",
+    "weighted_quantiles",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -187,3 +188,11 @@ def _scaled_exp(logs: FloatArray) -> tuple[float, FloatArray]:
     top = float(logs.max(initial=-math.inf))
     with np.errstate(under="ignore", invalid="ignore"):
         return top, np.exp(logs - top)
+
+
+def weighted_quantiles(values: FloatArray, counts: FloatArray, shares: Sequence[float]) -> FloatArray:
+    """Find the values (k,) up to which the counts (n,) of all values (n,) have these shares (k,)."""
+    order = np.argsort(values)
+    total = np.cumsum(counts[order])
+    rows = np.searchsorted(total, np.multiply(shares, total[-1])).clip(max=len(values) - 1)
+    return values[order[rows]]

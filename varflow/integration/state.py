@@ -267,9 +267,10 @@ class State:
 
     def _explore(self, points: Draw, log_f: np.ndarray) -> None:
         """Keep the uniform points where f, whose log is log_f (n,), is not zero."""
+        if self.explored.n >= MAX_EXPLORED:
+            return
         is_kept = (np.arange(len(log_f)) >= len(log_f) - _n_uniform(points)) & (log_f > -math.inf)
-        if self.explored.n < MAX_EXPLORED:
-            self.explored.add(points.u[is_kept], log_f[is_kept], np.zeros(np.count_nonzero(is_kept)))
+        self.explored.add(points.u[is_kept], log_f[is_kept], np.zeros(np.count_nonzero(is_kept)))
 
     def _note_exploration(self, points: Draw) -> None:
         """Count the points that looked everywhere; those of walkers go where |f| leads them."""

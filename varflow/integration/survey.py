@@ -281,7 +281,7 @@ class Replay:
             taken = self.steps.take(
                 objective, minibatches[step:], optim, progress[step:], warmth, is_of_log=is_variance
             )
-            step += len(taken.losses) + 1  # the step at which the call ended early is skipped
+            step += len(taken.steps) + 1  # the step at which the call ended early is skipped
             self.n_skipped += taken.error is not None
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from varflow.data.arrays import weighted_quantiles
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["calibration"]
 
 MAX_BINS, POINTS_A_BIN = 20, 10
+BAND = 0.16, 0.84  # quantiles of the weights
 
 
 def calibration(flow: Flow | Mixture, data: Dataset) -> "Figure":
@@ -53,7 +55,7 @@ def calibration(flow: Flow | Mixture, data: Dataset) -> "Figure":
     bins = [part for part in np.split(np.arange(data.n), _ends(quantile, n_bins)) if len(part)]
     middle = np.array([np.average(quantile[part], weights=counts[part]) for part in bins])
     mean, error = np.array([_mean(weights[part], counts[part]) for part in bins]).T
-    low, high = np.array([_quantiles(weights[part], counts[part]) for part in bins]).T
+    low, high = np.array([weighted_quantiles(weights[part], counts[part], BAND) for part in bins]).T
     figure, (axes,) = panels(1, 1)
     axes.axhline(1, color=NEUTRAL, linewidth=1, label="f = q")
     axes.fill_between(
@@ -77,11 +79,3 @@ def _mean(weights: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Compute the mean of weights with counts, and its error to first order."""
     mean = float(np.average(weights, weights=counts))
     return mean, float(np.sqrt(np.square(counts * (weights - mean)).sum()) / counts.sum())
-
-
-def _quantiles(weights: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Find the quantiles of 16 and 84 % of weights with counts."""
-    order = np.argsort(weights)
-    shares = np.cumsum(counts[order]) / counts.sum()
-    low, high = weights[order][np.searchsorted(shares, [0.16, 0.84]).clip(max=len(weights) - 1)]
-    return float(low), float(high)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from varflow.data.arrays import weighted_quantiles
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
@@ -64,9 +65,4 @@ def worst(flow: Flow | Mixture, data: Dataset, k: int = 10) -> "Figure":
 def _of_f(data: Dataset) -> np.ndarray:
     """Find the quantiles of f in each dimension, (d, 2)."""
     weights = without_overflow(data.log_weight(1))
-    quantiles = []
-    for x in data.x.T:
-        order = np.argsort(x)
-        shares = np.cumsum(weights[order]) / weights.sum()
-        quantiles.append(x[order][np.searchsorted(shares, BAND).clip(max=data.n - 1)])
-    return np.array(quantiles)
+    return np.array([weighted_quantiles(x, weights, BAND) for x in data.x.T])

@@ -166,7 +166,7 @@ class Adam:
         scale: float,
         threads: int,
         unit: float = 1.0,
-    ) -> float:
+    ) -> tuple[float, float]:
         """Update the parameters.
 
         Parameters
@@ -186,7 +186,9 @@ class Adam:
 
         Returns
         -------
-        float
+        learning_rate : float
+            Learning rate of the step.
+        length : float
             Length of the gradient, before it is clipped.
 
         Raises
@@ -212,7 +214,8 @@ class Adam:
         if self.m is None or self.v is None:
             self.m, self.v = np.zeros_like(params), np.zeros_like(params)
         t = self.t + 1
-        settings = (*self.factors(t, progress, scale), factor)
+        lr = self.learning_rate(t, progress, scale)
+        settings = (*self.factors(t, lr), factor)
         next_slice = np.zeros(1, np.int64)
 
         def work(k: int) -> None:
@@ -225,7 +228,7 @@ class Adam:
                 self.t = t
         if self.average > 0:
             self._add_to_average(params)
-        return norm
+        return lr, norm
 
     def claim(self, params: np.ndarray) -> None:
         """Let the state belong to these parameters; raise ValueError if it belongs to another flow."""
@@ -238,11 +241,11 @@ class Adam:
             )
         self._owner = weakref.ref(params)
 
-    def factors(self, t: int, progress: float, scale: float) -> tuple[float, ...]:
-        """Compute step size, both betas, epsilon and decay of step t, counted from 1."""
+    def factors(self, t: int, lr: float) -> tuple[float, ...]:
+        """Compute step size, both betas, epsilon and decay of step t, counted from 1, of a learning rate."""
         # Both bias corrections are combined in the step size (end of section 2 of the paper); eps is scaled
         # along with the second moment, so that it has the meaning that it has in algorithm 1.
-        root, lr = math.sqrt(1 - self.betas[1] ** t), self.learning_rate(t, progress, scale)
+        root = math.sqrt(1 - self.betas[1] ** t)
         step_size = lr * root / (1 - self.betas[0] ** t)
         return step_size, *self.betas, self.eps * root, lr * self.weight_decay
 

@@ -11,7 +11,7 @@ from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.adam import Adam
 from varflow.training.objective import GradientBuffers, Objective
 from varflow.training.sharing import Sharing
-from varflow.training.steps import Taken
+from varflow.training.steps import StepTaken, Taken
 
 __all__ = ["CpuSteps"]
 
@@ -66,20 +66,18 @@ class CpuSteps:
         Taken
             Flow and optimiser are as they were before the step that was refused.
         """
-        losses: list[float] = []
-        lengths: list[float] = []
+        steps: list[StepTaken] = []
         for rows, moment in zip(minibatches, progress, strict=True):
             with self._sharing.step(len(rows)) as self._buffers.is_shared:
                 loss, dparams = objective.gradient(rows, self._buffers)
             if not math.isfinite(loss):
-                return Taken(losses, lengths, f"the loss is {loss}")
+                return Taken(steps, f"the loss is {loss}")
             if is_of_log and loss == 0:
-                return Taken(losses, lengths, None)
+                return Taken(steps, None)
             unit = loss if is_of_log else 1.0
             try:
-                length = optim.step(self.flow.params, dparams, moment, scale, self.flow.threads, unit)
+                rate, length = optim.step(self.flow.params, dparams, moment, scale, self.flow.threads, unit)
             except InvalidLossError as error:
-                return Taken(losses, lengths, str(error))
-            losses.append(loss)
-            lengths.append(length)
-        return Taken(losses, lengths, None)
+                return Taken(steps, str(error))
+            steps.append(StepTaken(loss, rate, length))
+        return Taken(steps, None)

@@ -14,7 +14,7 @@ from varflow.kernels.cuda import THREADS, TILE_COLUMNS, TILE_ROWS
 from varflow.runtime.device import launch
 from varflow.training.adam import Adam
 from varflow.training.objective import Objective
-from varflow.training.steps import Taken
+from varflow.training.steps import StepTaken, Taken
 
 __all__ = ["DeviceSteps"]
 
@@ -98,20 +98,18 @@ class DeviceSteps:
             batches = [rows[end - len(one) : end] for one, end in zip(minibatches, ends, strict=True)]
             is_variance, points = objective.loss.power == 2, self._points(objective)
             return self._take(points, batches, is_variance, optim, progress, scale, is_of_log)
-        losses: list[float] = []
-        lengths: list[float] = []
+        steps: list[StepTaken] = []
         for minibatch, moment in zip(minibatches, progress, strict=True):
             loss, weights, dz = objective.derivative(minibatch)
             if not math.isfinite(loss):
-                return Taken(losses, lengths, f"the loss is {loss}")
+                return Taken(steps, f"the loss is {loss}")
             points = _Points(*map(cuda.to_device, (objective.x[minibatch], weights, objective.log_p, dz)))
             rows = cuda.to_device(np.arange(len(minibatch)))
             taken = self._take(points, [rows], False, optim, [moment], scale, is_of_log)
             if taken.error is not None:
-                return Taken(losses, lengths, taken.error)
-            losses.append(loss)
-            lengths += taken.lengths
-        return Taken(losses, lengths, None)
+                return Taken(steps, taken.error)
+            steps.append(taken.steps[0]._replace(loss=loss))
+        return Taken(steps, None)
 
     def _points(self, objective: Objective) -> _Points:
         """Points of an objective on the device, where they stay until there is another objective."""
@@ -146,6 +144,7 @@ class DeviceSteps:
         average = params if optim.averaged is None else optim.averaged
         averaged = cuda.to_device(average if optim.average > 0 else zeros[:0])
         state = cuda.to_device(np.zeros(3))
+        rates: list[float] = []
         losses, lengths = (cuda.to_device(np.zeros(len(batches))) for _ in range(2))
         with self.device.lock:
             self.device.upload(params)
@@ -154,7 +153,8 @@ class DeviceSteps:
                     self._add_gradient(points, rows, is_variance)
                     t = start + k + 1
                     renewal = 1.0 if average is params and k == 0 else optim.renewal(t)
-                    settings = (*optim.factors(t, moment, scale), renewal)
+                    rates.append(optim.learning_rate(t, moment, scale))
+                    settings = (*optim.factors(t, rates[-1]), renewal)
                     self._judge(rows.shape[0], losses, lengths, k, state, optim.clip_norm, is_of_log)
                     launch(
                         kernels.adam_step,
@@ -173,10 +173,11 @@ class DeviceSteps:
                     params[:] = self.device.params.copy_to_host()
                     optim.m, optim.v, optim.t = m.copy_to_host(), v.copy_to_host(), start + n_done
                     optim.averaged = averaged.copy_to_host() if optim.average > 0 else optim.averaged
-        found, found_lengths = losses.copy_to_host().tolist(), lengths.copy_to_host().tolist()[:n_done]
+        found = losses.copy_to_host().tolist()
+        steps = list(map(StepTaken, found[:n_done], rates, lengths.copy_to_host().tolist()))
         if n_done == len(batches) or (is_of_log and found[n_done] == 0):
-            return Taken(found[:n_done], found_lengths, None)
-        return Taken(found[:n_done], found_lengths, _failure(found[n_done], params.dtype))
+            return Taken(steps, None)
+        return Taken(steps, _failure(found[n_done], params.dtype))
 
     def _add_gradient(self, points: _Points, rows: Any, is_variance: bool) -> None:
         """Gradient of a minibatch, by parts."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from varflow.data.arrays import log_mean_exp
+from varflow.data.arrays import log_mean_exp, weighted_quantiles
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
@@ -251,10 +251,7 @@ def _inverse(value: float) -> float:
 
 def _tail_quantile(values: np.ndarray, counts: np.ndarray) -> float:
     """Find the value above which a share TAIL of the total count lies."""
-    order = np.argsort(values)
-    total = np.cumsum(counts[order])
-    k = np.searchsorted(total, (1 - TAIL) * total[-1])
-    return float(values[order[min(k, len(values) - 1)]])
+    return float(weighted_quantiles(values, counts, [1 - TAIL])[0])
 
 
 def _efficiency(values: np.ndarray, counts: np.ndarray) -> float:

@@ -11,30 +11,19 @@ from varflow.training.objective import Objective
 __all__ = ["StepTaken", "Steps", "Taken"]
 
 
-class Taken(NamedTuple):
-    """What came of a call.
-
-    Attributes
-    ----------
-    losses : list of float
-        Loss before each step that was taken.
-    lengths : list of float
-        Length of the gradient of each, before it is clipped.
-    error : str or None
-        Why the next step was not taken.
-    """
-
-    losses: list[float]
-    lengths: list[float]
-    error: str | None
-
-
 class StepTaken(NamedTuple):
     """Loss before a step, its learning rate, and the length of its gradient before it is clipped."""
 
     loss: float
     learning_rate: float
     gradient_length: float
+
+
+class Taken(NamedTuple):
+    """What came of a call: the steps that were taken, and why the next one was not."""
+
+    steps: list[StepTaken]
+    error: str | None
 
 
 class Steps(Protocol):

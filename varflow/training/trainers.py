@@ -351,10 +351,8 @@ class BasicTrainer:
             some = begins[k : k + at_once]
             rows = [order[begin : begin + minibatch] for begin in some]
             progress = [schedule.progress(epoch + begin / len(order)) for begin in some]
-            t = optim.t + 1
             taken = steps.take(objective, rows, optim, progress, scale)
-            rates = [optim.learning_rate(t + k, moment, scale) for k, moment in enumerate(progress)]
-            yield list(map(StepTaken, taken.losses, rates, taken.lengths))
+            yield taken.steps
             if taken.error is not None:
                 raise InvalidLossError(taken.error)
 
@@ -403,7 +401,7 @@ class BasicTrainer:
             taken = self._steps_for(len(rows)).take(objective, [rows], optim, [progress or 0.0], scale)
         if taken.error is not None:
             raise InvalidLossError(taken.error)
-        return taken.losses[0]
+        return taken.steps[0].loss
 
 
 class BasicVarTrainer(BasicTrainer):
