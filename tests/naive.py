@@ -32,10 +32,19 @@ def weights(params, layer, is_transposed=False):
     return matrix.reshape(*params.shape[:-1], n_in, n_out), biases
 
 
-def network(architecture, params, cell, inputs):
+def beside(values, given):
+    """Inputs of a network: those of coordinates (*k, n, m), and of conditions (n, c), if any, in [0, 1]."""
+    if given is None:
+        return values
+    given = np.broadcast_to(given, (*values.shape[:-1], given.shape[-1]))
+    return np.concatenate([values, 2 * given - 1], axis=-1)
+
+
+def network(architecture, params, cell, inputs, given=None):
     """Logits (*k, n, n_logits, n_transformed), and the activation that is nearest to its kink, (*k, n)."""
     *hidden, last = architecture.layers[cell]
-    values = 2 * inputs - 1
+    values = 2 * inputs - 1 if architecture.latent == "uniform" else 3 * inputs / np.sqrt(9 + inputs**2)
+    values = beside(values, given)
     nearest = np.full(values.shape[:-1], np.inf)
     for layer in hidden:
         matrix, biases = weights(params, layer)
@@ -207,31 +216,69 @@ def bisected(cell, values, z):
     return low, cell.forward(values, low)[1]
 
 
-CELLS = {"pwlinear": PwLinear, "pwquad": PwQuad, "rqs": Rqs}
+class RealNvp:
+    """Affine map: the logits give the log of the scale, and the shift."""
+
+    @staticmethod
+    def activate(logits):
+        """Log scales, no larger than 2 either way, and shifts."""
+        return np.concatenate([2 * np.tanh(logits[..., :1, :] / 2), logits[..., 1:, :]], axis=-2)
+
+    @staticmethod
+    def forward(values, x):
+        """As `PwLinear.forward`."""
+        slope = np.exp(values[..., 0, :])
+        return x * slope + values[..., 1, :], slope, np.full(x.shape, np.inf)
+
+    @staticmethod
+    def inverse(values, z):
+        """As `PwLinear.inverse`."""
+        slope = np.exp(values[..., 0, :])
+        return (z - values[..., 1, :]) / slope, slope
 
 
-def forward(architecture, params, bounds, x):
-    """Map points (n, d) of the box to latent space."""
+CELLS = {"pwlinear": PwLinear, "pwquad": PwQuad, "rqs": Rqs, "realnvp": RealNvp}
+
+
+def box_of(flow):
+    """Bounds of a flow, (d, 2); of one without bounds, location and location + scale."""
+    if flow.latent == "uniform":
+        return flow.bounds
+    return np.column_stack([flow.location, flow.location + flow.scale])
+
+
+def log_latent(architecture, z):
+    """Log of the density in latent space."""
+    if architecture.latent == "uniform":
+        return np.zeros(z.shape[:-1])
+    return -(z**2 + np.log(2 * np.pi)).sum(axis=-1) / 2
+
+
+def forward(architecture, params, bounds, x, given=None):
+    """Map points (n, d) of the box to latent space.
+
+    bounds: those of `box_of`. given: conditions (n, c) in the unit interval.
+    """
     lower, upper = bounds.T
     z = np.array(np.broadcast_to((x - lower) / (upper - lower), (*params.shape[:-1], *x.shape)), params.dtype)
     log_q = -np.log(upper - lower).sum() * np.ones(z.shape[:-1])
     margin = np.full(z.shape[:-1], np.inf)
     for cell, mask in enumerate(architecture.masks):
-        logits, kink = network(architecture, params, cell, z[..., ~mask])
+        logits, kink = network(architecture, params, cell, z[..., ~mask], given)
         spline = CELLS[architecture.cell]
         z[..., mask], slope, jump = spline.forward(spline.activate(logits), z[..., mask])
         log_q = log_q + np.log(slope).sum(axis=-1)
         margin = np.minimum(margin, np.minimum(kink, jump.min(axis=-1)))
-    return Latent(z, log_q, margin)
+    return Latent(z, log_q + log_latent(architecture, z), margin)
 
 
-def inverse(architecture, params, bounds, z):
+def inverse(architecture, params, bounds, z, given=None):
     """Map latent points (n, d) to x (n, d) and log q(x) (n,)."""
     lower, upper = bounds.T
     x = z.copy()
-    log_q = -np.log(upper - lower).sum() * np.ones(len(z))
+    log_q = log_latent(architecture, z) - np.log(upper - lower).sum()
     for cell, mask in reversed(list(enumerate(architecture.masks))):
-        logits, _ = network(architecture, params, cell, x[:, ~mask])
+        logits, _ = network(architecture, params, cell, x[:, ~mask], given)
         spline = CELLS[architecture.cell]
         x[:, mask], slope = spline.inverse(spline.activate(logits), x[:, mask])
         log_q = log_q + np.log(slope).sum(axis=-1)
@@ -256,21 +303,22 @@ def with_control_variate(value, px):
     return lambda z, log_q: value(z, log_q) + np.exp(log_q - np.log(px)).mean(axis=-1)
 
 
-def derivatives(value, architecture, params, bounds, x, directions):
+def derivatives(value, architecture, params, bounds, x, directions, given=None):
     """Derivatives (..., k) of value(z, log_q), analytic in both, along directions (k, n_params).
 
     Value: (..., k), of one loss or of several at once.
     """
     found = []
     for begin in range(0, len(directions), CHUNK):
-        latent = forward(architecture, params + 1j * STEP * directions[begin : begin + CHUNK], bounds, x)
+        moved = params + 1j * STEP * directions[begin : begin + CHUNK]
+        latent = forward(architecture, moved, bounds, x, given)
         found.append(value(latent.z, latent.log_q).imag / STEP)
     return np.concatenate(found, axis=-1)
 
 
-def gradient(value, architecture, params, bounds, x):
+def gradient(value, architecture, params, bounds, x, given=None):
     """Gradient (..., n_params) of value(z, log_q); see `derivatives`."""
-    return derivatives(value, architecture, params, bounds, x, np.eye(len(params)))
+    return derivatives(value, architecture, params, bounds, x, np.eye(len(params)), given)
 
 
 def blocks(architecture):

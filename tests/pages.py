@@ -12,11 +12,14 @@ from pathlib import Path
 
 from mpi_launchers import launchers
 
+import varflow as vf
 from varflow.libvarflow.build import missing
 
 ROOT = Path(__file__).parent.parent
 N_EVENTS = 1000  # so that tests take seconds
-PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.md"))]
+README = ROOT / "README.md"
+PICTURE = ROOT / "examples" / "dalitz.png"  # of the README
+PAGES = [README, *sorted((ROOT / "examples").rglob("*.md"))]
 COMPILERS = ("cc", "gfortran")  # with warnings as errors, in tests
 PROGRAMS = ("./", "mpiexec")  # that pages have built, or that start several processes
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -73,7 +76,8 @@ def write_sources(path: Path, folder: Path) -> None:
 def prepare(folder: Path) -> None:
     """Put the files of the examples where a reader has them, and some of the dataset as events.csv."""
     (folder / "examples").mkdir()
-    for name in ("dalitz.csv", "camel.py", "matrix_element.f", "event_generator.c", "event_generator.f90"):
+    sources = "camel.py", "helicities.py", "matrix_element.f", "event_generator.c", "event_generator.f90"
+    for name in ("dalitz.csv", *sources):
         shutil.copy(ROOT / "examples" / name, folder / "examples")
     lines = (ROOT / "examples" / "dalitz.csv").read_text().splitlines(keepends=True)
     (folder / "events.csv").write_text("".join(lines[: 1 + N_EVENTS]))
@@ -93,6 +97,12 @@ def printed_by(command: str, folder: Path) -> str:
         strict = command.replace(" ", " -Wall -Wextra -Werror ", 1) if name in COMPILERS else command
         line = ["/bin/sh", "-c", strict]
     return subprocess.run(line, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def draw_picture(folder: Path, path: Path) -> None:
+    """Draw the picture of the README, from the flow that its first command has left in a folder."""
+    flow, data = vf.load_flow(folder / "flow.npz"), vf.Dataset.read(folder / "examples" / "dalitz.csv")
+    vf.plots.overview(flow, data).savefig(path)
 
 
 def differences(shown: str, printed: str) -> list[str]:

@@ -26,7 +26,6 @@ from numba import cuda, types
 from varflow.flow.architecture import Architecture
 from varflow.kernels import cuda as kernels
 from varflow.kernels import splines
-from varflow.kernels.splines import SCRATCH_ROWS
 from varflow.runtime.backend import PRECISIONS
 
 
@@ -46,6 +45,7 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
     params, numbers, points, indices = array(dtype, 1), array(float, 1), array(float, 2), array(np.int64, 1)
     return {
         "first_outside": (indices, points, flag, layout),
+        "join_columns": (points, points, points),
         "transpose_weights": (params, params, layers),
         "transform": (points, numbers, points, flag, number, params, params, layout, work),
         "gradient": (
@@ -59,7 +59,7 @@ def signatures(precision: str) -> dict[str, tuple[Any, ...]]:
         "fold_parts": (params, numbers, array(dtype, 2), integer),
         "judge": (*[numbers] * 3, integer, numbers, integer, numbers, integer, flag, number, number),
         "adam_step": (*[params] * 5, numbers, *[number] * 6),
-        "latent_points": (points, integer, integer, types.uint64, types.uint64),
+        "latent_points": (points, integer, integer, types.uint64, types.uint64, flag),
     }  # fmt: skip
 
 
@@ -71,20 +71,15 @@ def compile_pwlinear(precision: str) -> str:
         for function in (splines.pwlinear_forward, splines.pwlinear_backward)
     )
 
-    def there_and_back(dlogits, values, points):  # as in `coupling_forward` and `coupling_backward`
+    def there_and_back(dlogits, kept, values, points):  # as in `coupling_forward` and `coupling_backward`
         i = cuda.grid(1)
-        x = cuda.local.array(1, points.dtype)
-        z = cuda.local.array(1, points.dtype)
-        slope = cuda.local.array(1, points.dtype)
-        scratch = cuda.local.array((SCRATCH_ROWS, 1), points.dtype)
-        x[0] = points[i]
-        forward(z, slope, values[i][:, np.newaxis], x, scratch)
-        backward(dlogits[i][:, np.newaxis], x, values[i][:, np.newaxis], x, z, slope, z, slope, scratch)
-        points[i] = x[0]
+        found, column = kept[i][:, np.newaxis], values[i][:, np.newaxis]
+        z, slope = forward(found, column, 0, points[i])
+        points[i] = backward(dlogits[i][:, np.newaxis], found, column, 0, z, slope, z, slope)
 
     dtype, real = PRECISIONS[precision], "float32" if precision == "float32" else "float64"
-    matrix, vector = numba.from_dtype(np.dtype(dtype))[:, ::1], numba.from_dtype(np.dtype(real))[::1]
-    ptx, _ = cuda.compile_ptx(there_and_back, (matrix, matrix, vector), cc=(9, 0))
+    matrix, reals = numba.from_dtype(np.dtype(dtype))[:, ::1], numba.from_dtype(np.dtype(real))
+    ptx, _ = cuda.compile_ptx(there_and_back, (matrix, reals[:, ::1], matrix, reals[::1]), cc=(9, 0))
     return ptx
 
 

@@ -1,4 +1,4 @@
-"""Run the commands whose output the documentation shows, and write what they print into its pages.
+"""Run the commands whose output the documentation shows, and write what they print, and the picture, into it.
 
 usage: python tests/show_output.py
 """
@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from pages import OUTPUT, PAGES, ROOT, commands, prepare, printed_by
+from pages import OUTPUT, PAGES, PICTURE, README, ROOT, commands, draw_picture, prepare, printed_by
 
 
 def renewed(path: Path, folder: Path) -> str:
@@ -22,7 +22,7 @@ def renewed(path: Path, folder: Path) -> str:
 
 
 def main() -> None:
-    """Renew all pages."""
+    """Renew all pages, and the picture of the README."""
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if OUTPUT.search(text):
@@ -30,6 +30,10 @@ def main() -> None:
                 prepare(Path(folder))
                 path.write_text(renewed(path, Path(folder)), encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")
+    with tempfile.TemporaryDirectory() as folder:  # later commands write other flows under its name
+        prepare(Path(folder))
+        printed_by(commands(README)[0], Path(folder))
+        draw_picture(Path(folder), PICTURE)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,23 @@ def test_each_line_says_when_where_and_how_it_was_measured(path):
         assert (line["versions"] == "not recorded") == is_copied
 
 
+def test_the_picture_of_errors_holds_the_recorded_figures(tmp_path):
+    """And the committed one is it, but for letters that another Matplotlib sets elsewhere."""
+    import error_by_calls as benchmark
+    from matplotlib.image import imread
+
+    figure = benchmark.picture()
+    recorded = [line["figures"] for line in benchmark.latest("error_by_calls").values()]
+    for name, axes in zip(benchmark.CASES, figure.axes, strict=True):
+        for who, line in zip(benchmark.SHOWN, axes.lines, strict=True):
+            shown = dict(zip(*line.get_data(), strict=True))
+            assert shown == {one["n_calls"]: one[who] for one in recorded if one["integrand"] == name}
+    figure.savefig(tmp_path / "drawn.png")
+    committed, drawn = imread(benchmark.PICTURE), imread(tmp_path / "drawn.png")
+    assert committed.shape == drawn.shape
+    assert np.abs(committed - drawn).mean() < 0.01
+
+
 def test_a_figure_that_was_changed_by_hand_is_seen():
     import tables
 

@@ -42,12 +42,12 @@ import numpy as np
 from varflow.kernels import splines
 from varflow.kernels.compile import kernel
 
-forward = kernel(splines.cell_forward.py_func)
-x = np.random.default_rng(1).random(300)
+forward = kernel(splines.all_forward.py_func)
+x = np.random.default_rng(1).random(304)
 for cell in splines.CELLS.values():
-    values = np.random.default_rng(2).uniform(0.1, 1, (cell.n_logits(5), 300))
-    z, slope = np.empty((2, 300))
-    forward(cell.code, z, slope, values, x, np.empty((splines.SCRATCH_ROWS, 300)))
+    values = np.random.default_rng(2).uniform(0.1, 1, (cell.n_logits(5), 304))
+    z, slope = np.empty((2, 304))
+    forward(cell.code, z, slope, values[:0], values, x)
     print(z.tobytes().hex(), slope.tobytes().hex())
 """
 

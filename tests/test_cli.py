@@ -1,14 +1,11 @@
 """The command line, as a user meets it: real files, and real processes where that matters."""
 
-import fcntl
 import json
 import os
-import pty
 import signal
-import struct
 import subprocess
 import sys
-import termios
+from argparse import ArgumentTypeError
 from functools import partial
 
 import h5py
@@ -17,7 +14,9 @@ import pytest
 
 import varflow as vf
 from varflow.cli.command import main
-from varflow.training.benchmark import benchmark
+from varflow.cli.values import whole, with_negative_values
+from varflow.kernels.splines import CELLS
+from varflow.training.benchmark import benchmark, step_parts
 
 VARFLOW = [sys.executable, "-m", "varflow"]
 QUICK = ["--d-hidden", "8", "--n-hidden", "1", "--n-bins", "4", "--epochs", "3", "--batch", "200",
@@ -63,9 +62,9 @@ def test_train_prints_progress_and_a_table_and_writes_a_flow(data, tmp_path, cap
     path = tmp_path / "flow.npz"
     assert main(["train", str(data), "-o", str(path), *QUICK]) == 0
     out = capsys.readouterr().out
-    for words in ("2,000 points, d = 3", "epoch 3/3: loss", "on 200 points", "before (f/p)", "after (f/q)",
-                  "relative variance", "effective sample size", "unweighting efficiency", "variance ratio",
-                  "seconds", f"wrote {path}"):  # fmt: skip
+    for words in ("2,000 points, d = 3", "epoch 3/3: held-out loss", "on 200 points", "before (f/p)",
+                  "after (f/q)", "relative variance", "effective sample size", "unweighting efficiency",
+                  "variance ratio", "seconds", f"wrote {path}"):  # fmt: skip
         assert words in out
     assert vf.Flow.load(path).d == 3
 
@@ -93,7 +92,7 @@ def test_train_in_another_box(tmp_path, capsys):
     x = np.random.default_rng(0).uniform([-1, 0], [1, 5], (1000, 2))
     path, flow = tmp_path / "points.csv", tmp_path / "flow.npz"
     vf.Dataset(x, np.full(1000, 0.1), 1 + x[:, 1], bounds=[(-1, 1), (0, 5)]).save(path)
-    assert main(["train", str(path), "-o", str(flow), "--bounds=-1,1,0,5", *QUICK]) == 0
+    assert main(["train", str(path), "-o", str(flow), "--bounds", "-1,1,0,5", *QUICK]) == 0
     assert vf.Flow.load(flow).bounds.tolist() == [[-1, 1], [0, 5]]
     assert main(["train", str(path), "-o", str(flow), "--bounds=-1,5", *QUICK]) == 0
     assert vf.Flow.load(flow).bounds.tolist() == [[-1, 5], [-1, 5]]
@@ -182,7 +181,7 @@ def test_json_has_null_for_what_is_not_finite(trained, tmp_path, monkeypatch, ca
     figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert figures["efficiency_before"] is None
     monkeypatch.setattr(
-        "varflow.cli.bench.benchmark", lambda flow, batch: {"step_s": 0.5, "roofline_share": np.inf}
+        "varflow.cli.bench.benchmark", lambda *_, **__: {"step_s": 0.5, "roofline_share": np.inf}
     )
     assert main(["bench", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
@@ -256,6 +255,30 @@ def test_bench_has_the_keys_of_the_comparison(monkeypatch, capsys):
     assert "GFLOP/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_bench_tells_the_parts_of_a_step(cell, monkeypatch, capsys):
+    monkeypatch.setattr("varflow.cli.bench.step_parts", partial(step_parts, seconds=0.01))
+    arguments = ["bench", "--parts", "--d", "4", "--batch", "300", "--cell", cell, "--threads", "1"]
+    assert main([*arguments, "--json"]) == 0
+    seconds = json.loads(capsys.readouterr().out)["parts_s"]
+    step = seconds.pop("step")
+    assert sum(seconds.values()) == pytest.approx(step)
+    assert seconds["products"] > seconds["log-determinant"] > 0
+    assert main(arguments) == 0
+    assert "log-determinant" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # it compiles what a training needs
+def test_warmup_for_trainings_compiles_all_that_they_need(data, tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [*VARFLOW, "warmup", "--for", "train"]
+    first = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert first.stdout.startswith("the kernels of varflow train are compiled")
+    command = [*VARFLOW, "train", data, "-o", tmp_path / "flow.npz", *QUICK]
+    then = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert then.stderr == ""  # nothing was compiled any more
+
+
 @pytest.mark.slow  # it compiles everything
 def test_warmup_compiles_everything_and_says_where_it_is_kept(data, tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
@@ -278,6 +301,23 @@ def test_help_has_an_example(command, capsys):
     assert f"example: varflow {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("text", "expected"), [("12", 12), ("1e6", 10**6), ("1_000", 1000), ("-3", -3)])
+def test_whole_numbers_as_people_write_them(text, expected):
+    assert whole(text) == expected
+
+
+@pytest.mark.parametrize("text", ["1.5", "nan", "inf", "", "1e-3", "many"])
+def test_what_is_no_whole_number(text):
+    with pytest.raises(ArgumentTypeError, match="needs a whole number, got"):
+        whole(text)
+
+
+def test_values_may_begin_with_a_minus_sign():
+    given = ["-n", "-1", "--json", "-q", "--bounds", "-inf,0,-.5,1", "--atol", "-1e-3", "-o", "-x"]
+    joined = ["-n", "-1", "--json", "-q", "--bounds=-inf,0,-.5,1", "--atol=-1e-3", "-o", "-x"]
+    assert with_negative_values(given) == joined
+
+
 class TestErrors:
     """Each is one line on stderr that names what is wrong, and exit status 2."""
 
@@ -285,12 +325,12 @@ class TestErrors:
         ("arguments", "message"),
         [
             ([], "arguments are required: COMMAND"),
-            (["trian"], "invalid choice: 'trian'"),
+            (["trian"], "got 'trian'; did you mean 'train'?; see varflow --help"),
             (["train", "DATA"], "arguments are required: -o"),
             (["train", "DATA", "-o", "F", "--loss", "varience"], "did you mean 'variance'?"),
             (["train", "DATA", "-o", "F", "--cell", "pwlin"], "did you mean 'pwlinear'?"),
             (["train", "DATA", "-o", "F", "--masking", "iflo"], "did you mean 'iflow'?"),
-            (["train", "DATA", "-o", "F", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
+            (["train", "DATA", "-o", "F", "--epochs", "many"], "--epochs: needs a whole number, got 'many'"),
             (["train", "DATA", "-o", "F", "--epochs", "0"], "n_epochs must be at least 1, got 0"),
             (["train", "DATA", "-o", "F", "--batch", "0"], "minibatch size must be at least 1 row, found 0"),
             (["train", "DATA", "-o", "F", "--n-bins", "0"], "n_bins must be at least 1, got 0"),
@@ -305,7 +345,7 @@ class TestErrors:
                 ["train", "DATA", "-o", "F", "--bounds", "a,b"],
                 "--bounds: needs numbers between commas, got 'a,b'",
             ),
-            (["train", "DATA", "-o", "F", "--lr", "fast"], "--lr: invalid float value: 'fast'"),
+            (["train", "DATA", "-o", "F", "--lr", "fast"], "--lr: needs a number, got 'fast'"),
             (["train", "DATA", "-o", "F", "--bounds", "0,1,2"], "needs pairs LOWER,UPPER, got 3 numbers"),
             (["train", "DATA", "-o", "F", "--bounds", "0,0.5"], "x must lie within bounds"),
             (
@@ -355,21 +395,6 @@ class TestErrors:
         assert process.returncode == 130
         assert err.splitlines()[-1] == "varflow: interrupted; no file was written"
         assert list(tmp_path.iterdir()) == []
-
-
-def test_a_terminal_gets_a_bar(data, tmp_path):
-    """In a pseudo-terminal, where stderr is one."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # lines and columns
-    os.set_blocking(parent, False)
-    command = [*VARFLOW, "train", data, "-o", tmp_path / "flow.npz", *QUICK]
-    process = subprocess.run(command, stderr=child, stdout=subprocess.PIPE, text=True, check=True)
-    shown = os.read(parent, 100_000).decode()  # before the last one closes it
-    os.close(child)
-    os.close(parent)
-    assert "training:" in shown
-    assert "epoch" in shown
-    assert "epoch 3/3" not in process.stdout
 
 
 def test_several_flows_are_written_as_a_mixture(data, tmp_path, capsys):

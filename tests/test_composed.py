@@ -9,7 +9,7 @@ from functools import partial, reduce
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, note
+from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 from strategies import percent_of_examples, seeds
 
@@ -188,6 +188,12 @@ def compositions(draw, d, n_terms):
     return f, unit * sum(np.multiply(signs, integrals))
 
 
+def check_found_or_warned_of(f, d, exact):
+    result = vf.integrate(f, d, n_calls=N_CALLS, seed=1)
+    most = MOST_WARNED if result.warnings else MOST
+    assert abs(result.mean - exact) <= most * result.sdev + 1e-9 * abs(exact), str(result)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("n_terms", [1, 2, 3])
@@ -195,9 +201,14 @@ def compositions(draw, d, n_terms):
 @given(data=st.data())
 def test_what_can_be_seen_is_found_or_warned_of(d, n_terms, data):
     f, exact = data.draw(compositions(d, n_terms))
-    result = vf.integrate(f, d, n_calls=N_CALLS, seed=1)
-    most = MOST_WARNED if result.warnings else MOST
-    assert abs(result.mean - exact) <= most * result.sdev + 1e-9 * abs(exact), str(result)
+    check_found_or_warned_of(f, d, exact)
+
+
+@settings(max_examples=2, derandomize=True, database=None)  # each takes seconds
+@given(composition=compositions(2, 2))
+def test_a_few_are_found_or_warned_of(composition):
+    f, exact = composition
+    check_found_or_warned_of(f, 2, exact)
 
 
 @pytest.mark.parametrize("d", [1, 3])

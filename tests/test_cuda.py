@@ -16,6 +16,7 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
+from reference import ON_GPU, examples, failures
 
 import varflow as vf
 from varflow import Adam, Dataset, Flow
@@ -34,12 +35,17 @@ on_device = pytest.mark.skipif(
     find_spec("numba_cuda") is None or missing() is not None, reason="no GPU; see test_in_the_simulator"
 )
 
-# Each cell and each masking, one to four dimensions; a box; more rows than a tile has, and an odd number.
+# Each cell and each masking, one to four dimensions; a box; more rows than a tile has, and an odd number;
+# conditions, which range from -2 to 3.
 FLOWS = [
     {"d": 1, "cell": "pwlinear", "masking": "iflow"},
     {"d": 2, "cell": "rqs", "masking": "checkerboard"},
     {"d": 3, "cell": "pwquad", "masking": "maximal"},
     {"d": 4, "cell": "pwlinear", "masking": "iflow"},
+    {"d": 2, "cell": "realnvp", "masking": "checkerboard"},
+    {"d": 1, "cell": "pwquad", "masking": "iflow", "n_conditions": 2},
+    {"d": 2, "cell": "rqs", "masking": "maximal", "n_conditions": 1},
+    {"d": 2, "cell": "realnvp", "masking": "iflow", "n_conditions": 2},
 ]
 N, MINIBATCH = 51, 33
 TRAININGS = {
@@ -80,16 +86,30 @@ def sound_simulator():
 
 
 def make_flow(d, cell, masking, backend="cuda", dtype="float64", **options):
-    bounds = [(-1.0 - k, 0.5 + 2 * k) for k in range(d)]
-    options = {"n_bins": 3, "d_hidden": 5, "n_hidden": 2, "repetitions": 1, "seed": 1} | options
-    flow = Flow(d, cell, masking, dtype=dtype, bounds=bounds, backend=backend, **options)
+    if cell == "realnvp":
+        place = {"location": np.arange(d), "scale": 1.0 + np.arange(d)}
+    else:
+        place = {"bounds": [(-1.0 - k, 0.5 + 2 * k) for k in range(d)], "n_bins": 3}
+    options = place | {"d_hidden": 5, "n_hidden": 2, "repetitions": 1, "seed": 1} | options
+    if options.get("n_conditions", 0) > 0:
+        options["condition_bounds"] = (-2, 3)
+    flow = Flow(d, cell, masking, dtype=dtype, backend=backend, **options)
     flow.params = normal_params(flow.architecture, 1.0, np.random.default_rng(d))
     return flow
 
 
 def make_points(flow, n=N):
-    lower, upper = flow.bounds.T
-    return lower + (upper - lower) * np.random.default_rng(1).random((n, flow.d))
+    lower, upper = naive.box_of(flow).T
+    u = np.random.default_rng(1).random((n, flow.d))
+    return lower + (upper - lower) * (u if flow.latent == "uniform" else 4 * u - 2)
+
+
+def make_conditions(flow, n=N):
+    """Places in the unit interval, and conditions there; both are None where the flow has none."""
+    if flow.n_conditions == 0:
+        return None, None
+    places = np.random.default_rng(3).random((n, flow.n_conditions))
+    return places, 5 * places - 2
 
 
 def make_data(flow):
@@ -187,12 +207,12 @@ class TestMaps:
     @every_flow
     def test_are_those_of_the_oracle(self, options):
         flow = make_flow(**options)
-        x = make_points(flow)
-        expected = naive.forward(flow.architecture, flow.params, flow.bounds, x)
-        z, logqx = flow.to_latent(x)
+        x, (places, conditions) = make_points(flow), make_conditions(flow)
+        expected = naive.forward(flow.architecture, flow.params, naive.box_of(flow), x, places)
+        z, logqx = flow.to_latent(x, conditions)
         np.testing.assert_allclose(z, expected.z, rtol=0, atol=1e-12)
         np.testing.assert_allclose(logqx, expected.log_q, rtol=0, atol=1e-11)
-        back, logqx_back = flow.from_latent(z)
+        back, logqx_back = flow.from_latent(z, conditions)
         np.testing.assert_allclose(back, x, rtol=0, atol=1e-11)
         np.testing.assert_allclose(logqx_back, logqx, rtol=0, atol=1e-10)
 
@@ -242,6 +262,19 @@ class TestMaps:
         back, _ = flow.from_latent(z)
         np.testing.assert_allclose(back.copy_to_host(), x, rtol=0, atol=1e-12)
 
+    def test_with_conditions_leave_arrays_on_the_device(self):
+        from varflow.runtime.device import to_device
+
+        flow = make_flow(2, "pwlinear", "iflow", n_conditions=2)
+        x, (_, conditions) = make_points(flow), make_conditions(flow)
+        expected_z, expected_logqx = flow.to_latent(x, conditions)
+        for given in (conditions, to_device(conditions)):
+            z, logqx = flow.to_latent(to_device(x), given)
+            np.testing.assert_array_equal(z.copy_to_host(), expected_z)
+            np.testing.assert_allclose(logqx.copy_to_host(), expected_logqx, rtol=0, atol=1e-14)
+        with pytest.raises(TypeError, match=r"^conditions are missing: the flow has n_conditions = 2$"):
+            flow.log_prob(to_device(x))
+
     def test_refuse_what_is_outside_by_its_row(self):
         from varflow.runtime.device import to_device
 
@@ -279,6 +312,12 @@ class TestSamples:
         (drawn,) = flow.device.latent_blocks(range(3, 10), latent_key(4), SAMPLE_BLOCK)
         np.testing.assert_array_equal(drawn.copy_to_host(), expected)
 
+    def test_are_normal_quantiles_of_those_without_bounds(self):
+        flow = make_flow(3, "realnvp", "iflow")
+        expected = flow.latent_of(random_rows(latent_key(4), BlockRows(0, 3, 403), 3))
+        (drawn,) = flow.device.latent_blocks(range(3, 403), latent_key(4), SAMPLE_BLOCK)
+        np.testing.assert_allclose(drawn.copy_to_host(), expected, rtol=1e-14, atol=1e-15)
+
     def test_have_blocks_of_their_own(self):
         """Each has a counter of its own, as on the CPU."""
         flow = make_flow(1, "pwlinear", "iflow")
@@ -298,6 +337,17 @@ class TestSamples:
         np.testing.assert_array_equal(x_there.copy_to_host(), x)
         np.testing.assert_array_equal(logqx_there.copy_to_host(), logqx)
 
+    def test_with_conditions_are_images_of_those(self):
+        flow = make_flow(2, "pwquad", "iflow", n_conditions=1)
+        _, conditions = make_conditions(flow)
+        x, logqx = flow.sample(N, seed=3, conditions=conditions)
+        z = random_rows(latent_key(3), BlockRows(0, 0, N), 2)
+        expected_x, expected_logqx = flow.from_latent(z, conditions)
+        np.testing.assert_array_equal(x, expected_x)
+        np.testing.assert_allclose(logqx, expected_logqx, rtol=0, atol=1e-13)
+        ((x_there, _),) = flow.sample_blocks_on_device(N, seed=3, conditions=conditions)
+        np.testing.assert_array_equal(x_there.copy_to_host(), x)
+
 
 @on_device
 class TestGradients:
@@ -307,17 +357,19 @@ class TestGradients:
         if SIMULATED and (options["d"] == 4) == (loss == "dkl"):
             pytest.skip("each half is enough where it takes seconds")
         flow = make_flow(**options)
-        x, px, fx = make_data(flow)
-        data, rows = Dataset(x, px, fx, bounds=flow.bounds), np.arange(N)[::-1].copy()
+        (x, px, fx), (places, conditions) = make_data(flow), make_conditions(flow)
+        data, rows = Dataset(x, px, fx, bounds=flow.bounds, conditions=conditions), np.arange(N)[::-1].copy()
         objective = Objective(flow, data, LOSSES[loss])
         fx_scaled = np.exp(data.log_weight(1) + data.logpx)[rows]
+        given = None if places is None else places[rows]
 
         def value(z, log_q):
             return naive.LOSSES[loss](fx_scaled, data.px[rows], log_q)
 
-        expected = naive.gradient(value, flow.architecture, flow.params, flow.bounds, x[rows])
+        of_flow = flow.architecture, flow.params, naive.box_of(flow)
+        expected = naive.gradient(value, *of_flow, x[rows], given)
         found_loss, found = gradient_on_device(objective, rows)
-        log_q = naive.forward(flow.architecture, flow.params, flow.bounds, x[rows]).log_q
+        log_q = naive.forward(*of_flow, x[rows], given).log_q
         np.testing.assert_allclose(found_loss, value(None, log_q), rtol=1e-12)
         for block in naive.blocks(flow.architecture):
             error = np.linalg.norm(found[block] - expected[block])
@@ -335,7 +387,7 @@ class TestGradients:
             return naive.variance_loss(fx_scaled, data.px[rows], log_q)
 
         value = naive.with_control_variate(variance, data.px[rows])
-        expected = naive.gradient(value, flow.architecture, flow.params, flow.bounds, x[rows])
+        expected = naive.gradient(value, flow.architecture, flow.params, naive.box_of(flow), x[rows])
         _, found = gradient_on_device(objective, rows)
         assert np.linalg.norm(found - expected) <= 1e-10 * np.linalg.norm(expected)
 
@@ -357,7 +409,7 @@ class TestGradients:
             return naive.variance_loss(fx_scaled, data.px, log_q)
 
         directions = np.random.default_rng(1).normal(size=(3, flow.n_params))
-        expected = naive.derivatives(value, flow.architecture, flow.params, flow.bounds, x, directions)
+        expected = naive.derivatives(value, flow.architecture, flow.params, naive.box_of(flow), x, directions)
         if not SIMULATED:  # tiles of 32 rows do not fit into chunks of 16
             monkeypatch.undo()
         _, found = gradient_on_device(objective, rows)
@@ -372,8 +424,9 @@ class TestGradients:
 
 
 def train(backend, loss):
-    """Train some epochs. Returns what the training leaves, by name."""
-    flow = make_flow(2, "pwlinear", "iflow", backend=backend)
+    """Train some epochs. Returns what the training leaves, by name; one of the trainings has conditions."""
+    n_conditions = 1 if loss == "custom" else 0
+    flow = make_flow(2, "pwlinear", "iflow", backend=backend, n_conditions=n_conditions)
     optim = Adam(lr=1e-2, **TRAININGS[loss])
     custom = (
         lambda fx, px, logqx: float(np.mean(-fx / px * logqx)),
@@ -383,7 +436,7 @@ def train(backend, loss):
         flow, loss=custom if loss == "custom" else loss, n_epochs=2, minibatch_size=MINIBATCH, optim=optim,
         holdout=0.2,
     )  # fmt: skip
-    record = trainer.train_on_batch(*make_data(flow))
+    record = trainer.train_on_batch(*make_data(flow), conditions=make_conditions(flow)[1])
     found = {"params": flow.params, "losses": np.array(record.losses), "m": optim.m, "v": optim.v}
     found |= {"rates": np.array(record.learning_rates), "lengths": np.array(record.gradient_lengths)}
     return found | ({} if optim.averaged is None else {"averaged": optim.averaged})
@@ -480,6 +533,12 @@ class TestIntegrands:
 
         result = vf.integrate(f, 2, n_calls=50_000, seed=1, backend="cuda")
         assert abs(result.mean - 0.25) < 5 * result.sdev < 0.01
+
+
+@on_device
+@pytest.mark.parametrize("name", ON_GPU)
+def test_examples_of_docstrings(name):
+    assert failures(examples()[name]) == ""
 
 
 @needs_package

@@ -181,7 +181,10 @@ class TestChecks:
         ("bounds", "match"),
         [
             ([[0, 1]], r"must have shape \(3, 2\) or \(2,\), found \(1, 2\)"),
-            ([[0, 1], [0, math.inf], [0, 1]], "must be finite, found inf in row 1, column 1"),
+            (
+                [[0, 1], [0, math.inf], [0, 1]],
+                "must be finite, or -inf .* in all dimensions, found inf in row 1, column 1",
+            ),
             ([[0, 1], [0, 1], [1, 1]], r"must have lower < upper, .*found \[1.0, 1.0\] in row 2"),
         ],
     )

@@ -13,9 +13,9 @@ from varflow import Flow
 from varflow.flow.elementwise import fit_elementwise, pwlinear_logits
 from varflow.flow.marginals import fitted_marginal
 from varflow.flow.masks import MASKS
-from varflow.kernels.splines import CELLS
+from varflow.kernels.splines import SPLINES
 
-CELL_NAMES = sorted(CELLS)
+CELL_NAMES = sorted(SPLINES)
 
 
 def make_flow(d=3, cell="pwquad", **options):

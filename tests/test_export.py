@@ -41,7 +41,7 @@ def random_flow(d=3, cell="rqs", seed=1, scale=0.5, **options):
 def check_equal(program, flow, n, seed=5):
     """All that the program computes for n points is what Python does."""
     dtype = "float32" if all(one.params.dtype == np.float32 for one in flows_of(flow)) else "float64"
-    tolerance, side = TOLERANCES[dtype], np.diff(flow.bounds)[:, 0]
+    tolerance, side = TOLERANCES[dtype], flows_of(flow)[0].layout.width
     if dtype == "float64" and program.has_roundings_of_python:
         check_same(program, flow, n, seed, tolerance)
     assert program.verify() == 0
@@ -85,8 +85,7 @@ def check_points(flow, transforms, found, expected, points, tolerance):
     assert np.median(differences) < tolerance
     is_far = ~(differences <= tolerance).all(axis=1)
     if is_far.any():
-        bounds = flow.bounds if transforms[0] == "to_latent" else np.tile([0.0, 1.0], (flow.d, 1))
-        slack, _ = testing.amplified_rounding(flow, *transforms, points[is_far], bounds, ROUNDING)
+        slack, _ = testing.amplified_rounding(flow, *transforms, points[is_far], ROUNDING)
         assert np.all(differences[is_far] <= slack)
 
 
@@ -96,7 +95,7 @@ def check_log_q(flow, x, found, expected, tolerance):
     assert np.median(differences) < tolerance
     is_far = ~(differences <= tolerance)
     if is_far.any():
-        arguments = flow, "to_latent", "from_latent", x[is_far], flow.bounds, ROUNDING
+        arguments = flow, "to_latent", "from_latent", x[is_far], ROUNDING
         assert np.all(differences[is_far] <= testing.amplified_rounding(*arguments)[1])
 
 
@@ -177,6 +176,21 @@ class TestEqualToPython:
         mixture = vf.Mixture([random_flow(dtype="float32"), random_flow(seed=2, dtype="float64")])
         x, log_q = Program(mixture, language, tmp_path).sample(1000, 3)
         np.testing.assert_allclose(log_q, mixture.log_prob(x), rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_points_without_bounds(self, tmp_path, language, dtype):
+        place = {"location": [1.0, -2.0, 30.0], "scale": [2.0, 0.1, 5.0]}
+        flow = vf.Flow(3, "realnvp", d_hidden=9, dtype=dtype, **place)
+        flow.params = testing.normal_params(flow.architecture, 0.5, np.random.default_rng(1))
+        program = Program(flow, language, tmp_path, is_checked=True)
+        check_equal(program, flow, 1000)
+        x = flow.sample(100, seed=1)[0]
+        x[3, 1], x[7, 0] = np.nan, np.inf
+        status, _, log_q, words = program.call("log_prob", 100, points=x)
+        assert status == OUTSIDE
+        assert "not finite" in words
+        np.testing.assert_array_equal(np.flatnonzero(np.isnan(log_q)), [3, 7])
 
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_one_dimension(self, tmp_path, language):

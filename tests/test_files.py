@@ -10,6 +10,7 @@ import stat
 import sys
 import tracemalloc
 import zipfile
+from io import BytesIO
 
 import h5py
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from varflow.data.points import read_points, write_points
+from varflow.data.points import coordinate_names, read_points, write_points
 from varflow.data.samples import SampleWriter
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import atomic_path
@@ -347,6 +348,25 @@ class TestColumns:
             read_points(tmp_path / name, ["x1", "p", "f"])
 
 
+class TestCoordinateNames:
+    @pytest.mark.parametrize(
+        ("header", "columns", "names"),
+        [
+            ("f,mass / GeV,p,angle\n", None, ["mass / GeV", "angle"]),
+            ("# a b p f\n", None, ["a", "b"]),
+            ("", None, ["x1", "x2"]),
+            ("", ["a", "p", "b", "f"], ["a", "b"]),
+        ],
+    )
+    def test_of_text(self, header, columns, names, tmp_path):
+        path = tmp_path / "points.csv"
+        path.write_text(header + "1,2,3,4\n")
+        assert coordinate_names(path, columns) == names
+
+    def test_of_arrays(self, tmp_path):
+        assert coordinate_names(tmp_path / "points.npz") is None
+
+
 class TestWritersOfText:
     """What other programs make of text."""
 
@@ -625,7 +645,28 @@ class TestSampleWriter:
         table = np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)
         np.testing.assert_array_equal(table, np.column_stack([arrays["x"], arrays["px"]]))
 
-    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    @pytest.mark.parametrize("blocks", [1, 7, 100])
+    def test_npy(self, tmp_path, blocks):
+        arrays = points()
+        self.write(tmp_path / "a.npy", arrays["x"], arrays["px"], blocks)
+        found = np.load(tmp_path / "a.npy", allow_pickle=False)
+        np.testing.assert_array_equal(found, np.column_stack([arrays["x"], arrays["px"]]))
+
+    @pytest.mark.parametrize("name", ["csv", "npy"])
+    def test_stream_is_what_a_file_holds(self, tmp_path, name):
+        arrays, stream = points(), BytesIO()
+        with SampleWriter(stream, 50, 3, column="w", stream_format=name) as writer:
+            writer.write(arrays["x"][:20], arrays["px"][:20])
+            writer.write(arrays["x"][20:], arrays["px"][20:])
+        with SampleWriter(tmp_path / f"a.{name}", 50, 3, column="w") as writer:
+            writer.write(arrays["x"], arrays["px"])
+        assert stream.getvalue() == (tmp_path / f"a.{name}").read_bytes()
+
+    def test_stream_of_another_format(self):
+        with pytest.raises(ValueError, match="stream_format must be one of 'csv', 'npy', got 'npz'"):
+            SampleWriter(BytesIO(), 1, 1, stream_format="npz")
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.npy"])
     def test_converts(self, tmp_path, name):
         with SampleWriter(tmp_path / name, 4, 2) as writer:
             writer.write([[1, 2], [3, 4]], [5, 6])
@@ -636,7 +677,7 @@ class TestSampleWriter:
                 assert archive["x"].tolist() == [[1, 2], [3, 4], [1, 3], [2, 4]]
                 assert archive["q"].tolist() == [5, 6, 0, 2]
 
-    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.npy"])
     @pytest.mark.parametrize(
         ("n", "match"), [(49, "was to have 49 rows, but got 50"), (51, "51 rows, but 50 were written")]
     )
@@ -646,7 +687,7 @@ class TestSampleWriter:
             self.write(tmp_path / name, arrays["x"], arrays["px"], 10, n)
         assert only_files(tmp_path) == []
 
-    @pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+    @pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.npy"])
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_no_file_after_a_failure(self, tmp_path, name, error):
         with pytest.raises(error), SampleWriter(tmp_path / name, 4, 1) as writer:
@@ -656,7 +697,7 @@ class TestSampleWriter:
     @pytest.mark.parametrize(("x", "q"), [((2, 2), (2,)), ((2, 3), (3,)), ((3,), (1,)), ((2, 3), (2, 1))])
     def test_shapes(self, tmp_path, x, q):
         with (
-            pytest.raises(ValueError, match=r"x, qx must have shapes \(m, 3\), \(m,\), found"),
+            pytest.raises(ValueError, match=r"x, numbers must have shapes \(m, 3\), \(m,\), found"),
             SampleWriter(tmp_path / "a.npz", 2, 3) as writer,
         ):
             writer.write(np.zeros(x), np.zeros(q))
@@ -664,7 +705,7 @@ class TestSampleWriter:
 
     @pytest.mark.parametrize("name", ["a.h5", "a.txt", "a"])
     def test_other_extensions(self, tmp_path, name):
-        with pytest.raises(ValueError, match=r"must be one of '\.npz', '\.csv', got"):
+        with pytest.raises(ValueError, match=r"must be one of '\.npz', '\.csv', '\.npy', got"):
             SampleWriter(tmp_path / name, 1, 1)
 
     def test_missing_folder(self, tmp_path):

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from functools import partial
 
 import naive
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import edge_points, edges, in_box, percent_of_examples, seeds, uniform_points
 
-from varflow import FileFormatError, Flow
+from varflow import FileFormatError, Flow, testing
 from varflow.flow.architecture import DTYPES
 from varflow.flow.flow import FILE
 from varflow.flow.latent import SAMPLE_BLOCK
@@ -33,6 +34,11 @@ def random_flow(d=3, spread=0.5, **options):
     flow = Flow(d, seed=0, **{"cell": "pwlinear", "n_bins": 16, "repetitions": 1} | options)
     flow.params = normal_params(flow.architecture, spread, np.random.default_rng(d))
     return flow
+
+
+def conditions_of(flow, u):
+    """Conditions at places u (n, c) of their range; both are None where the flow has none."""
+    return (u, testing.in_box(u, flow.condition_bounds)) if flow.n_conditions > 0 else (None, None)
 
 
 def widths(flow):
@@ -58,7 +64,7 @@ class TestMap:
         again, _ = flow.from_latent(flow.to_latent(x)[0])
         error = np.abs(again - x) / widths(flow)
         for floor, rounding, allowed in PRECISIONS[flow.architecture.dtype]:
-            slack, _ = amplified_rounding(flow, "to_latent", "from_latent", x, flow.bounds, rounding)
+            slack, _ = amplified_rounding(flow, "to_latent", "from_latent", x, rounding)
             assert (error > floor + slack).any(axis=1).mean() <= allowed
 
     @given(flows(), seeds)
@@ -66,19 +72,24 @@ class TestMap:
         x, _ = flow.sample(100, seed)
         np.testing.assert_array_equal(flow.log_prob(x), flow.to_latent(x)[1])
 
-    @given(st.data(), flows(dtype=double))
+    @given(st.data(), flows(dtype=double, n_conditions=st.integers(0, 3)))
     def test_agrees_with_the_oracle(self, data, flow):
+        of_flow = flow.architecture, flow.params, flow.bounds
+        u, conditions = conditions_of(flow, data.draw(uniform_points(flow.n_conditions, 100)))
+        to_latent, from_latent = (
+            partial(function, conditions=conditions) for function in (flow.to_latent, flow.from_latent)
+        )
         x = in_box(flow, data.draw(uniform_points(flow.d, 100)))
-        z, log_q = flow.to_latent(x)
-        expected = naive.forward(flow.architecture, flow.params, flow.bounds, x)
+        z, log_q = to_latent(x)
+        expected = naive.forward(*of_flow, x, u)
         np.testing.assert_allclose(z, expected.z, rtol=0, atol=1e-12)
-        tolerance = 1e-12 + 1e-14 * log_q_changes(flow.to_latent, x, widths(flow))
+        tolerance = 1e-12 + 1e-14 * log_q_changes(to_latent, x, widths(flow))
         assert (np.abs(log_q - expected.log_q) <= tolerance).all()
         latent = data.draw(uniform_points(flow.d, 100))
-        x, log_q = flow.from_latent(latent)
-        expected_x, expected_log_q = naive.inverse(flow.architecture, flow.params, flow.bounds, latent)
+        x, log_q = from_latent(latent)
+        expected_x, expected_log_q = naive.inverse(*of_flow, latent, u)
         assert (np.abs(x - expected_x) <= 1e-12 * widths(flow)).all()
-        tolerance = 1e-12 + 1e-14 * log_q_changes(flow.from_latent, latent, 1.0)
+        tolerance = 1e-12 + 1e-14 * log_q_changes(from_latent, latent, 1.0)
         assert (np.abs(log_q - expected_log_q) <= tolerance).all()
 
     @given(st.data(), flows(dtype=double))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from pages import ROOT, blocks
 from strategies import percent_of_examples
 
@@ -21,6 +22,7 @@ SOURCE = blocks(PAGE, "python")[0]
 STANDARD = {"ast", "hashlib", "json", "math", "struct", "zipfile"}
 # Relative to 1 + |log q|: float32 networks round, which the reader, in float64, does not.
 TOLERANCES = {"float32": 1e-6, "float64": 1e-12}
+every_kind = st.sampled_from(sorted(CELLS))
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,16 @@ def reader():
 def assert_agree(reader, flow, path, tolerance):
     flow.save(path)
     header, params = reader["read_flow"](path)
-    points = in_box(np.random.default_rng(0).random((20, flow.d)), flow.bounds)
-    found = [reader["log_prob"](header, params, point) for point in points.tolist()]
-    np.testing.assert_allclose(found, flow.log_prob(points), rtol=tolerance, atol=tolerance)
+    given = np.random.default_rng(1).uniform(-3, 3, (20, flow.n_conditions))  # some beyond the range
+    if flow.latent == "normal":
+        points, _ = flow.sample(20, seed=2, conditions=given)
+    else:
+        points = in_box(np.random.default_rng(0).random((20, flow.d)), flow.bounds)
+    found = [
+        reader["log_prob"](header, params, *point)
+        for point in zip(points.tolist(), given.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(found, flow.log_prob(points, given), rtol=tolerance, atol=tolerance)
 
 
 def test_the_reader_needs_the_standard_library_alone():
@@ -53,14 +62,18 @@ def test_the_reader_needs_the_standard_library_alone():
 @pytest.mark.parametrize(("cell", "masking"), list(product(CELLS, MASKS)))
 def test_it_gives_the_density(reader, tmp_path, cell, masking, dtype):
     bounds = [(-1, 1), (0, 5), (2, 2.5), (0, 1), (-3, 0)]
-    flow = vf.Flow(5, cell, masking, 4, 8, 2, dtype=dtype, bounds=bounds, repetitions=2, seed=1)
+    place = (
+        {"location": [0, 1, 2, 3, 4], "scale": 2.5} if cell == "realnvp" else {"bounds": bounds, "n_bins": 4}
+    )
+    sizes = {"d_hidden": 8, "n_hidden": 2, "repetitions": 2}
+    flow = vf.Flow(5, cell, masking, **sizes, **place, dtype=dtype, seed=1)
     flow.params = normal_params(flow.architecture, 0.5, np.random.default_rng(1))
     assert np.ptp(flow.log_prob(flow.sample(20, seed=1)[0])) > 0.5  # far from uniform
     assert_agree(reader, flow, tmp_path / "flow.npz", TOLERANCES[dtype])
 
 
 @percent_of_examples(50)
-@given(flow=flows(dtype="float64"))
+@given(flow=flows(cell=every_kind, dtype="float64", n_conditions=st.integers(0, 2)))
 def test_it_gives_the_density_of_any_flow(reader, tmp_path_factory, flow):
     assert_agree(reader, flow, tmp_path_factory.mktemp("flow") / "flow.npz", 1e-10)
 

@@ -54,20 +54,32 @@ def every_flow(*others, is_fast=lambda d, *others: True):
 
 
 def random_flow(d, masking="iflow", cell="pwlinear", *, n_bins=4, d_hidden=5, dtype="float64", **options):
-    """Flow on a box other than the unit cube, with logits that are some one apart."""
+    """Flow on a box other than the unit cube, with logits that are some one apart.
+
+    Conditions, if it has some, range from -2 to 3.
+    """
     bounds = [(-1.0 - k, 0.5 + 2 * k) for k in range(d)]
     options = {"repetitions": 1} | options
-    flow = Flow(d, cell, masking, n_bins, d_hidden, dtype=dtype, seed=0, bounds=bounds, **options)
+    if options.get("n_conditions", 0) > 0:
+        options["condition_bounds"] = (-2, 3)
+    if cell == "realnvp":
+        options |= {"location": [k / 4 for k in range(d)], "scale": [1.0 + k / 4 for k in range(d)]}
+    else:
+        options |= {"bounds": bounds}
+    n_bins = None if cell == "realnvp" else n_bins
+    flow = Flow(d, cell, masking, n_bins, d_hidden, dtype=dtype, seed=0, **options)
     flow.params = normal_params(flow.architecture, 1.0, np.random.default_rng(d))
     return flow
 
 
-def forward(flow, x):
-    return naive.forward(flow.architecture, flow.params.astype(np.float64), flow.bounds, x)
+def forward(flow, x, given=None):
+    params = flow.params.astype(np.float64)
+    return naive.forward(flow.architecture, params, naive.box_of(flow), x, given)
 
 
-def uniform_points(flow, n):
-    return in_box(flow, np.random.default_rng(1).random((n, flow.d)))
+def uniform_points(flow, n, conditions=None):
+    u = np.random.default_rng(1).random((n, flow.d))
+    return in_box(flow, u) if flow.latent == "uniform" else flow.from_latent(flow.latent_of(u), conditions)[0]
 
 
 def smooth_points(flow, n, margin=MARGIN):
@@ -75,11 +87,20 @@ def smooth_points(flow, n, margin=MARGIN):
     return x[forward(flow, x).margin > margin][:n]
 
 
-def random_data(flow, x):
+def smooth_points_with_conditions(flow, n):
+    """Points (n, d), and conditions (n, c) in the unit interval."""
+    given = np.random.default_rng(3).random((3 * n + 30, flow.n_conditions))
+    x = uniform_points(flow, len(given), 5 * given - 2)
+    is_smooth = forward(flow, x, given).margin > MARGIN
+    return x[is_smooth][:n], given[is_smooth][:n]
+
+
+def random_data(flow, x, conditions=None):
     """Data with f of either sign and sometimes zero, but not in row 0."""
     n, rng = len(x), np.random.default_rng(1)
     fx = rng.normal(size=n) * (np.arange(n) % 7 != 3)
-    return Dataset(x, rng.uniform(0.5, 2, n) * np.exp(-flow.log_volume), fx, bounds=flow.bounds)
+    px = rng.uniform(0.5, 2, n) * np.exp(-flow.log_volume)
+    return Dataset(x, px, fx, bounds=flow.bounds, conditions=conditions)
 
 
 def gradient(flow, data, loss, rows=None, prior=None):
@@ -109,9 +130,9 @@ def oracle_value(name, data, rows=None, prior=None):
     return value
 
 
-def oracle_gradient(flow, x, value):
+def oracle_gradient(flow, x, value, given=None):
     """Gradient of a loss, or gradients of several that `all_of` makes one value of."""
-    return naive.gradient(value, flow.architecture, flow.params, flow.bounds, x)
+    return naive.gradient(value, flow.architecture, flow.params, naive.box_of(flow), x, given)
 
 
 def all_of(values):
@@ -194,7 +215,12 @@ class TestAgainstTheOracle:
         _, found = gradient(flow, data, LOSSES["variance"])
         directions = block_directions(flow.architecture)
         expected = naive.derivatives(
-            oracle_value("variance", data), flow.architecture, flow.params, flow.bounds, data.x, directions
+            oracle_value("variance", data),
+            flow.architecture,
+            flow.params,
+            naive.box_of(flow),
+            data.x,
+            directions,
         )
         assert_same_along(flow.architecture, found, directions, expected, 1e-12)
 
@@ -222,6 +248,44 @@ class TestAgainstTheOracle:
         assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-12, abs=1e-12)
         expected = oracle_gradient(flow, data.x, value)
         assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+
+class TestConditions:
+    """In several tiles, and in one dimension too, where conditions are the only inputs."""
+
+    @every_cell
+    @pytest.mark.parametrize(("n", "d", "c"), [(140, 1, 1), (40, 1, 3), (40, 3, 1), (40, 5, 2)])
+    @pytest.mark.parametrize("prior", [None, Ramp()], ids=["uniform", "ramp"])
+    def test_gradients_are_those_of_the_oracle(self, cell, n, d, c, prior):
+        flow = random_flow(d, cell=cell, n_conditions=c)
+        prior = prior if flow.latent == "uniform" else None  # others have a density of their own
+        x, given = smooth_points_with_conditions(flow, n)
+        data = random_data(flow, x, 5 * given - 2)
+        values = [oracle_value(name, data, prior=prior) for name in LOSSES]
+        gradients = oracle_gradient(flow, x, all_of(values), given)
+        latent = forward(flow, x, given)
+        for name, value, expected in zip(LOSSES, values, gradients, strict=True):
+            loss, found = gradient(flow, data, LOSSES[name], prior=prior)
+            assert loss == pytest.approx(value(latent.z, latent.log_q), rel=1e-12, abs=1e-12)
+            assert_same_blocks(flow.architecture, found, expected, 1e-12)
+
+    @every_loss
+    @pytest.mark.parametrize(("cell", "d"), [("pwlinear", 1), ("pwlinear", 4), ("realnvp", 2)])
+    def test_central_differences(self, name, cell, d):
+        flow = random_flow(d, cell=cell, n_conditions=2)
+        x, given = smooth_points_with_conditions(flow, 65)
+        data = random_data(flow, x, 5 * given - 2)
+        assert_central_differences(flow, data, name, None)
+
+    def test_the_control_variate_is_that_of_the_oracle(self):
+        flow = random_flow(2, n_conditions=2)
+        x, given = smooth_points_with_conditions(flow, 140)
+        data = random_data(flow, x, 5 * given - 2)
+        objective = Objective(flow, data, LOSSES["variance"], control_variate=True)
+        _, dparams = objective.gradient(np.arange(data.n), GradientBuffers(flow, data.n))
+        value = naive.with_control_variate(oracle_value("variance", data), data.px)
+        expected = oracle_gradient(flow, x, value, given)
+        assert_same_blocks(flow.architecture, dparams.sum(axis=0), expected, 1e-12)
 
 
 class TestControlVariate:
@@ -271,8 +335,12 @@ class TestControlVariate:
     is_fast=lambda d, name, has_prior: (d + LOSS_NAMES.index(name)) % 2 == has_prior,
 )
 def test_central_differences(cell, masking, d, name, has_prior):
-    flow, prior = random_flow(d, masking, cell), Ramp() if has_prior else None
-    data = random_data(flow, smooth_points(flow, 65))
+    flow = random_flow(d, masking, cell)
+    prior = Ramp() if has_prior and flow.latent == "uniform" else None  # others have a density of their own
+    assert_central_differences(flow, random_data(flow, smooth_points(flow, 65)), name, prior)
+
+
+def assert_central_differences(flow, data, name, prior):
     objective, rows = Objective(flow, data, LOSSES[name], prior), np.arange(data.n)
     _, found = gradient(flow, data, LOSSES[name], prior=prior)
     params, directions, h = flow.params.copy(), block_directions(flow.architecture), 1e-5

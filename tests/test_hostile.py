@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 import varflow as vf
 from varflow import Adam, Dataset, Flow, InvalidLossError, TrainingInterruption
 from varflow.flow.architecture import DTYPES
-from varflow.kernels.splines import CELLS
+from varflow.kernels.splines import SPLINES
 from varflow.training.losses import LOSSES
 
 D = 2
@@ -73,7 +73,7 @@ def weighted_points(draw, n=sizes):
 
 @st.composite
 def small_flows(draw):
-    cell, dtype = draw(st.sampled_from(sorted(CELLS))), draw(st.sampled_from(DTYPES))
+    cell, dtype = draw(st.sampled_from(sorted(SPLINES))), draw(st.sampled_from(DTYPES))
     return Flow(
         D, cell, n_bins=3, d_hidden=4, n_hidden=1, dtype=dtype, seed=1, threads=draw(st.integers(1, 2))
     )

@@ -13,11 +13,13 @@ from scipy import stats
 
 import varflow as vf
 from varflow import Dataset, Flow, Integrator, InvalidIntegrandError, Result
-from varflow.integration import plan
+from varflow.integration import costs, plan
 from varflow.integration.averages import average
 from varflow.integration.proposal import LATENT_POINTS
+from varflow.integration.state import State
+from varflow.integration.steps import LOOK
 from varflow.integration.survey import STRATEGIES
-from varflow.kernels.splines import CELLS
+from varflow.kernels.splines import SPLINES
 from varflow.training.losses import LOSSES
 from varflow.training.objective import Objective
 
@@ -93,7 +95,8 @@ class Counting:
 
 
 def integrated(f=peak, bounds=2, n_calls=N_CALLS, seed=1, rtol=0.0, atol=0.0, **options):
-    options = {"flow_options": SMALL, **options}
+    """Integrate without a look at the clock: what it would decide, `TestSeconds` is about."""
+    options = {"flow_options": SMALL, "deterministic": True, **options}
     return vf.integrate(f, bounds, n_calls=n_calls, rtol=rtol, atol=atol, seed=seed, **options)
 
 
@@ -206,7 +209,7 @@ class TestEstimate:
             assert_same(integrated(workers=pool.map), alone)
 
     @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("cell", SPLINES)
     def test_losses_and_cells(self, loss, cell):
         result = integrated(n_calls=LONGER, loss=loss, flow=cell)
         assert_right(result)
@@ -792,15 +795,73 @@ class TestTolerance:
 
     @pytest.mark.parametrize("tolerance", [{}, {"rtol": 1e-3}])
     def test_signed_integral_of_zero_keeps_the_better_flow(self, tolerance):
-        # Training helps here by far, and that the mean is zero does not hide it.
+        # Training helps by far, as no map follows a diagonal, and that the mean is zero does not hide it.
         def f(x):
-            sign = np.sign(x[:, 0] - 0.5)
-            return sign * np.exp(-300 * ((x - 0.5 - 0.25 * sign[:, None]) ** 2).sum(axis=1))
+            return np.sign(x[:, 0] - 0.5) * np.exp(-300 * (x[:, 0] - x[:, 1]) ** 2)
 
         for seed in (0, 1, 6):
             result = integrated(f, n_calls=LONGER, seed=seed, **tolerance)
             *_, last_look = (one for one in result.history if one.stage == "survey")
             assert result.ess > 0.8 * last_look.ess > 1.5 * 0.8 * result.history[0].ess
+
+
+class TestSeconds:
+    """Where decisions depend on measured costs, as they do to a tolerance unless `deterministic`."""
+
+    @staticmethod
+    def costing(monkeypatch, call, step):
+        """Let each call and each step seem to cost so many seconds, whatever the clock says."""
+        monkeypatch.setattr(costs, "SECONDS_A_PARAMETER", 0.0)
+        monkeypatch.setattr(
+            costs.Costs, "note_calls", lambda self, *_: vars(self).update(call=call, step=step)
+        )
+        monkeypatch.setattr(costs.Costs, "note_steps", lambda *_: None)
+        monkeypatch.setattr(State, "seconds_of_survey", property(lambda self: self.n_calls * call))
+
+    def trained(self, result):
+        """Points that the flow was trained on, besides pilot runs."""
+        return sum(one.n_calls for one in result.history if one.stage == "survey" and one.n_calls != LOOK)
+
+    def test_where_f_is_cheap_a_map_is_enough(self, monkeypatch):
+        self.costing(monkeypatch, 1e-7, 1.0)
+        result = integrated(n_calls=10_000_000, rtol=1e-3, deterministic=False)
+        assert self.trained(result) == 0
+        assert_right(result)
+        assert result.sdev <= 1e-3 * result.mean
+
+    def test_where_f_is_dear_training_is_that_of_calls(self, monkeypatch):
+        self.costing(monkeypatch, 1.0, 1e-6)
+        results = [integrated(n_calls=300_000, rtol=1e-4, deterministic=is_det) for is_det in (False, True)]
+        assert self.trained(results[0]) == self.trained(results[1]) > 0
+        assert results[0].mean == results[1].mean
+
+    def test_a_refinement_that_turns_out_too_long_is_left_for_training(self, monkeypatch):
+        self.costing(monkeypatch, 1e-3, 1e-3)
+        monkeypatch.setattr(plan, "_calls_missing", lambda *_: 1.0)  # as if the first look had seen little
+        f = TestMap.ridge
+        result = integrated(f, 3, n_calls=1_000_000, rtol=1e-3, deterministic=False)
+        stages = [one.stage for one in result.history if one.stage != "scouts"]
+        assert "survey" in stages[stages.index("refine") :]
+        assert_right(result, math.sqrt(math.pi * 1e-4), 0.01)
+
+    @pytest.mark.parametrize(("rtol", "n_calls"), [(1e-2, 40_000), (1e-3, 1_000_000), (1e-9, 60_000)])
+    def test_by_the_clock_tolerance_and_calls_are_kept(self, rtol, n_calls):
+        f = Counting()
+        result = integrated(f, n_calls=n_calls, rtol=rtol, deterministic=False)
+        assert f.n_points == result.n_calls <= n_calls
+        assert_right(result)
+        assert rtol == 1e-9 or result.sdev <= rtol * result.mean
+
+    def test_without_a_tolerance_the_clock_does_not_matter(self):
+        results = [integrated(deterministic=is_det) for is_det in (False, True)]
+        assert results[0].flow.params.tobytes() == results[1].flow.params.tobytes()
+        assert results[0].mean == results[1].mean
+
+    def test_what_promises_bits_refuses_the_clock(self, tmp_path):
+        with pytest.raises(ValueError, match="deterministic=False needs"):
+            integrated(checkpoint=tmp_path / "run.ckpt", deterministic=False)
+        with pytest.raises(TypeError, match="deterministic must be True or False"):
+            integrated(deterministic=1.5)
 
 
 class TestCallback:
@@ -854,8 +915,12 @@ SINGULAR = {
 class TestSingularities:
     """f is infinite on faces, on diagonals and in the middle: where no point ever lies."""
 
-    @pytest.mark.parametrize("n_calls", [1000, 50_000])
-    @pytest.mark.parametrize("name", SINGULAR)
+    @pytest.mark.parametrize(
+        ("name", "n_calls"),
+        [(name, n_calls) for name in SINGULAR for n_calls in (1000, 50_000) if name != "diagonal"]
+        # Weights have no variance there, and errors scatter by a factor of ten.
+        + [("diagonal", 1000), ("diagonal", 400_000)],
+    )
     def test_are_integrated(self, name, n_calls):
         f, bounds, exact = SINGULAR[name]
         result = integrated(f, bounds, n_calls=n_calls, threads=1)
@@ -1271,9 +1336,6 @@ class TestResult:
         assert lines[0].split()[:3] == ["itn", "stage", "integral"]
         assert lines[-1].startswith("total") or lines[-1].split()[0] == "total"
         assert f"{result.n_calls:,}" in lines[-1]
-        html = result._repr_html_()
-        assert str(result) in html
-        assert html.count("<tr>") == len(lines)
 
     def test_history_adds_up(self):
         integrator = make()

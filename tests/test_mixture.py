@@ -132,3 +132,33 @@ def test_it_is_measured_and_concatenated_as_a_flow_is():
     np.testing.assert_allclose(both.logpx, np.tile(logqx, 2), rtol=0, atol=1e-12)
     with pytest.raises(TypeError, match="flow must be a Flow, got Mixture"):
         vf.BasicVarTrainer(mixture)
+
+
+def test_weights(tmp_path):
+    """They weigh densities and points, and go through files; a file of version 1 has none."""
+    flows = [make_flow(k) for k in range(2)]
+    mixture = vf.Mixture(flows, 0.2, weights=[1, 3])
+    assert mixture.shares() == pytest.approx([0.2, 0.6, 0.2])
+    x = mixture.sample(1000, seed=1)[0]
+    parts = [share * np.exp(flow.log_prob(x)) for share, flow in zip((0.2, 0.6), flows, strict=True)]
+    expected = sum(parts) + 0.2 / np.exp(mixture.log_volume)
+    assert np.exp(mixture.log_prob(x)) == pytest.approx(expected)
+    mixture.save(tmp_path / "m.npz")
+    read = vf.Mixture.load(tmp_path / "m.npz")
+    assert np.array_equal(read.weights, mixture.weights)
+    assert read.params_digest() == mixture.params_digest() != vf.Mixture(flows, 0.2).params_digest()
+    assert np.array_equal(mixture.copy().weights, mixture.weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1], "one for each of 2 flows"),
+        ([1, 0], "above 0"),
+        ([1, np.nan], "above 0"),
+        ([1, np.inf], "above 0"),
+    ],
+)
+def test_weights_that_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        vf.Mixture([make_flow(0), make_flow(1)], weights=weights)

@@ -99,6 +99,25 @@ def test_samples_are_shared(tmp_path):
     assert refused.stderr.count("varflow: ") == 1
 
 
+def test_events_have_the_same_bits_too(tmp_path):
+    launcher = needed()
+    vf.Flow(3, "rqs", seed=1).save(tmp_path / "flow.npz")
+    (tmp_path / "me.py").write_text("def f(x):\n    return x.prod(axis=1)\n")
+    x, log_q = vf.load_flow(tmp_path / "flow.npz").sample(1000, seed=1)
+    vf.Dataset(x, logpx=log_q, fx=x.prod(axis=1)).save(tmp_path / "points.csv")
+    for arguments in (["me.py:f", "-n", "2000"], ["points.csv"]):
+        command = [*VARFLOW, "sample", "flow.npz", "--seed", "3", "--unweight", *arguments, "-o"]
+        alone = subprocess.run(
+            [*command, "alone.npy"], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        done = launcher.run(3, *command, "shared.npy", cwd=tmp_path)
+        assert alone.stdout.replace("alone", "shared") in done.stdout, done.stderr
+        assert (tmp_path / "shared.npy").read_bytes() == (tmp_path / "alone.npy").read_bytes()
+        refused = launcher.run(2, *command, "nowhere/points.npz", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert refused.stderr.count("cannot write to the folder") == 1
+
+
 def test_datasets_are_read_by_all_ranks_together(tmp_path):
     launcher = needed()
     generator = np.random.default_rng(0)

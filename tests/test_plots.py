@@ -13,7 +13,7 @@ import varflow as vf
 from varflow.training.log_weights import LogWeights
 
 matplotlib.use("Agg")  # corner imports pyplot
-PLOTS = {name: getattr(vf.plots, name) for name in ("calibration", "corner", "weights", "worst")}
+PLOTS = {name: getattr(vf.plots, name) for name in ("calibration", "corner", "overview", "weights", "worst")}
 FLOW = vf.Flow(2, d_hidden=4, n_bins=4, seed=1, bounds=[[0, 2], [-1, 1]])
 FLOW.params[:] += np.random.default_rng(1).normal(0, 0.5, FLOW.n_params)
 
@@ -111,6 +111,45 @@ class TestWeights:
         weights = np.sort(data.fx / data.px / (data.fx / data.px).mean())[::-1]
         np.testing.assert_allclose(line.get_xdata(), weights[:250])
         np.testing.assert_allclose(line.get_ydata(), np.arange(1, 251) / 500)
+
+
+class TestOverview:
+    def test_has_the_densities_of_f_and_q(self):
+        data = points(5000, fx=np.exp(FLOW.log_prob(points(5000).x)))
+        planes = vf.plots.overview(FLOW, data).axes[:2]
+        of_f, of_q = (axes.images[0].get_array().T for axes in planes)
+        area = np.prod(np.ptp(FLOW.bounds, axis=1)) / of_f.size
+        for density in (of_f, of_q):
+            assert density.sum() * area == pytest.approx(1)
+        assert np.corrcoef(of_f.ravel(), of_q.ravel())[0, 1] > 0.7  # with a few points in each bin
+        assert np.corrcoef(of_f.ravel(), of_q.T.ravel())[0, 1] < 0.3
+        half = of_f.shape[1] // 2  # dimensions are not taken for each other
+        lower, upper = FLOW.bounds[1]
+        is_low = data.x[:, 1] < lower + (upper - lower) * half / of_f.shape[1]
+        share = np.average(is_low, weights=data.fx / data.px)
+        for density, near in ((of_f, 1e-9), (of_q, 0.05)):
+            assert density[:, :half].sum() * area == pytest.approx(share, abs=near)
+
+    def test_of_one_dimension(self):
+        flow, data = of_uniform(1, 500)
+        axes = vf.plots.overview(flow, data, labels=["mass / GeV"]).axes
+        assert [one.get_xlabel() for one in axes] == ["mass / GeV", "weight over its mean"]
+        for drawn in axes[0].patches:
+            values, edges, _ = drawn.get_data()
+            assert values @ np.diff(edges) == pytest.approx(1)
+
+    @pytest.mark.parametrize(
+        ("dims", "labels", "match"),
+        [
+            ([0], None, "dims must be two dimensions, got 1"),
+            ([0, 2], None, "between 0 and 1, found 2"),
+            ([1, 1], None, "must be different"),
+            ([0, 1], ["a"], "one for each of 2 dimensions, got 1"),
+        ],
+    )
+    def test_bad_choices(self, dims, labels, match):
+        with pytest.raises(ValueError, match=match):
+            vf.plots.overview(FLOW, points(), dims, labels)
 
 
 class TestCalibration:

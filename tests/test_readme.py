@@ -6,15 +6,20 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 from compilers import shared_library
+from matplotlib.image import imread
 from pages import (
     OUTPUT,
     PAGES,
+    PICTURE,
+    README,
     ROOT,
     blocks,
     commands,
     differences,
+    draw_picture,
     is_run,
     lacking,
     outputs,
@@ -23,7 +28,8 @@ from pages import (
     write_sources,
 )
 
-README = ROOT / "README.md"
+import varflow as vf
+
 MAX_LINES = 250  # of the README
 
 all_pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -47,7 +53,7 @@ def test_every_block_is_of_a_kind_that_is_run_here(page):
     assert kinds.count("text") == len(OUTPUT.findall(text)), "blocks of text show the output of commands"
     for line in "".join(blocks(page, "bash")).splitlines():
         assert all(
-            is_run(part) or part.startswith(("python -m pip install ", "pytest"))
+            is_run(part) or part.startswith(("python -m pip install ", "pytest", "pdoc "))
             for part in line.split(" && ")
         )
 
@@ -75,6 +81,18 @@ def test_commands_run_in_turn_and_print_what_is_shown(page, folder):
         printed = printed_by(command, folder)
         if command in shown:
             assert differences(shown[command], printed) == []
+
+
+@pytest.mark.programs
+def test_the_picture_is_what_the_first_command_leads_to(folder):
+    """Another processor or Matplotlib changes a few bins and letters; a flow without training, much more."""
+    printed_by(commands(README)[0], folder)
+    draw_picture(folder, folder / "trained.png")
+    vf.Flow(5).save(folder / "flow.npz")
+    draw_picture(folder, folder / "uniform.png")
+    shown, trained, uniform = map(imread, (PICTURE, folder / "trained.png", folder / "uniform.png"))
+    assert shown.shape == trained.shape
+    assert np.abs(shown - trained).mean() < 0.01 < 0.05 < np.abs(shown - uniform).mean()
 
 
 @all_pages

@@ -463,10 +463,16 @@ class TestTables:
 
     def test_html(self):
         text = self.example(warnings=["a < b & c"])._repr_html_()
-        assert text.startswith("<pre>1.050(71)\nwarning: a &lt; b &amp; c</pre><table>")
-        assert text.count("<tr>") == text.count("</tr>") == 5
-        assert text.count("<td>") == text.count("</td>") == 36
+        assert text.startswith("<p>integral: 1.050(71)</p><table><caption>Iterations</caption>")
+        assert text.endswith("<ul><li>a &lt; b &amp; c</li></ul>")
         assert "<td>1.20(30)</td>" in text
+
+    def test_names_of_components(self):
+        assert SCALAR.names == [""]
+        assert MIXED.names == ["a", "b 0,0", "b 0,1", "b 1,0", "b 1,1", "c 0", "c 1", "c 2"]
+        values = np.arange(8.0)
+        np.testing.assert_array_equal(MIXED.pack(MIXED.unpack(values)), values)
+        np.testing.assert_array_equal(SCALAR.pack(3.0), [3.0])
 
     def test_gvar_stub(self, monkeypatch):
         class Variable:
@@ -681,8 +687,8 @@ class TestFiles:
         ("values", "match"),
         [
             (
-                {"version": 7},
-                "r.npz has version 7, but this varflow understands 1 and 2 and 3 and 4 and 5 and 6 only",
+                {"version": 8},
+                "r.npz has version 8, but this varflow understands 1 and 2 and 3 and 4 and 5 and 6 and",
             ),
             ({"version": None}, "r.npz has version None, but"),
             ({"format": "other"}, "r.npz: format must be 'varflow result', found 'other'"),

@@ -14,51 +14,59 @@ from strategies import dtypes, percent_of_examples, seeds
 from varflow.flow.architecture import DTYPES
 from varflow.kernels import splines
 from varflow.kernels.compile import kernel
-from varflow.kernels.splines import CELLS, MIN_SHARE, SCRATCH_ROWS
+from varflow.kernels.lanes import LANES
+from varflow.kernels.splines import CELLS, MIN_SHARE, N_KEPT, SPLINES
 
 EPS = np.finfo(np.float64).eps
 MOST = 50.0  # logits are tested up to this, of either sign
 
-every_cell = pytest.mark.parametrize("cell", sorted(CELLS))
-cells = st.sampled_from(sorted(CELLS))
+every_cell = pytest.mark.parametrize("cell", sorted(SPLINES))
+cells = st.sampled_from(sorted(SPLINES))
 spreads = st.sampled_from([0.0, 1.0, 5.0, MOST])
 
 
-cell_activate, cell_forward, cell_backward, cell_inverse = (
+cell_activate, all_forward, all_backward, all_inverse = (
     kernel(function.py_func)
-    for function in (splines.cell_activate, splines.cell_forward, splines.cell_backward, splines.cell_inverse)
+    for function in (splines.cell_activate, splines.all_forward, splines.all_backward, splines.all_inverse)
 )
 
 
-def scratch(m):
-    return np.full((SCRATCH_ROWS, m), np.nan)
+def whole(array):
+    """Columns of an array, and copies of the last of them up to a whole number of vectors."""
+    m = array.shape[-1]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, -m % LANES)], mode="edge")
 
 
 def activate(cell, logits, dtype="float64"):
-    values = np.array(logits, dtype)
+    values = whole(np.array(logits, dtype))
     cell_activate(CELLS[cell].code, values, np.full(values.shape[1], np.nan, dtype))
-    return values
+    return np.ascontiguousarray(values[:, : np.shape(logits)[1]])
 
 
-def forward(cell, values, x):
-    z, slope = np.full((2, len(x)), np.nan)
-    cell_forward(CELLS[cell].code, z, slope, values, x, scratch(len(x)))
-    return z, slope
+def forward(cell, values, x, kept=None):
+    z, slope = np.full((2, len(whole(x))), np.nan)
+    kept = np.empty((0, len(z))) if kept is None else kept
+    all_forward(CELLS[cell].code, z, slope, kept, whole(values), whole(x))
+    return z[: len(x)], slope[: len(x)]
 
 
 def inverse(cell, values, z):
     """The inverse; z is overwritten, as it is in the flow."""
-    x, slope = z.copy(), np.full(len(z), np.nan)
-    cell_inverse(CELLS[cell].code, x, slope, values, x, scratch(len(z)))
-    return x, slope
+    x = whole(z).copy()
+    slope = np.full(len(x), np.nan)
+    all_inverse(CELLS[cell].code, x, slope, whole(values), x)
+    return x[: len(z)], slope[: len(z)]
 
 
 def backward(cell, values, x, dz, dlog_slope):
     """Derivatives in the logits and in x; dz is overwritten, as it is in the flow."""
-    z, slope = forward(cell, values, x)
-    dlogits, dx = np.full_like(values, np.nan), dz.copy()
-    cell_backward(CELLS[cell].code, dlogits, dx, values, x, z, slope, dx, dlog_slope, scratch(len(x)))
-    return dlogits, dx
+    m = len(x)
+    values, x, dx, dlog_slope = whole(values), whole(x), whole(dz).copy(), whole(dlog_slope)
+    kept = np.full((N_KEPT, len(x)), np.nan)
+    z, slope = forward(cell, values, x, kept)
+    dlogits = np.full_like(values, np.nan)
+    all_backward(CELLS[cell].code, dlogits, dx, kept, values, z, slope, dx, dlog_slope)
+    return dlogits[:, :m], dx[:m]
 
 
 def oracle(cell, values, x):

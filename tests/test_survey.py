@@ -9,6 +9,7 @@ from scipy import stats
 
 from varflow import Flow
 from varflow.integration.estimates import Evaluated, magnitudes
+from varflow.integration.steps import Stage
 from varflow.integration.survey import (
     MIN_STEPS,
     ROUND,
@@ -51,7 +52,7 @@ def go_through(replay, f=gaussian, n_rounds=10, share_of_dkl=0.5):
         points = replay.draw()
         values = f(points.u)
         replay.memory.add(points.u, Evaluated.of(values).log_f, points.log_q)
-        replay.train(optim, k, n_rounds, share_of_dkl, len(points.u))
+        replay.train(optim, k, n_rounds, share_of_dkl, len(points.u), Stage(n_rounds, share_of_dkl).n_steps)
         yield points, values
 
 

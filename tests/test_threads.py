@@ -48,7 +48,11 @@ def points(d=2):
 
 
 def make_trainer(d=2, **flow_options):
-    options = {"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "seed": 1, "threads": 2} | flow_options
+    options = {"d_hidden": 8, "n_hidden": 1, "seed": 1, "threads": 2} | flow_options
+    if options.get("cell") == "realnvp":
+        options |= {"location": 0.5, "scale": 0.5}
+    else:
+        options |= {"n_bins": 4}
     config = {
         "n_epochs": EPOCHS,
         "minibatch_size": MINIBATCH,

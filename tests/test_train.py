@@ -8,7 +8,9 @@ import pytest
 
 import varflow as vf
 from varflow.flow.defaults import default_sizes
+from varflow.runtime.communicator import ALONE
 from varflow.training import recipe
+from varflow.training.em import begin_responsibilities, responsibilities
 from varflow.training.learning_curve import PARTS
 
 SMALL = {"flow_options": {"n_bins": 4, "d_hidden": 8, "n_hidden": 1, "repetitions": 1}, "threads": 1}
@@ -179,7 +181,7 @@ class TestWhatIsTold:
     @pytest.mark.parametrize("constant", [0.3, 100.0])
     def test_p_without_its_constant_is_no_reason_to_keep_it(self, constant):
         training = vf.train(points(2000, scale=constant), p_normalized=False, threads=1)
-        assert training.warnings == []
+        assert not any("keep sampling from p" in warning for warning in training.warnings)
         assert training.evaluation.ratio > 5
 
     def test_a_flow_that_is_no_better_than_p(self, caplog):
@@ -256,3 +258,54 @@ class TestLearningCurve:
             vf.learning_curve(points(300))
         with pytest.raises(ValueError, match="no checkpoint"):
             vf.learning_curve(points(), checkpoint=tmp_path / "run.ckpt")
+
+
+class TestEM:
+    """Several flows that each learn a part of f."""
+
+    @staticmethod
+    def crossed(x):
+        """Lines along both diagonals, of different height."""
+        u, v = x.T
+        return np.exp(-(((u - v) / 0.03) ** 2)) + 2 * np.exp(-(((u + v - 1) / 0.03) ** 2))
+
+    def test_parts_make_the_whole(self):
+        data = points(4000, f=self.crossed)
+        training = vf.train(data, n_flows=2, mixture="em", seed=1, **SMALL | {"n_epochs": 20})
+        assert isinstance(training.flow, vf.Mixture)
+        assert training.flow.weights.sum() == pytest.approx(1)
+        assert len(training.records) == 2
+        assert training.evaluation.n == 400
+        fresh = points(20_000, seed=2, f=self.crossed)
+        alone = vf.train(data, seed=1, **SMALL | {"n_epochs": 40})
+        assert (
+            vf.evaluate(training.flow, fresh).variance_after < vf.evaluate(alone.flow, fresh).variance_after
+        )
+
+    def test_responsibilities(self):
+        """They begin as clusters, and sum to 1 at each point, before and after a round."""
+
+        def camel(x):
+            return sum(np.exp(-100 * ((x - center) ** 2).sum(axis=1)) for center in (0.25, 0.75))
+
+        data = points(f=camel)
+        begin = begin_responsibilities(data, 2, seed=1)
+        assert np.exp(begin).sum(axis=1) == pytest.approx(1)
+        near = np.abs(data.x - 0.25).max(axis=1) < 0.1
+        far = np.abs(data.x - 0.75).max(axis=1) < 0.1
+        assert np.unique(begin[near].argmax(axis=1)) != np.unique(begin[far].argmax(axis=1))
+        flows = [vf.Flow(2, n_bins=4, d_hidden=8, seed=seed) for seed in range(2)]
+        after = responsibilities(data, flows, np.array([0.25, 0.75]), ALONE)
+        mixture = vf.Mixture(flows, weights=[1, 3])
+        parts = np.stack(
+            [0.25 * np.exp(flows[0].log_prob(data.x)), 0.75 * np.exp(flows[1].log_prob(data.x))], axis=1
+        )
+        assert np.exp(after) == pytest.approx(parts / np.exp(mixture.log_prob(data.x))[:, None])
+
+    def test_what_is_refused(self):
+        with pytest.raises(ValueError, match="mixture='em' needs n_flows above 1"):
+            vf.train(points(), mixture="em")
+        with pytest.raises(ValueError, match="mixture"):
+            vf.train(points(), mixture="kmeans", n_flows=2)
+        with pytest.raises(ValueError, match="mixture='em' keeps no checkpoint"):
+            vf.train(points(), mixture="em", n_flows=2, checkpoint="em.ckpt")

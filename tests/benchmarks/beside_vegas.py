@@ -11,14 +11,13 @@ with twice the points an iteration, going on from the same map, until the error 
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from integrands import CHEAP
-from results import peer_versions, record
+from results import peer_versions, record, run_code
 
 LIMIT = 1_000_000_000  # calls of f, after which a run is ended
 
@@ -71,18 +70,14 @@ mean, sdev = result.mean, result.sdev
 
 
 def run(python: str, code: str, **options: Any) -> dict[str, Any]:
-    """Run code in a process of its own; its last line of output is the result."""
-    command = [python, "-W", "ignore", "-c", BEGIN + code + END, json.dumps(options)]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode != 0:
-        raise SystemExit(f"{python} failed:\n{process.stderr}")
-    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return found
+    """Run the code of one side in a process of its own."""
+    folder = str(Path(__file__).resolve().parent)
+    return run_code(python, BEGIN + code + END, {"folder": folder, **options})
 
 
 def compare(case: str, rtol: float, vegas_python: str, rounds: int) -> dict[str, Any]:
     """Medians of calls and seconds of both, and the largest pulls."""
-    options = {"case": case, "rtol": rtol, "limit": LIMIT, "folder": str(Path(__file__).resolve().parent)}
+    options = {"case": case, "rtol": rtol, "limit": LIMIT}
     pairs = [
         {
             "vegas": run(vegas_python, VEGAS, seed=seed, **options),

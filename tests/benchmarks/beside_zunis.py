@@ -77,7 +77,8 @@ import json, sys
 import varflow as vf
 from varflow.training.benchmark import benchmark
 o = json.loads(sys.argv[1])
-flow = vf.Flow(o["d"], "pwlinear", o["masking"], o["n_bins"], o["d_hidden"], o["n_hidden"], seed=o["seed"])
+sizes = dict(n_bins=o["n_bins"], d_hidden=o["d_hidden"], n_hidden=o["n_hidden"], repetitions=1)
+flow = vf.Flow(o["d"], "pwlinear", o["masking"], **sizes, seed=o["seed"])
 print(json.dumps(benchmark(flow, o["batch"])))
 """
 
@@ -87,7 +88,8 @@ import numpy as np
 import varflow as vf
 from time import perf_counter
 o = json.loads(sys.argv[1])
-flow = vf.Flow(o["d"], "pwlinear", o["masking"], o["n_bins"], o["d_hidden"], o["n_hidden"], seed=o["seed"])
+sizes = dict(n_bins=o["n_bins"], d_hidden=o["d_hidden"], n_hidden=o["n_hidden"], repetitions=1)
+flow = vf.Flow(o["d"], "pwlinear", o["masking"], **sizes, seed=o["seed"])
 with np.load(o["data"]) as file:
     x, fx, x_test, fx_test = (file[k] for k in ("x", "fx", "x_test", "fx_test"))
 trainer = vf.BasicStatefulVarTrainer(flow, n_epochs=o["n_epochs"], minibatch_size=o["batch"], seed=o["seed"])

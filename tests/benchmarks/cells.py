@@ -2,11 +2,14 @@
 
     python tests/benchmarks/cells.py accuracy [--seeds 3]
     python tests/benchmarks/cells.py speed [--rounds 9] [--zunis-python PYTHON]
+    python tests/benchmarks/cells.py parts [--seconds 3]
+    python tests/benchmarks/cells.py unbounded [--seeds 3]
 
-Both print a line of JSON for each case, also kept in `results`. `accuracy` trains flows with the same
-network, number of logits, optimiser and steps on the same uniform points and compares the standard deviation
-of f/q a fresh point, in units of the integral. `speed` compares training steps; PYTHON has ZüNIS installed
-(zunis and PyTorch).
+All print a line of JSON for each case, also kept in `results`. `accuracy` trains flows with the same network,
+number of logits, optimiser and steps on the same uniform points and compares the standard deviation of f/q a
+fresh point, in units of the integral. `speed` compares training steps; PYTHON has ZüNIS installed (zunis and
+PyTorch). `parts` times the parts of a step, as `varflow bench --parts` does. `unbounded` trains `realnvp`, as
+it comes, on normal points without bounds: the relative variance of f/p, and of f/q at fresh points.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from beside_zunis import PEERS, ZUNIS, ZUNIS_SPEED, report, run
 from results import peer_versions
 
 import varflow as vf
+from varflow.training.benchmark import step_parts
 
 N_BINS = {"pwlinear": 31, "pwquad": 15, "rqs": 10}  # 31 logits each
 INTEGRANDS = {"gauss4": 4, "camel4": 4, "box": 3, "poly18": 18}
@@ -94,16 +98,73 @@ def speed(rounds: int, zunis_python: str | None) -> None:
     })  # fmt: skip
 
 
+def parts(seconds: float) -> None:
+    """Time the parts of a step of each cell, in one thread, beside what products alone could reach."""
+    for cell, n_bins in {"pwlinear": 10, "pwquad": 16, "rqs": 10}.items():
+        for batch in (512, 10_000):
+            flow = vf.Flow(
+                8, cell, "iflow", n_bins, d_hidden=64, n_hidden=2, repetitions=1, threads=1, seed=0
+            )
+            found = {"batch": batch, "n_params": flow.n_params, "parts_s": step_parts(flow, batch, seconds)}
+            report("cells_parts", f"{cell}, {batch}", {}, found)
+
+
+def peaks(x: np.ndarray) -> np.ndarray:
+    """Two normal peaks in opposite corners."""
+    return np.exp(-2 * np.sum((x - 1.5) ** 2, axis=1)) + np.exp(-2 * np.sum((x + 1.5) ** 2, axis=1))
+
+
+def ring(x: np.ndarray) -> np.ndarray:
+    """A ring about zero."""
+    return np.exp(-(((np.sqrt(np.sum(x**2, axis=1)) - 3) / 0.4) ** 2))
+
+
+def chain(x: np.ndarray) -> np.ndarray:
+    """A normal density in which each coordinate follows the one before it."""
+    steps = np.column_stack([x[:, :1], x[:, 1:] - 0.9 * x[:, :-1]])
+    return np.exp(-np.sum(steps**2, axis=1))
+
+
+UNBOUNDED = {
+    "peaks, d = 2": (peaks, 2),
+    "peaks, d = 4": (peaks, 4),
+    "ring": (ring, 2),
+    "chain, d = 6": (chain, 6),
+}
+N_UNBOUNDED, WIDTH = 10_000, 2.5  # points, and their standard deviation
+
+
+def unbounded(n_seeds: int) -> None:
+    """Measure what affine cells leave of the variance, medians over seeds."""
+    for name, (f, d) in UNBOUNDED.items():
+        found = []
+        for seed in range(n_seeds):
+            x = WIDTH * np.random.default_rng(seed).normal(size=(N_UNBOUNDED, d))
+            logpx = -0.5 * np.sum((x / WIDTH) ** 2, axis=1) - d * np.log(WIDTH * np.sqrt(2 * np.pi))
+            data = vf.Dataset(x, logpx=logpx, fx=f(x), bounds=(-np.inf, np.inf))
+            fresh, logqx = vf.train(data, cell="realnvp", seed=seed).flow.sample(N_FRESH, seed=seed + 1000)
+            found.append(
+                [float(w.var() / w.mean() ** 2) for w in (data.fx / data.px, f(fresh) / np.exp(logqx))]
+            )
+        before, after = (median(column) for column in zip(*found, strict=True))
+        report("cells_unbounded", name, {}, {"seeds": n_seeds, "of_p": before, "of_q": after})
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["accuracy", "speed"])
+    parser.add_argument("what", choices=["accuracy", "speed", "parts", "unbounded"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--zunis-python")
     arguments = parser.parse_args()
     if arguments.what == "accuracy":
         accuracy(arguments.seeds)
+    elif arguments.what == "unbounded":
+        unbounded(arguments.seeds)
+    elif arguments.what == "parts":
+        parts(arguments.seconds)
     else:
         speed(arguments.rounds, arguments.zunis_python)

@@ -21,7 +21,7 @@ import numpy as np
 from results import record
 
 import varflow as vf
-from varflow.kernels.splines import CELLS
+from varflow.kernels.splines import SPLINES
 from varflow.testing import normal_params
 
 D, N_POINTS = 8, 50_000
@@ -84,7 +84,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     n_rounds = parser.parse_args().rounds
-    for cell in CELLS:
+    for cell in SPLINES:
         for language, (compiler, *_) in BUILDS.items():
             line = measure(cell, language, n_rounds)
             print(json.dumps(line))

@@ -52,7 +52,7 @@ for seed in range(n_seeds):
 print(json.dumps(means))
 """
 )
-MADNIS = (
+MADNIS_CASE = (
     CASE
     + """
 import torch
@@ -60,6 +60,11 @@ from madnis.integrator import Integrator
 torch.set_flush_denormal(True)
 torch.set_num_threads(1)
 f = lambda x: torch.as_tensor(case.f(np.clip(x.double().numpy(), 1e-12, 1 - 1e-7)), dtype=torch.float32)
+"""
+)
+MADNIS = (
+    MADNIS_CASE
+    + """
 for seed in range(n_seeds):
     torch.manual_seed(seed)
     settings = dict(batch_size=n_calls // 20, buffer_capacity=n_calls, buffered_steps=5, learning_rate=1e-3)
@@ -76,12 +81,14 @@ def relative_rms(means: list[float], exact: float) -> float | None:
     return float(np.sqrt(np.mean((np.array(means) / exact - 1) ** 2))) if means else None
 
 
-def of_peer(script: str, python: str, name: str, n_calls: int, n_seeds: int) -> list[float]:
-    """Estimates of a peer, in its own environment; none where it does not come to an end."""
+def of_peer(
+    script: str, python: str, name: str, n_calls: int, n_seeds: int, max_seconds: float | None = None
+) -> list[float]:
+    """Estimates of a peer, in its own environment; none where it does not come to an end in that time."""
     arguments = [str(Path(__file__).parent), name, str(n_calls), str(n_seeds)]
     command = [python, "-W", "ignore", "-c", script, *arguments]
     try:
-        out = subprocess.run(command, check=True, capture_output=True, timeout=MAX_SECONDS)
+        out = subprocess.run(command, check=True, capture_output=True, timeout=max_seconds)
     except subprocess.TimeoutExpired:
         return []
     means: list[float] = json.loads(out.stdout)
@@ -112,7 +119,8 @@ def errors(options: argparse.Namespace) -> None:
             "stated": float(np.median([one.sdev for one in results]) / case.exact),
             **{
                 peer: relative_rms(
-                    of_peer(script, options.peers_python, name, options.calls, options.seeds), case.exact
+                    of_peer(script, options.peers_python, name, options.calls, options.seeds, MAX_SECONDS),
+                    case.exact,
                 )
                 for peer, script in (("vegas", VEGAS), ("madnis", MADNIS))
             },

@@ -22,7 +22,7 @@ import numpy as np
 from results import record
 
 import varflow as vf
-from varflow.kernels.splines import CELLS
+from varflow.kernels.splines import SPLINES
 
 D, N_POINTS, BATCH, N_EPOCHS = 8, 100_000, 5000, 5
 
@@ -68,7 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=60.0)
     minutes = parser.parse_args().minutes
-    for cell in CELLS:
+    for cell in SPLINES:
         train(cell, "variance", seed=0, end=perf_counter())  # compiles, which takes memory once
     begin = perf_counter()
     end, samples, is_over = begin + 60 * minutes, [], threading.Event()
@@ -77,7 +77,7 @@ def main() -> None:
     n_steps = 0
     try:
         for seed, (cell, loss) in enumerate(
-            cycle((cell, loss) for cell in CELLS for loss in ("variance", "dkl"))
+            cycle((cell, loss) for cell in SPLINES for loss in ("variance", "dkl"))
         ):
             if perf_counter() > end:
                 break

@@ -80,6 +80,16 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def run_code(python: str, code: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Run code in a process of its own, with options as JSON; its last line of output is the result."""
+    command = [python, "-W", "ignore", "-c", code, json.dumps(options)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise SystemExit(f"{python} failed:\n{process.stderr}")
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return found
+
+
 def peer_versions(python: str, packages: Sequence[str]) -> dict[str, str]:
     """Versions of packages in the environment of another interpreter."""
     code = "import json, sys; from importlib.metadata import version; " + (

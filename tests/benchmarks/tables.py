@@ -12,8 +12,9 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean, linear_regression, mean, median
 from typing import Any
 
 from integrands import CHEAP, IFLOW
@@ -150,6 +151,39 @@ def cells_speed() -> str:
             f"varflow: a factor of {number(found['ratio'], 2)}."
         )
     return f"{text}\n\n{provenance('cells_speed', 'cells_zunis')}"
+
+
+def cells_unbounded() -> str:
+    """What affine cells leave of the variance on points without bounds."""
+    rows = [
+        [case, number(found["of_p"]), number(found["of_q"])]
+        for case, found in figures("cells_unbounded").items()
+    ]
+    text = table(["integrand", "relative variance of f/p", "of f/q"], rows)
+    return f"{text}\n\n{provenance('cells_unbounded')}"
+
+
+def cells_parts() -> str:
+    """Parts of a training step of the kinds of cells."""
+    found = {case: one["parts_s"] for case, one in figures("cells_parts").items()}
+    names = [name for name in next(iter(found.values())) if name not in ("step", "waiting")]
+    busy = {case: sum(one[name] for name in names) for case, one in found.items()}
+    rows = [[name, *(f"{one[name] / busy[case]:.1%}" for case, one in found.items())] for name in names]
+    rows.append(["all of them", *(milliseconds(seconds) for seconds in busy.values())])
+    return f"{table(['part', *found], rows)}\n\n{provenance('cells_parts')}"
+
+
+def sampling() -> str:
+    """Points and events drawn and written."""
+    titles = ["what", "number", "a second", "points drawn a second", "unweighting efficiency", "roofline",
+              "memory", "for a tenth of them"]  # fmt: skip
+    rows = [
+        [case, f"{one['n']:,}", f"{one['a_second']:,}", f"{one['points_a_second']:,}",
+         "" if one["efficiency"] is None else percent(one["efficiency"]), percent(one["roofline_share"]),
+         f"{one['peak_mb']} MB", f"{one['peak_mb_of_a_tenth']} MB"]
+        for case, one in figures("sampling").items()
+    ]  # fmt: skip
+    return f"{table(titles, rows)}\n\n{provenance('sampling')}"
 
 
 def gpu() -> str:
@@ -366,6 +400,45 @@ def seconds() -> str:
     return f"{table(titles, rows)}\n\n{provenance('seconds')}"
 
 
+def family() -> str:
+    """Calls for all values of a parameter, beside runs for one at a time."""
+    titles = ["integrand", "values", "rtol", "calls, one flow for all", "of them to train it",
+              "calls, varflow one by one", "calls, vegas one by one", "pulls, root mean square"]  # fmt: skip
+    rows = []
+    for name, one in figures("family").items():
+        runs, own, vegas = one["family"], one["own"], one["vegas"]
+        n, n_own = len(runs[0]["calls"]), len(own["calls"])
+        from_some = "" if n_own == n else f" (from {n_own} values)"
+        surveyed = [run["surveyed"] for run in runs]
+        in_all = [run["surveyed"] + sum(run["calls"]) for run in runs]
+        rows.append(
+            [name, str(n), f"{one['rtol']:g}", *(span(calls, "{:,}".format) for calls in (in_all, surveyed)),
+             f"{sum(own['calls']) * n // n_own:,}{from_some}", f"{sum(vegas['calls']):,}",
+             span(run["pull"] for run in runs)]
+        )  # fmt: skip
+    return f"{table(titles, rows)}\n\n{provenance('family')}"
+
+
+def discrete() -> str:
+    """Errors of sums over discrete states, beside MadNIS."""
+    titles = [
+        "sum over",
+        "relative error, varflow",
+        "MadNIS 1.0",
+        "their ratio",
+        "pulls, varflow",
+        "pulls, MadNIS",
+    ]
+    rows = []
+    for name, one in figures("discrete").items():
+        errors = [mean(run["error"] for run in one[package]) for package in ("varflow", "madnis")]
+        rows.append(
+            [name, *map(number, errors), number(errors[0] / errors[1]),
+             *(span(run["pull"] for run in one[package]) for package in ("varflow", "madnis"))]
+        )  # fmt: skip
+    return f"{table(titles, rows)}\n\n{provenance('discrete')}"
+
+
 def _reached(one: dict[str, Any], text: str) -> str:
     """Mark what did not reach the tolerance within the limit."""
     return text if one["reached"] else f"> {text}"
@@ -564,6 +637,87 @@ def few_calls() -> str:
             table(("calls", "cases", "of vegas's error, geometric mean", "largest"), means),
             table(("case", "calls", "seeds", "mean of the pulls", "their deviation"), pulled),
             provenance("few_calls", "few_calls_pulls"),
+        ]
+    )
+
+
+def known_integrals() -> str:
+    """Errors and largest pulls of varflow and vegas on integrals with known values."""
+    of_each = ("error", "rms", "largest_pull")
+    rows = [
+        (
+            name.rpartition(" ")[0],
+            f"{one['n_calls']:,}",
+            *(number(one[who][figure], 2) for figure in of_each for who in ("varflow", "vegas")),
+            str(one["varflow"]["n_warned"]),
+        )
+        for name, one in figures("known_integrals").items()
+    ]
+    titles = (
+        *("case", "calls", "stated", "of vegas", "rms", "of vegas", "largest pull", "of vegas"),
+        "with a warning",
+    )
+    return f"{table(titles, rows)}\n\n{provenance('known_integrals')}"
+
+
+def channels() -> str:
+    """Errors with channels beside those of a single flow and of MadNIS, told and true."""
+    found = figures("channels")
+    titles = ["case", "varflow", "varflow, one flow", "MadNIS", "MadNIS / varflow"]
+    rows = [
+        [case,
+         *(f"{one[who]['told']:.1e} ({one[who]['true']:.1e})" for who in ("channels", "alone", "madnis")),
+         number(one["madnis"]["told"] / one["channels"]["told"], 2)]
+        for case, one in found.items()
+    ]  # fmt: skip
+    seconds = {
+        who: span((one[who]["seconds"] for one in found.values()), lambda value: number(value, 2))
+        for who in ("channels", "madnis")
+    }
+    return (
+        f"{table(titles, rows)}\n\nErrors are relative to the integral of |f|; the true ones are in "
+        f"parentheses. A run took {seconds['channels']} s, MadNIS {seconds['madnis']} s.\n\n"
+        f"{provenance('channels')}"
+    )
+
+
+def mixtures() -> str:
+    """Relative variances that one flow leaves, two flows, and two that each learn a part."""
+    ways = {"one": "one flow", "cross_fitting": "two, each of all of f", "em": "two, each of a part"}
+    found = figures("mixtures")
+    rows = [
+        [case, *(f"{number(one[way]['variance'], 2)} ({number(one[way]['seconds'], 2)} s)" for way in ways)]
+        for case, one in found.items()
+    ]
+    return f"{table(['integrand', *ways.values()], rows)}\n\n{provenance('mixtures')}"
+
+
+def error_by_calls() -> str:
+    """Errors against calls beside vegas and MadNIS, and slopes of straight lines through their logarithms."""
+    lines = sorted(figures("error_by_calls").values(), key=lambda one: (one["integrand"], one["n_calls"]))
+    who = "varflow", "vegas", "madnis"
+    rows = [
+        (
+            one["integrand"],
+            f"{one['n_calls']:,}",
+            str(one["n_seeds"]),
+            *(number(one[name], 2) for name in who),
+            number(one["seconds"], 2),
+        )
+        for one in lines
+    ]
+    slopes = []
+    for integrand, of_case in groupby(lines, key=lambda one: one["integrand"]):
+        points = list(of_case)
+        calls = [math.log(one["n_calls"]) for one in points]
+        found = (linear_regression(calls, [math.log(one[name]) for one in points]).slope for name in who)
+        slopes.append((integrand, *(f"{slope:.2f}" for slope in found)))
+    names = "varflow", "vegas", "MadNIS"
+    return "\n\n".join(
+        [
+            table(("integrand", "calls", "seeds", *names, "seconds"), rows),
+            table(("integrand", *(f"slope, {name}" for name in names)), slopes),
+            provenance("error_by_calls"),
         ]
     )
 
@@ -773,13 +927,18 @@ BLOCKS = {
     name.replace("_", "-"): write
     for name, write in (
         ("speed", speed), ("held_out", held_out), ("cells_accuracy", cells_accuracy),
-        ("cells_speed", cells_speed), ("gpu", gpu), ("load", load), ("published", published),
+        ("cells_speed", cells_speed), ("cells_parts", cells_parts), ("cells_unbounded", cells_unbounded),
+        ("sampling", sampling), ("gpu", gpu),
+        ("load", load), ("published", published),
         ("accuracy", accuracy), ("training", training), ("pulls", pulls), ("narrow", narrow),
         ("overhead", overhead), ("defaults", defaults), ("settings", settings), ("seconds", seconds),
-        ("performance", performance), ("fixed_points", fixed_points),
+        ("performance", performance), ("family", family), ("discrete", discrete),
+        ("fixed_points", fixed_points),
         ("fixed_points_peers", fixed_points_peers), ("fixed_points_flows", fixed_points_flows),
         ("fixed_points_settings", fixed_points_settings), ("fixed_points_pulls", fixed_points_pulls),
-        ("few_calls", few_calls), ("many_dimensions", many_dimensions), ("evidence", evidence),
+        ("few_calls", few_calls), ("error_by_calls", error_by_calls), ("known_integrals", known_integrals),
+        ("channels", channels), ("mixtures", mixtures),
+        ("many_dimensions", many_dimensions), ("evidence", evidence),
         ("compiled", compiled), ("first_call", first_call), ("export", export), ("workers", workers),
         ("workers_dask", workers_dask), ("mpi_memory", mpi_memory),
         ("mpi_scaling", mpi_scaling), ("mpi_messages", mpi_messages), ("mpi_pays", mpi_pays),

@@ -5,6 +5,7 @@ import argparse
 from varflow.cli.options import Parser, add_command
 from varflow.cli.output import Ended, NothingYet
 from varflow.cli.run_file import add_run, kept_run
+from varflow.cli.values import whole
 from varflow.data.text_values import write_asked
 
 __all__ = ["add_ask"]
@@ -16,12 +17,12 @@ def add_ask(commands: "argparse._SubParsersAction[Parser]") -> None:
         commands,
         "ask",
         _ask,
-        "give points at which the function of a run is to be evaluated; columns index, x...",
+        "give points (columns index, x...) at which the function of a run is to be evaluated",
         "varflow ask run.vf -n 500 -o points.csv",
     )
     add_run(parser)
     parser.add_argument(
-        "-n", type=int, metavar="N", help="points at most; if not given, all that can be used now"
+        "-n", type=whole, metavar="N", help="points at most; if not given, all that can be used now"
     )
     parser.add_argument("-o", "--output", metavar="POINTS", help="file for the points: CSV; else stdout")
     parser.add_argument(

@@ -3,6 +3,7 @@
 import argparse
 
 from varflow.cli.options import Parser, add_command
+from varflow.cli.talk import note
 from varflow.libvarflow.build import build
 
 __all__ = ["add_build_library"]
@@ -16,6 +17,7 @@ def add_build_library(commands: "argparse._SubParsersAction[Parser]") -> None:
         _build_library,
         "build a shared library, by which programs in C and Fortran integrate, train and sample",
         "varflow build-library -o lib",
+        quiet="",
     )
     parser.add_argument(
         "-o",
@@ -29,4 +31,4 @@ def add_build_library(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _build_library(options: argparse.Namespace) -> None:
     for file in build(options.output):
         options.written.append(str(file))
-        print(f"wrote {file}")
+        note(f"wrote {file}", options)

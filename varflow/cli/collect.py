@@ -12,9 +12,11 @@ import numpy as np
 
 from varflow.cli.options import Parser, add_command, check_different
 from varflow.cli.output import print_json
+from varflow.cli.talk import note, progress_of
 from varflow.integration.result import Result
 from varflow.integration.tables import format_estimate
 from varflow.runtime.archive import atomic_path, check_writable
+from varflow.runtime.progress import Progress
 
 __all__ = ["add_collect"]
 
@@ -31,6 +33,7 @@ def add_collect(commands: "argparse._SubParsersAction[Parser]") -> None:
         _collect,
         "make one table of the results of many integrations, as of an array job",
         "varflow collect results/*.npz -o table.csv",
+        quiet="the table, where that is not to go to a file",
     )
     parser.add_argument("results", metavar="RESULT", nargs="+", help="file that varflow integrate -o wrote")
     parser.add_argument(
@@ -43,62 +46,56 @@ def _collect(options: argparse.Namespace) -> None:
     check_different(*options.results, options.output)
     if options.output is not None:
         check_writable(options.output)
-    rows, refused = _read(options.results)
+    rows, refused = _read(options.results, progress_of(options))
     if options.output is not None:
         with atomic_path(options.output) as temporary:
             temporary.write_text(_as_csv(rows), encoding="utf-8")
         options.written.append(options.output)
     if options.json:
         print_json({"results": rows})
-    elif options.output is None:
+    elif options.output is not None:
+        note(f"wrote {options.output}: {len(rows):,} rows", options)
+    elif rows:
         print(_as_text(rows))
-    else:
-        print(f"wrote {options.output}: {len(rows):,} rows")
     sys.stdout.flush()
     if refused:
         lines = "; ".join(refused[:3]) + ("; ..." if len(refused) > 3 else "")
         raise ValueError(f"{len(refused)} of {len(options.results)} results are not in the table: {lines}")
 
 
-def _read(paths: list[str]) -> tuple[list[Row], list[str]]:
+def _read(paths: list[str], progress: type[Progress]) -> tuple[list[Row], list[str]]:
     """Read results: a row for each component, and why files could not be read."""
     rows: list[Row] = []
     refused = []
-    for path in paths:
-        try:
-            rows.extend(_rows(path, Result.load(path)))
-        except OSError as error:
-            refused.append(f"{path}: {error.strerror}")
-        except ValueError as error:
-            refused.append(str(error))
+    with progress(len(paths), "file", "reading") as shown:
+        for k, path in enumerate(paths):
+            shown.update(k)
+            try:
+                rows.extend(_rows(path, Result.load(path)))
+            except OSError as error:
+                refused.append(f"{path}: {error.strerror}")
+            except ValueError as error:
+                refused.append(str(error))
     return rows, refused
 
 
 def _rows(path: str, result: Result) -> Iterator[Row]:
     """Make a row for each component; of integrands by their logarithm, with the estimates' logarithms."""
     names = ("log_mean", "log_sdev") if result.is_log else ("mean", "sdev")
-    means, sdevs = (dict(_numbered(getattr(result, name))) for name in names)
-    for component in means:
+    means, sdevs = (result.components.pack(getattr(result, name)).tolist() for name in names)
+    for component, mean, sdev in zip(result.components.names, means, sdevs, strict=True):
         yield {
             "name": Path(path).name.removesuffix(".npz"),
             "component": component,
             "log": result.is_log,
-            "mean": means[component],
-            "sdev": sdevs[component],
+            "mean": mean,
+            "sdev": sdev,
             "chi2": result.chi2,
             "dof": result.dof,
             "ess": result.ess,
             "calls": result.n_calls,
             "warnings": list(result.warnings),
         }
-
-
-def _numbered(estimate: Any) -> Iterator[tuple[str, float]]:
-    """Give each number of an estimate, with the key and the index that it has."""
-    parts = estimate.items() if isinstance(estimate, dict) else [("", estimate)]
-    for key, part in parts:
-        for index, value in np.ndenumerate(np.asarray(part)):
-            yield " ".join(filter(None, [key, ",".join(map(str, index))])), float(value)
 
 
 def _as_csv(rows: list[Row]) -> str:

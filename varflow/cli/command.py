@@ -1,9 +1,8 @@
 """The command `varflow`: it runs what the arguments name, and tells what went wrong in a line."""
 
 import argparse
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from varflow._version import __version__
@@ -16,16 +15,29 @@ from varflow.cli.export import add_export
 from varflow.cli.forget import add_forget
 from varflow.cli.integrate import add_integrate
 from varflow.cli.options import Parser
-from varflow.cli.output import ENDED, TRY_AGAIN, USAGE_ERROR, Ended, NothingYet, fail
+from varflow.cli.output import (
+    CLOSED_PIPE,
+    ENDED,
+    TRY_AGAIN,
+    USAGE_ERROR,
+    Ended,
+    NothingYet,
+    discard_output,
+    fail,
+)
 from varflow.cli.ranks import communicator, is_speaking, rank_of, together
+from varflow.cli.report import add_report
 from varflow.cli.result import add_result
 from varflow.cli.sample import add_sample
 from varflow.cli.start import add_start
 from varflow.cli.status import add_status
+from varflow.cli.talk import logged_on_stderr
 from varflow.cli.tell import add_tell
 from varflow.cli.train import add_train
+from varflow.cli.values import with_negative_values
 from varflow.cli.warmup import add_warmup
 from varflow.errors import BackendError, BuildError, FunctionError, Preempted, RankError, TrainingInterruption
+from varflow.validation import unknown_name
 
 __all__ = ["main"]
 
@@ -48,15 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, or 2 where something was refused, in one line on stderr, or 1 where training could not
         go on, or a run has come to its end, or 75 where a signal stopped a run that has a checkpoint to go on
-        from, or a run has no points to give yet, or 130 after Ctrl-C.
+        from, or a run has no points to give yet, or 130 after Ctrl-C, or 141 where what reads the output has
+        closed its pipe.
         Status 2 with a flow that was written, but could not be measured, says so.
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parsed(given)
+    options.command = ["varflow", *given]
     options.written = []  # files
     try:
         options.comm = communicator(options)
-        with _log_on_stderr(is_speaking(options)), together(options.comm):
+        with logged_on_stderr(options), together(options.comm):
             options.run(options)
+            sys.stdout.flush()
+    except BrokenPipeError:  # as of head, which has seen enough
+        discard_output()
+        return CLOSED_PIPE
     except REFUSED as error:
         return _end(options, error, USAGE_ERROR, error)
     except TrainingInterruption as error:
@@ -82,19 +101,6 @@ def _end(
     return fail(message if rank is None else f"{message} (on rank {rank})", status, error)
 
 
-@contextmanager
-def _log_on_stderr(is_speaking: bool) -> Iterator[None]:
-    """Print what varflow logs, warnings and worse, each in a line that begins with its name."""
-    logger = logging.getLogger("varflow")
-    handler = logging.StreamHandler() if is_speaking else logging.NullHandler()
-    handler.setFormatter(logging.Formatter("varflow: %(message)s"))
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
 def _interrupted(options: argparse.Namespace) -> str:
     """Say what Ctrl-C has left."""
     if options.written:
@@ -105,7 +111,8 @@ def _interrupted(options: argparse.Namespace) -> str:
     return f"interrupted; the same command goes on from {checkpoint}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; of the commands, suggest the nearest one for what is none."""
     parser = Parser(
         prog="varflow",
         description="Neural importance sampling: train a flow on weighted points, draw better ones.",
@@ -115,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_train(commands)
     add_evaluate(commands)
+    add_report(commands)
     add_sample(commands)
     add_export(commands)
     add_integrate(commands)
@@ -124,4 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bench(commands)
     add_warmup(commands)
     add_build_library(commands)
-    return parser
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if named is not None and named not in commands.choices:
+        parser.error(str(unknown_name("COMMAND", named, commands.choices)))
+    return parser.parse_args(with_negative_values(arguments))

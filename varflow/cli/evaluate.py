@@ -4,13 +4,18 @@ import argparse
 import time
 from dataclasses import asdict
 
-from varflow.cli.options import Parser, add_columns, add_command, add_machine
+import numpy as np
+
+from varflow.cli.options import Parser, add_columns, add_command, add_conditions, add_machine
 from varflow.cli.output import print_json
+from varflow.cli.points import points_for
+from varflow.cli.talk import note, progress_of
 from varflow.data.dataset import Dataset
-from varflow.data.points import read_points
 from varflow.flow.flow import Flow
+from varflow.flow.latent import SAMPLE_BLOCK
 from varflow.flow.mixture import Mixture, load_flow
-from varflow.training.evaluation import evaluate
+from varflow.runtime.progress import Progress
+from varflow.training.evaluation import evaluate_density, log_prob_of
 
 __all__ = ["add_evaluate"]
 
@@ -23,10 +28,12 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         _evaluate,
         "measure a flow on weighted points that it has not seen",
         "varflow evaluate flow.npz other_events.csv --json",
+        quiet="the table",
     )
     parser.add_argument("flow", metavar="FLOW", help="file that varflow train wrote")
     parser.add_argument("data", metavar="DATA", help="points, in the same box as those of the training")
     add_columns(parser)
+    add_conditions(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_machine(parser)
 
@@ -34,18 +41,22 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     flow = load_flow(options.flow, threads=options.threads, backend=options.backend)
-    evaluation = evaluate(flow, _read_for(flow, options.data, options.columns))
+    data = points_for(flow, options.data, options.columns, options.conditions)
+    evaluation = evaluate_density(_log_prob(flow, data, progress_of(options)), data)
     seconds = time.perf_counter() - begin
     if options.json:
         print_json({**asdict(evaluation), "warnings": evaluation.warnings, "seconds": seconds})
     else:
         print(evaluation)
-        print(f"{'seconds':<24}{seconds:>40.1f}")
+        note(f"{'seconds':<24}{seconds:>40.1f}", options)
 
 
-def _read_for(flow: Flow | Mixture, path: str, columns: list[str] | None) -> Dataset:
-    """Read points that lie in the box of a flow."""
-    arrays = read_points(path, columns)
-    if arrays["x"].ndim == 2 and arrays["x"].shape[1] != flow.d:
-        raise ValueError(f"{path} has d = {arrays['x'].shape[1]}, the flow has d = {flow.d}")
-    return Dataset(**{**arrays, "bounds": flow.bounds})
+def _log_prob(flow: Flow | Mixture, data: Dataset, progress: type[Progress]) -> np.ndarray:
+    """Compute log q at the points, (n,)."""
+    logqx = np.empty(data.n)
+    with progress(data.n, "point", "measuring") as shown:
+        for begin in range(0, data.n, SAMPLE_BLOCK):
+            end = min(begin + SAMPLE_BLOCK, data.n)
+            logqx[begin:end] = log_prob_of(flow, data, slice(begin, end))
+            shown.update(end)
+    return logqx

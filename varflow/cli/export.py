@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from varflow.cli.options import Parser, add_command, add_name
+from varflow.cli.talk import note
 from varflow.exporting.export import LANGUAGES, export
 from varflow.integration.result import load_density
 
@@ -18,6 +19,7 @@ def add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
         _export,
         "write a flow as C or Fortran source that needs no Python",
         "varflow export flow.npz --language c -o source",
+        quiet="",
     )
     parser.add_argument("flow", metavar="FLOW", help="file of a flow, or of the result of an integration")
     add_name(parser, "--language", LANGUAGES, "c", "C99, or Fortran 2008")
@@ -32,4 +34,4 @@ def _export(options: argparse.Namespace) -> None:
     paths = export(load_density(options.flow), options.output, options.language, name=name)
     options.written.extend(map(str, paths))
     for path in paths:
-        print(f"wrote {path}: {path.stat().st_size:,} bytes")
+        note(f"wrote {path}: {path.stat().st_size:,} bytes", options)

@@ -1,5 +1,6 @@
 """The user's function, found by its name on the command line, and words for what it raises."""
 
+import argparse
 import importlib
 import os
 import re
@@ -13,7 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from varflow.cli.options import add_name
+from varflow.cli.values import whole
+from varflow.cli.workers import add_workers
 from varflow.compiled.integrand import CompiledIntegrand
+from varflow.compiled.kinds import KINDS
 from varflow.compiled.library import is_library
 from varflow.compiled.signatures import four_kinds
 from varflow.errors import (
@@ -24,11 +29,46 @@ from varflow.errors import (
     WorkerError,
 )
 
-__all__ = ["function_error", "load_function", "load_integrand"]
+__all__ = ["FUNCTION", "add_calls", "add_values", "function_error", "load_function", "load_integrand"]
+
+FUNCTION = (
+    "module:function or path/to/file.py:function, which takes points (n, d); or path/to/libme.so:function, "
+    "with --kind"
+)
 
 _LONGEST = 600  # characters of a message: compilers write pages
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(  .*\n)*")
+
+
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what the values of a function are."""
+    parser.add_argument(
+        "--log", action="store_true", help="values of the function are logarithms of those of the integrand"
+    )
+    add_name(parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite")
+
+
+def add_calls(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a function is called."""
+    add_workers(parser)
+    parser.add_argument(
+        "--scalar", action="store_true", help="the function takes one point, (d,): vectorized=False"
+    )
+    add_name(
+        parser, "--kind", KINDS, None, "how a function in a library is declared; see vf.CompiledIntegrand"
+    )
+    parser.add_argument(
+        "--components",
+        type=whole,
+        metavar="M",
+        help="how many numbers a function in a library gives (default: 1)",
+    )
+    parser.add_argument(
+        "--threadsafe",
+        action="store_true",
+        help="a function in a library may be called by several threads at once",
+    )
 
 
 def load_function(text: str) -> Callable[..., Any]:
@@ -91,15 +131,14 @@ def function_error(error: Exception) -> FunctionError | None:
     return None
 
 
-def load_integrand(
-    text: str, kind: str | None, n_components: int | None, is_threadsafe: bool
-) -> Callable[..., Any]:
+def load_integrand(text: str, options: argparse.Namespace) -> Callable[..., Any]:
     """Import a function, or find a compiled one in a shared library, ``libme.so:function``.
 
-    The arguments besides are those of `CompiledIntegrand`, for a function in a library alone; otherwise this
-    is `load_function`.
+    text: as for `load_function`.
+    options: those of `add_calls`, of which --kind, --components and --threadsafe are for a library alone.
     """
     source, _, symbol = text.rpartition(":")
+    kind, n_components, is_threadsafe = options.kind, options.components, options.threadsafe
     if source and symbol and is_library(source):
         if kind is None:
             raise ValueError(f"--kind must be given for a function in a library. Kinds are {four_kinds()}")

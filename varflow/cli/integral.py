@@ -3,21 +3,24 @@
 import argparse
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from varflow.cli.options import (
-    add_architecture,
-    add_machine,
-    add_name,
-    check_different,
-    flow_options,
-    parse_bounds,
-)
+from varflow.cli.functions import add_values
+from varflow.cli.options import add_architecture, add_discrete, add_machine, check_different, flow_options
 from varflow.cli.output import format_result, print_json, save
+from varflow.cli.report import add_report_option, save_report
+from varflow.cli.talk import note
+from varflow.cli.values import number, parse_bounds, whole
+from varflow.data.discrete import checked_discrete, separated
+from varflow.flow.discrete_flow import FILE as DISCRETE_FILE
+from varflow.flow.discrete_flow import DiscreteFlow, flow_of
 from varflow.flow.flow import Flow
+from varflow.integration.domain import Bounds
 from varflow.integration.result import FILE, Result
+from varflow.reporting.report import check_report
 from varflow.runtime.archive import check_writable, format_of
 
 __all__ = ["add_integral", "add_outputs", "box", "check_outputs", "flow_settings", "show_result"]
@@ -25,33 +28,39 @@ __all__ = ["add_integral", "add_outputs", "box", "check_outputs", "flow_settings
 # Of a result, in JSON.
 FIGURES = (
     *("mean", "sdev", "error_dof", "chi2", "dof", "Q", "n_calls"),
-    *("ess", "k", "resolution", "n_invalid", "warnings"),
+    *("ess", "k", "resolution", "n_invalid", "notes", "warnings"),
 )
 CELL = "pwquad"  # as the integrator takes it where none is named
 
 
 def add_integral(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is integrated, how well, and with which flow."""
-    parser.add_argument("--dim", type=int, metavar="N", help="dimensions; those of the bounds if not given")
+    parser.add_argument("--dim", type=whole, metavar="N", help="dimensions; those of the bounds if not given")
     parser.add_argument(
         "--bounds",
         type=parse_bounds,
         metavar="LOWER,UPPER",
-        help="box, one pair for all coordinates or one for each; 0,1 if not given; may be inf; "
-        "where it begins with a minus sign, write it as --bounds=-inf,inf",
+        help="box, one pair for all coordinates or one for each; 0,1 if not given; may be inf",
     )
-    parser.add_argument("--calls", type=int, default=400_000, metavar="N", help="points at most")
+    add_discrete(parser)
     parser.add_argument(
-        "--rtol", type=float, default=0.0, metavar="TOL", help="relative error that is enough"
+        "--calls",
+        type=whole,
+        metavar="N",
+        help="calls of the function at most (default: 400000); with --seconds, as many as there is time for",
     )
     parser.add_argument(
-        "--atol", type=float, default=0.0, metavar="TOL", help="absolute error that is enough"
+        "--rtol",
+        type=number,
+        default=0.0,
+        metavar="TOL",
+        help="relative error that is enough; without this and --atol, all calls are made",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
     parser.add_argument(
-        "--log", action="store_true", help="values are logarithms of those of the integrand: log=True"
+        "--atol", type=number, default=0.0, metavar="TOL", help="absolute error that is enough"
     )
-    add_name(parser, "--on-invalid", ("raise", "zero"), "raise", "what becomes of values that are not finite")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of everything random")
+    add_values(parser)
     add_machine(parser)
     add_architecture(parser, CELL, " (default: 1, and 2 in two dimensions)")
     parser.add_argument(
@@ -68,10 +77,21 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flow-out", metavar="FLOW", help="file for the flow alone, on the box, where that is finite"
     )
+    add_report_option(parser)
 
 
-def box(options: argparse.Namespace) -> int | list[list[float]]:
-    """Combine --dim and --bounds into the bounds of the integral."""
+def box(options: argparse.Namespace) -> Bounds:
+    """Combine --dim, --bounds and --discrete into the bounds of the integral."""
+    intervals = _intervals(options)
+    if options.discrete is None:
+        return intervals
+    pairs = intervals if isinstance(intervals, list) else [[0.0, 1.0]] * intervals
+    discrete = checked_discrete(options.discrete, len(pairs))
+    return [discrete.get(row, pair) for row, pair in enumerate(pairs)]
+
+
+def _intervals(options: argparse.Namespace) -> int | list[list[float]]:
+    """Combine --dim and --bounds."""
     dim, bounds = options.dim, options.bounds
     if bounds is None:
         if dim is None:
@@ -100,31 +120,51 @@ def flow_settings(options: argparse.Namespace) -> dict[str, Any]:
     if format_of(options.flow_in) == FILE.name:
         flow = Result.load(options.flow_in).flow
         description = flow.description()
-        return {"flow": Flow.from_description(description, flow.params, options.threads, options.backend)}
-    return {"flow": Flow.load(options.flow_in, options.threads, options.backend)}
+        return {"flow": flow_of(description, flow.params, options.threads, options.backend)}
+    kind = DiscreteFlow if format_of(options.flow_in) == DISCRETE_FILE.name else Flow
+    return {"flow": kind.load(options.flow_in, options.threads, options.backend)}
 
 
 def check_outputs(options: argparse.Namespace, bounds: Any, *others: str | None) -> None:
     """Refuse files that cannot be written, before anything is computed; `others` are files besides."""
     outputs = [path for path in (options.output, options.flow_out) if path is not None]
-    check_different(*outputs, *others)
+    check_different(*outputs, options.report, *others)
     for path in outputs:
         check_writable(path)
-    if options.flow_out is not None and not np.isfinite(bounds).all():
+    if options.report is not None:
+        check_report(options.report)
+    if options.flow_out is not None and not np.isfinite(separated(bounds)[0]).all():
         raise ValueError(
             "--flow-out: a flow has finite bounds, and the integral has not; write -o RESULT, which "
             "--flow-in and varflow sample take as well"
         )
 
 
-def show_result(result: Result, seconds: float | None, options: argparse.Namespace) -> None:
-    """Write the files that were asked for, and print the result, even where one of them has failed."""
+def show_result(result: Result, seconds: float | None, options: argparse.Namespace, source: str) -> None:
+    """Write the files that were asked for, and print the result, even where one of them has failed.
+
+    source: what was integrated, for the report: FILE:FUNCTION, or the file of a run.
+    """
     with ExitStack() as steps:  # from the last to the first
         steps.callback(_print_result, result, seconds, options)
+        if options.report is not None:
+            steps.callback(_save_report, result, seconds, options, source)
         if options.flow_out is not None:
             steps.callback(save, result.flow.on_box(result.bounds), options.flow_out, options)
         if options.output is not None:
             steps.callback(save, result, options.output, options)
+
+
+def _save_report(result: Result, seconds: float | None, options: argparse.Namespace, source: str) -> None:
+    """Write the report; that of a run has the seconds of its iterations."""
+    if seconds is None:
+        seconds = sum(iteration.seconds for iteration in result.history)
+    files = {
+        "integrand": source.rpartition(":")[0] or source,
+        "result": options.output,
+        "flow": options.flow_out,
+    }
+    save_report(f"varflow: integral of {Path(source).name}", result, seconds, files, options)
 
 
 def _print_result(result: Result, seconds: float | None, options: argparse.Namespace) -> None:
@@ -133,11 +173,12 @@ def _print_result(result: Result, seconds: float | None, options: argparse.Names
         names = ("log_mean", "log_sdev", *FIGURES) if result.is_log else FIGURES
         print_json({**{name: getattr(result, name) for name in names}, **time})
         return
-    print(result.summary())
+    if not options.quiet:
+        print(result.summary())
     print(f"result = {format_result(result)}", flush=True)
     for warning in result.warnings:
         print(f"varflow: warning: {warning}", file=sys.stderr, flush=True)
     for name, value in time.items():
-        print(f"{name:<24}{value:>40.1f}")
+        note(f"{name:<24}{value:>40.1f}", options)
     for path in options.written:
-        print(f"wrote {path}")
+        note(f"wrote {path}", options)

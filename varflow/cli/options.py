@@ -1,13 +1,14 @@
 """Options that several commands share."""
 
 import argparse
-import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from varflow.cli.output import USAGE_ERROR, fail
+from varflow.cli.talk import add_talk
+from varflow.cli.values import number, parse_discrete, whole
 from varflow.flow.architecture import DTYPES, Architecture
 from varflow.flow.masks import MASKS
 from varflow.kernels.splines import CELLS
@@ -23,13 +24,12 @@ __all__ = [
     "add_checkpoint",
     "add_columns",
     "add_command",
+    "add_conditions",
     "add_machine",
     "add_name",
     "check_different",
     "checkpoint_settings",
     "flow_options",
-    "parse_bounds",
-    "parse_fraction",
     "stopped_by_signals",
 ]
 
@@ -61,8 +61,22 @@ def add_command(
     run: Callable[[argparse.Namespace], None],
     summary: str,
     example: str,
+    quiet: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Add the parser of a command."""
+    """Add the parser of a command.
+
+    Parameters
+    ----------
+    commands : object
+        Where it goes.
+    name, summary, example : str
+        Its name, and what the help says.
+    run : callable
+        What it does.
+    quiet : str, optional
+        Results that it prints with -q too, "the table", or "" for none. If not given, it has nothing to leave
+        out or to add: there is neither -q nor -v.
+    """
     parser = commands.add_parser(
         name,
         help=summary,
@@ -70,7 +84,9 @@ def add_command(
         epilog=f"example: {example}",
         formatter_class=_HelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, quiet=False, verbose=False)
+    if quiet is not None:
+        add_talk(parser, quiet)
     return parser
 
 
@@ -85,6 +101,16 @@ def add_name(
         return given
 
     parser.add_argument(flag, type=name, default=default, metavar="{" + ",".join(names) + "}", help=text)
+
+
+def add_discrete(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names discrete coordinates."""
+    parser.add_argument(
+        "--discrete",
+        type=parse_discrete,
+        metavar="COLUMN:STATES,...",
+        help="coordinates, counted from 0, that are whole numbers from 0, below STATES: a state each",
+    )
 
 
 def add_architecture(
@@ -106,7 +132,7 @@ def add_architecture(
     sizes : str, optional
         What is to be said of the defaults of all four sizes instead of their values.
     """
-    add_name(parser, "--cell", CELLS, cell, "kind of spline")
+    add_name(parser, "--cell", CELLS, cell, "kind of spline; realnvp: affine, for points without bounds")
     add_name(parser, "--masking", MASKS, None, f"which coordinates each cell transforms{_default('masking')}")
     for flag, text in (
         ("--n-bins", "bins of each spline"),
@@ -116,7 +142,7 @@ def add_architecture(
     ):
         name = flag.removeprefix("--").replace("-", "_")
         default = sizes or (note if name == "repetitions" and note else _default(name))
-        parser.add_argument(flag, type=int, default=argparse.SUPPRESS, metavar="N", help=f"{text}{default}")
+        parser.add_argument(flag, type=whole, default=argparse.SUPPRESS, metavar="N", help=f"{text}{default}")
     add_name(parser, "--dtype", DTYPES, None, f"precision of the networks{_default('dtype')}")
 
 
@@ -139,7 +165,11 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "run after a complete step, with status 75",
     )
     parser.add_argument(
-        "--checkpoint-seconds", type=float, default=SECONDS, metavar="S", help="time between two checkpoints"
+        "--checkpoint-seconds",
+        type=number,
+        default=SECONDS,
+        metavar="S",
+        help="time between two checkpoints",
     )
 
 
@@ -151,6 +181,17 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="all columns of a text file, in order, such as x1,x2,p,f; those of its header, or x..., p, f "
         "without one, if not given",
+    )
+
+
+def add_conditions(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which columns of a text file are conditions."""
+    parser.add_argument(
+        "--conditions",
+        type=lambda text: text.split(","),
+        metavar="NAME,...",
+        help="columns of a text file that are conditions of a flow, not coordinates; those called condition1 "
+        "and so on, if not given",
     )
 
 
@@ -178,30 +219,7 @@ def stopped_by_signals(options: argparse.Namespace) -> AbstractContextManager[No
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a flow is computed."""
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; all cores allowed if not given")
+    parser.add_argument("--threads", type=whole, metavar="N", help="threads; all cores allowed if not given")
     add_name(
         parser, "--backend", BACKENDS, "cpu", "where the flow is computed; auto: on a GPU if there is one"
     )
-
-
-def parse_bounds(text: str) -> list[list[float]] | list[float]:
-    """Parse --bounds: LOWER,UPPER or LOWER,UPPER,LOWER,UPPER,..."""
-    try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs numbers between commas, got {text!r}") from None
-    if len(numbers) % 2:
-        raise argparse.ArgumentTypeError(f"needs pairs LOWER,UPPER, got {len(numbers)} numbers")
-    pairs = [numbers[k : k + 2] for k in range(0, len(numbers), 2)]
-    return pairs if len(pairs) > 1 else pairs[0]
-
-
-def parse_fraction(text: str) -> float:
-    """Parse --holdout."""
-    try:
-        fraction = float(text)
-    except ValueError:
-        fraction = math.nan
-    if not 0 < fraction < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text!r}")
-    return fraction

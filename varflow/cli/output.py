@@ -3,8 +3,11 @@
 import argparse
 import json
 import math
+import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 import numpy as np
 
@@ -13,19 +16,23 @@ from varflow.flow.mixture import Mixture
 from varflow.integration.result import Result
 
 __all__ = [
+    "CLOSED_PIPE",
     "ENDED",
     "TRY_AGAIN",
     "USAGE_ERROR",
     "Ended",
     "NothingYet",
+    "discard_output",
     "fail",
     "format_result",
     "print_json",
     "save",
+    "standard_output",
 ]
 
 ENDED = 1
 USAGE_ERROR = 2
+CLOSED_PIPE = 141  # what shells tell of a program that SIGPIPE has ended
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what batch systems take for a job to be started again
 
 
@@ -59,6 +66,36 @@ def save(made: Flow | Mixture | Result, path: str, options: argparse.Namespace) 
     """Write a file, and remember its name for the messages at the end."""
     made.save(path)
     options.written.append(path)
+
+
+@contextmanager
+def standard_output() -> Iterator[IO[bytes]]:
+    """Give standard output for bytes. What the block writes has gone out when it ends.
+
+    Raises
+    ------
+    OSError
+        If standard output is closed; and what writing to it raises.
+    """
+    if sys.stdout is None:
+        raise OSError("standard output is closed: name a file for -o")
+    sys.stdout.flush()
+    file = sys.stdout.buffer
+    try:
+        yield file
+        file.flush()
+    except OSError:
+        discard_output()
+        raise
+
+
+def discard_output() -> None:
+    """Let what is still to go to standard output, which takes no more, go nowhere.
+
+    Python would try to write it once more when it ends, and complain.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # where it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(figures: dict[str, Any]) -> None:

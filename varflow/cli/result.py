@@ -18,6 +18,7 @@ def add_result(commands: "argparse._SubParsersAction[Parser]") -> None:
         _result,
         "print the result of a run, as far as that has come",
         "varflow result run.vf -o result.npz",
+        quiet="the result",
     )
     add_run(parser)
     add_outputs(parser)
@@ -32,4 +33,4 @@ def _result(options: argparse.Namespace) -> None:
             f"there is no estimate yet: {run.n_told:,} of {run.n_calls:,} values are told, "
             f"{run.n_open:,} are out"
         )
-    show_result(run.result(), None, options)
+    show_result(run.result(), None, options, options.run_file)

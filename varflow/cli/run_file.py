@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from varflow.cli.values import number, whole
 from varflow.integration.run import Run
 
 __all__ = ["add_run", "add_wait", "kept_run", "locked"]
@@ -16,14 +17,18 @@ WAIT = 600.0  # seconds, in which a hundred other commands can take their turns
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the file of the run, and how long to wait for it."""
     parser.add_argument("run_file", metavar="RUN", help="file of the run, as varflow start has made it")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; all cores allowed if not given")
+    parser.add_argument("--threads", type=whole, metavar="N", help="threads; all cores allowed if not given")
     add_wait(parser)
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
     """Add how long to wait for the file."""
     parser.add_argument(
-        "--wait", type=float, default=WAIT, metavar="S", help="seconds to wait for other commands on this run"
+        "--wait",
+        type=number,
+        default=WAIT,
+        metavar="S",
+        help="seconds to wait for other commands on this run",
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from varflow.cli.options import Parser, add_command
 from varflow.cli.run_file import add_run, kept_run
+from varflow.cli.talk import note
 from varflow.data.text_values import read_told
 
 __all__ = ["add_tell"]
@@ -15,8 +16,9 @@ def add_tell(commands: "argparse._SubParsersAction[Parser]") -> None:
         commands,
         "tell",
         _tell,
-        "take values of the function of a run, at any of its points; columns index, f, or x..., f",
+        "take values of the function of a run (columns index, f or x..., f), at any of its points",
         "varflow tell run.vf values.csv",
+        quiet="",
     )
     add_run(parser)
     parser.add_argument("values", metavar="VALUES", nargs="+", help="file of values: CSV; - for stdin")
@@ -31,6 +33,7 @@ def _tell(options: argparse.Namespace) -> None:
                 run.tell(points, values)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{path}: {error}") from None
-    print(
-        f"{run.n_told - n_before:,} values taken, {run.n_told:,} of {run.n_calls:,} told, {run.n_open:,} out"
+    note(
+        f"{run.n_told - n_before:,} values taken, {run.n_told:,} of {run.n_calls:,} told, {run.n_open:,} out",
+        options,
     )

@@ -1,8 +1,10 @@
 """The command `varflow train`."""
 
 import argparse
-import sys
+import math
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from varflow.cli.options import (
@@ -11,26 +13,32 @@ from varflow.cli.options import (
     add_checkpoint,
     add_columns,
     add_command,
+    add_conditions,
+    add_discrete,
     add_machine,
     add_name,
     check_different,
     checkpoint_settings,
     flow_options,
-    parse_bounds,
-    parse_fraction,
     stopped_by_signals,
 )
 from varflow.cli.output import save
 from varflow.cli.ranks import add_mpi
+from varflow.cli.report import add_report_option, save_report
+from varflow.cli.talk import note, progress_of
+from varflow.cli.values import number, parse_bounds, parse_fraction, whole
 from varflow.data.dataset import Dataset
 from varflow.data.hdf5_points import split_group
-from varflow.flow.architecture import Architecture
+from varflow.data.points import coordinate_names
+from varflow.flow.architecture import LATENTS, Architecture
 from varflow.flow.defaults import default_sizes
+from varflow.reporting.report import check_report
 from varflow.runtime.archive import check_writable
+from varflow.runtime.progress import Lines, Progress
 from varflow.training.adam import SCHEDULES, Adam
 from varflow.training.learning_curve import learning_curve
 from varflow.training.losses import LOSSES
-from varflow.training.recipe import n_epochs_for, optimiser_for
+from varflow.training.recipe import optimiser_for
 from varflow.training.record import TrainingRecord
 from varflow.training.train import Training, train
 
@@ -47,6 +55,7 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         _train,
         "train a flow on weighted points, and measure it on points held out",
         "varflow train events.csv -o flow.npz --seed 1",
+        quiet="the table",
     )
     parser.add_argument(
         "data",
@@ -59,25 +68,28 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     add_architecture(parser, sizes=CHOSEN)
     add_machine(parser)
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help=f"how often the points are gone through{CHOSEN}"
+        "--epochs", type=whole, metavar="N", help=f"how often the points are gone through{CHOSEN}"
     )
-    parser.add_argument("--batch", type=int, metavar="N", help=f"points a step{CHOSEN}")
-    parser.add_argument("--lr", type=float, metavar="RATE", help=f"learning rate of Adam{CHOSEN}")
+    parser.add_argument("--batch", type=whole, metavar="N", help=f"points a step{CHOSEN}")
+    parser.add_argument("--lr", type=number, metavar="RATE", help=f"learning rate of Adam{CHOSEN}")
     add_name(parser, "--schedule", SCHEDULES, None, "course of the learning rate (default: cosine)")
     parser.add_argument(
-        "--patience", type=int, metavar="N", help=f"epochs without improvement that end a training{CHOSEN}"
+        "--patience",
+        type=whole,
+        metavar="N",
+        help=f"epochs without improvement that end a training{CHOSEN}",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of everything random")
     parser.add_argument(
         "--flows",
-        type=int,
+        type=whole,
         default=1,
         metavar="K",
         help="number of flows, each with another K-th of the points held out; their mixture is written",
     )
     parser.add_argument(
         "--defensive",
-        type=float,
+        type=number,
         default=0.0,
         metavar="SHARE",
         help="share of the uniform density that is mixed in, which bounds the weights",
@@ -99,43 +111,80 @@ def add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         action="store_true",
         help="p lacks a constant factor: train without the control variate, which needs it",
     )
+    add_name(
+        parser,
+        "--latent",
+        LATENTS,
+        None,
+        "density in latent space; normal, for points without bounds and --cell realnvp (default: uniform)",
+    )
     parser.add_argument(
         "--bounds",
         type=parse_bounds,
         metavar="LOWER,UPPER",
         help="box, one pair for all coordinates or one for each; that of the file, or 0,1, if not given",
     )
+    add_discrete(parser)
     add_columns(parser)
+    add_conditions(parser)
+    add_report_option(parser)
     add_checkpoint(parser)
     add_mpi(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
     begin, comm = time.perf_counter(), options.comm
-    data = Dataset.read(options.data, options.bounds, columns=options.columns, comm=comm)
+    data = Dataset.read(
+        options.data,
+        _bounds(options),
+        columns=options.columns,
+        conditions=options.conditions,
+        discrete=options.discrete,
+        comm=comm,
+    )
     comm.first(lambda: _check_files(options))
     settings = _settings(options, data)
-    print(f"{options.data}: {data.n:,} points, d = {data.d}", flush=True)
-    n_epochs = options.epochs or n_epochs_for(data.n)
-    has_bar = sys.stderr.isatty() and comm.is_first
-    progress = (_Bar if has_bar else _Lines)(n_epochs * options.flows, n_epochs)
+    given = f", conditions: {data.n_conditions}" if data.n_conditions > 0 else ""
+    note(f"{options.data}: {data.n:,} points, d = {data.d}{given}", options)
     with stopped_by_signals(options):
         if options.learning_curve:
-            training = _learning_curve(data, settings)
+            training = _learning_curve(data, settings, options)
         else:
-            with progress:
-                training = train(data, callback=progress, **settings)
+            progress = progress_of(options)
+            with _Watch(_EpochLines if progress is Lines else progress, options.flows) as watch:
+                training = train(data, callback=watch, **settings)
     if comm.is_first:
         save(training.flow, options.output, options)
     print(training.evaluation)
-    print(f"{'seconds':<24}{time.perf_counter() - begin:>40.1f}")
-    print(f"wrote {options.output}: {training.flow.n_params:,} parameters")
+    seconds = time.perf_counter() - begin
+    note(f"{'seconds':<24}{seconds:>40.1f}", options)
+    note(f"wrote {options.output}: {training.flow.n_params:,} parameters", options)
+    if options.report is not None and comm.is_first:
+        _save_report(training, seconds, options)
+
+
+def _bounds(options: argparse.Namespace) -> Any:
+    """Give the bounds: where the latent density is normal, none are those of all points."""
+    if options.latent == "normal" and options.bounds is None:
+        return [-math.inf, math.inf]
+    return options.bounds
+
+
+def _save_report(training: Training, seconds: float, options: argparse.Namespace) -> None:
+    """Write the report, with the names that the file gives to the coordinates."""
+    files = {"points": split_group(options.data)[0], "flow": options.output}
+    names = coordinate_names(options.data, options.columns, options.conditions)
+    title = f"varflow train: {Path(files['points']).name}"
+    save_report(title, training, seconds, files, options, names)
+    note(f"wrote {options.report}", options)
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """See that the flow can be written: a training for hours is to lead to a file."""
-    check_different(split_group(options.data)[0], options.output, options.checkpoint)
+    """See that files can be written: a training for hours is to lead to them."""
+    check_different(split_group(options.data)[0], options.output, options.checkpoint, options.report)
     check_writable(options.output)
+    if options.report is not None:
+        check_report(options.report)
 
 
 def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
@@ -143,7 +192,8 @@ def _settings(options: argparse.Namespace, data: Dataset) -> dict[str, Any]:
     return {
         "loss": options.loss,
         "cell": options.cell,
-        "flow_options": flow_options(options),
+        "flow_options": flow_options(options)
+        | ({} if options.latent is None else {"latent": options.latent}),
         "n_flows": options.flows,
         "defensive": options.defensive,
         "test": options.holdout,
@@ -167,10 +217,11 @@ def _optimiser(options: argparse.Namespace, data: Dataset) -> Adam | None:
     if not given:
         return None
     sizes = default_sizes(data.d, options.cell, data.n) | flow_options(options)
-    return optimiser_for(data.n, Architecture(data.d, options.cell, **sizes), **given)
+    architecture = Architecture(data.d, options.cell, **sizes, n_conditions=data.n_conditions)
+    return optimiser_for(data.n, architecture, **given)
 
 
-def _learning_curve(data: Dataset, settings: dict[str, Any]) -> Training:
+def _learning_curve(data: Dataset, settings: dict[str, Any], options: argparse.Namespace) -> Training:
     """Print the curve, and give the training on all points."""
     if settings["checkpoint"] is not None:
         raise ValueError("--learning-curve has no checkpoint: leave --checkpoint out")
@@ -179,48 +230,64 @@ def _learning_curve(data: Dataset, settings: dict[str, Any]) -> Training:
         for name, value in settings.items()
         if name not in ("checkpoint", "resume", "checkpoint_seconds") and value is not None
     }
-    curve = learning_curve(data, progress=lambda n: print(f"training on {n:,} points", flush=True), **own)
+    progress = progress_of(options)
+    with _Watch(Progress if progress is Lines else progress, options.flows) as watch:
+
+        def announce(n: int) -> None:
+            watch.end()
+            note(f"training on {n:,} points", options)
+
+        curve = learning_curve(data, progress=announce, callback=watch, **own)
     print(curve)
     return curve.training
 
 
-class _Lines:
+class _EpochLines(Progress):
     """Progress in a log: a line for about every tenth of the epochs."""
 
-    def __init__(self, n_epochs: int, n_epochs_a_flow: int) -> None:
-        self.n_epochs, self.n_epochs_a_flow, self.printed = n_epochs, n_epochs_a_flow, 0
+    printed = 0
 
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def __call__(self, flow: int, record: TrainingRecord) -> None:
-        if not record.epoch_losses:
-            return  # the first epoch of a flow, where the one before may have ended early
-        done = flow * self.n_epochs_a_flow + record.epoch
-        if done > self.printed and done * 10 // self.n_epochs > self.printed * 10 // self.n_epochs:
+    def update(self, n: float, doing: str = "", figure: str = "") -> None:
+        done = int(n)
+        if figure and done > self.printed and done * 10 // self.total > self.printed * 10 // self.total:
             self.printed = done
-            print(f"epoch {done}/{self.n_epochs}: loss {record.epoch_losses[-1]:.4g}", flush=True)
+            print(f"epoch {done}/{self.total}: {figure}", flush=True)
 
 
-class _Bar:
-    """Progress on a terminal: a bar of epochs."""
+class _Watch:
+    """What a training calls after each step and epoch; it knows how long the training is by then.
 
-    def __init__(self, n_epochs: int, n_epochs_a_flow: int) -> None:
-        self.n_epochs, self.n_epochs_a_flow = n_epochs, n_epochs_a_flow
+    Parameters
+    ----------
+    progress : type of Progress
+        How that is shown.
+    n_flows : int
+        Number of flows that are trained.
+    """
 
-    def __enter__(self) -> "_Bar":
-        from tqdm import tqdm  # only here, and only on a terminal
+    def __init__(self, progress: type[Progress], n_flows: int) -> None:
+        self._progress, self._n_flows, self._stack = progress, n_flows, ExitStack()
+        self._shown: Progress | None = None
 
-        self.bar = tqdm(total=self.n_epochs, unit="epoch", desc="training", leave=False)
+    def __enter__(self) -> "_Watch":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
+        self.end()
+
+    def end(self) -> None:
+        """End with a training; another one may follow."""
+        self._shown = None
+        self._stack.close()
 
     def __call__(self, flow: int, record: TrainingRecord) -> None:
-        self.bar.update(flow * self.n_epochs_a_flow + record.epoch - self.bar.n)
-        if record.epoch_losses:
-            self.bar.set_postfix(loss=f"{record.epoch_losses[-1]:.4g}", refresh=False)
+        n_epochs, n_steps = record.planned_epochs, record.planned_steps
+        assert n_epochs is not None and n_steps is not None  # noqa: PT018 - a training has planned both
+        if self._shown is None:
+            self._shown = self._stack.enter_context(
+                self._progress(n_epochs * self._n_flows, "epoch", "training")
+            )
+        doing = "training" if self._n_flows == 1 else f"flow {flow + 1} of {self._n_flows}"
+        loss = f"held-out loss {record.epoch_losses[-1]:.4g}" if record.epoch_losses else ""
+        n = min(n_epochs * record.step / n_steps, record.epoch + 0.99)  # before its loss, no epoch is over
+        self._shown.update(n_epochs * flow + max(n, record.epoch), doing, loss)

@@ -91,6 +91,21 @@ class CompiledIntegrand:
     exit or invalid address in f then ends one of these processes, which is an error that has the points and
     the estimate so far; in a single process, it ends the program. A function that is not given by a path, or
     has anything but bytes or an array for `user`, can be sent to processes that are forked, and to no others.
+
+    Examples
+    --------
+    Here a function by ``numba.cfunc`` stands for one of C or Fortran, of which the library and the name would
+    be given:
+
+    >>> import numba
+    >>> @numba.cfunc("float64(int32, CPointer(float64), CPointer(void))")
+    ... def product(n, x, user):
+    ...     return x[0] * x[1]
+    >>> f = vf.CompiledIntegrand(product)
+    >>> f.kind, f([[0.5, 0.5], [1.0, 0.5]])
+    ('scipy', array([0.25, 0.5 ]))
+    >>> print(vf.integrate(f, 2, n_calls=200, seed=1))
+    0.2511(43)
     """
 
     def __init__(

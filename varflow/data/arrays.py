@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ __all__ = [
     "checked_bounds",
     "checked_points",
     "finite_points",
+    "infinite_bounds",
+    "is_unbounded",
     "log_mean_exp",
     "log_sum_exp",
     "points_within",
@@ -73,7 +76,19 @@ def checked_points(name: str, points: npt.ArrayLike, bounds: FloatArray) -> Floa
     return points_within(name, array, bounds)
 
 
-def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
+def infinite_bounds(d: int) -> FloatArray:
+    """Give the bounds (d, 2) of all of space."""
+    return np.tile([-math.inf, math.inf], (d, 1))
+
+
+def is_unbounded(bounds: npt.NDArray[Any]) -> bool:
+    """Tell whether bounds (d, 2), or (2,) for all dimensions, are -inf and inf in every one of them."""
+    return bounds.shape[-1:] == (2,) and bool((bounds == [-math.inf, math.inf]).all())
+
+
+def checked_bounds(
+    bounds: npt.ArrayLike | None, d: int, name: str = "bounds", *, may_be_infinite: bool = False
+) -> FloatArray:
     """Check the bounds of a box.
 
     Parameters
@@ -82,6 +97,10 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
         Lower and upper bound of each dimension, or of all of them; the unit cube if None.
     d : int
         Number of dimensions.
+    name : str
+        Name of the argument, for error messages.
+    may_be_infinite : bool
+        Whether they may be -inf and inf, in all dimensions.
 
     Returns
     -------
@@ -96,17 +115,20 @@ def checked_bounds(bounds: npt.ArrayLike | None, d: int) -> FloatArray:
     """
     if bounds is None:
         return np.tile([0.0, 1.0], (d, 1))
-    array = as_floats("bounds", bounds)
+    array = as_floats(name, bounds)
     array = np.tile(array, (d, 1)) if array.shape == (2,) else array.copy()
     if array.shape != (d, 2):
-        raise ValueError(f"bounds must have shape ({d}, 2) or (2,), found {array.shape}")
-    check_rows("bounds", array, "be finite", np.isfinite)
+        raise ValueError(f"{name} must have shape ({d}, 2) or (2,), found {array.shape}")
+    if may_be_infinite and is_unbounded(array):
+        return array
+    rule = "be finite, or -inf and inf in all dimensions" if may_be_infinite else "be finite"
+    check_rows(name, array, rule, np.isfinite)
     with np.errstate(over="ignore"):
         widths = array[:, 1] - array[:, 0]
     # The reciprocal of a denormal width would be infinite.
     for row in np.flatnonzero(~((widths >= np.finfo(np.float64).tiny) & (widths < math.inf))):
         raise ValueError(
-            f"bounds must have lower < upper, a finite way apart, found {array[row].tolist()} in row {row}"
+            f"{name} must have lower < upper, a finite way apart, found {array[row].tolist()} in row {row}"
         )
     return array
 

@@ -1,8 +1,9 @@
 """Weighted points for training a flow, validated once, when the dataset is created."""
 
+import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from numbers import Integral, Real
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -21,15 +22,19 @@ from varflow.data.arrays import (
     read_only,
     row_blocks,
 )
+from varflow.data.discrete import Discrete, bounds_of_states, check_whole, checked_discrete
 from varflow.data.points import read_points, write_points
 from varflow.data.shared_points import read_shared_points
 from varflow.errors import FileFormatError
+from varflow.markup import number, pairs, table
 from varflow.runtime.backend import is_on_device, load_gpu
 from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.fingerprint import digest_of
 from varflow.runtime.ranks import as_communicator
 
 __all__ = ["Dataset", "minibatch_rows", "permuted_rows"]
+
+logger = logging.getLogger(__name__)
 
 _LOG_2 = math.log(2.0)
 # Largest difference in log p between a density and what a dataset stores for its own points: it leaves room
@@ -69,7 +74,15 @@ class Dataset:
     logfx : array_like, (n,), optional
         Natural logarithm of the function, which is then taken to be non-negative; -inf where it is zero.
     bounds : array_like, (d, 2) or (2,), optional
-        Lower and upper bound of each dimension, or of all of them. The default is the unit cube.
+        Lower and upper bound of each dimension, or of all of them: finite, or -inf and inf in all
+        dimensions, for points that have no bounds. The default is the unit cube.
+    conditions : array_like, (n, c), optional
+        Numbers that p and f depend on besides, and that were not drawn from p, such as parameters of f: for
+        flows with c conditions. p is then the density of x given the conditions. What is learnt of each is
+        weighed by the square of the integral of f there; where that varies much, divide f by an estimate.
+    discrete : dict, optional
+        Columns of x, from 0, that are discrete, with their numbers of states k, or as a `Discrete`: they hold
+        whole numbers from 0 to k - 1, and p is the probability of the states times the density of the rest.
 
     Attributes
     ----------
@@ -77,6 +90,10 @@ class Dataset:
         The points.
     bounds : ndarray, (d, 2)
         The bounds.
+    conditions : ndarray, (n, c)
+        The conditions; (n, 0) where there are none.
+    discrete : dict
+        The `Discrete` of each discrete column, by its number.
 
     Raises
     ------
@@ -86,12 +103,53 @@ class Dataset:
     ValueError
         If there are no points, shapes are inconsistent, a value violates the conditions above, or f is zero
         everywhere. The message names the first offending row, counted from 0.
+
+    Examples
+    --------
+    Four uniform points, and values of a function of either sign:
+
+    >>> x = [[0.1, 0.2], [0.4, 0.8], [0.9, 0.6], [0.9, 0.6]]
+    >>> data = vf.Dataset(x, px=np.ones(4), fx=[1.0, 0.0, -2.0, -2.0])
+    >>> data
+    Dataset(n=4, d=2, px, fx)
+    >>> data.n, data.d, data.n_nonzero, data.n_duplicates, data.has_both_signs
+    (4, 2, 3, 1, True)
+    >>> round(np.exp(data.log_integral).item(), 6)  # the mean of |f|/p
+    1.25
+
+    Two times e^-1000 would underflow, and is given by its logarithm:
+
+    >>> tiny = vf.Dataset([[0.5]], px=[2.0], logfx=[np.log(2) - 1000])
+    >>> tiny.logfx - tiny.logpx
+    array([-1000.])
+    >>> tiny.fx, tiny.px
+    (array([0.]), array([2.]))
+
+    Points of a function with a parameter, whose value each has:
+
+    >>> given = vf.Dataset([[0.1], [0.4]], px=[1.0, 1.0], fx=[3.0, 2.0], conditions=[[90.5], [91.2]])
+    >>> given, given.n_conditions
+    (Dataset(n=2, d=1, n_conditions=1, px, fx), 1)
+
+    Points whose first coordinate is one of three states:
+
+    >>> states = vf.Dataset([[0, 0.1], [2, 0.4]], px=[1 / 3, 1 / 3], fx=[1.0, 2.0], discrete={0: 3})
+    >>> states.discrete, states.bounds.tolist()
+    ({0: Discrete(3)}, [[0.0, 3.0], [0.0, 1.0]])
+
+    Points are known again by a sum over all of them:
+
+    >>> data.save("events.npz")
+    >>> vf.Dataset.read("events.npz").digest() == data.digest()
+    True
     """
 
     x: FloatArray
     bounds: FloatArray
+    conditions: FloatArray
     device_x: Any  # the points on the GPU, if they can be used there in place, or None
     _values: dict[str, FloatArray]  # the given arrays, by name: px or logpx, and fx or logfx
+    discrete: dict[int, Discrete]
     _comm: Communicator = ALONE  # ranks that have the arrays in common
 
     def __init__(
@@ -103,22 +161,36 @@ class Dataset:
         logpx: npt.ArrayLike | None = None,
         logfx: npt.ArrayLike | None = None,
         bounds: npt.ArrayLike | None = None,
+        conditions: npt.ArrayLike | None = None,
+        discrete: Mapping[int, Any] | None = None,
     ) -> None:
         given = _only_one(px=px, logpx=logpx) | _only_one(fx=fx, logfx=logfx)
         points = finite_points("x", x)
-        self.bounds = checked_bounds(bounds, points.shape[1])
+        self.bounds = checked_bounds(bounds, points.shape[1], may_be_infinite=True)
+        self.discrete = checked_discrete(discrete, points.shape[1])
+        if self.discrete:
+            self.bounds = bounds_of_states(self.bounds, self.discrete)
+        check_whole("x", points, self.discrete)
         self.x = points_within("x", points, self.bounds)
         self.device_x = _kept_on_device(x)
         self._values = {name: as_floats(name, values) for name, values in given.items()}
         for name, values in self._values.items():
             _check_values(name, values, self.n)
+        self.conditions = _checked_conditions(conditions, self.n)
 
     @classmethod
-    def _checked(cls, x: FloatArray, values: dict[str, FloatArray], bounds: FloatArray) -> "Dataset":
+    def _checked(
+        cls,
+        x: FloatArray,
+        values: dict[str, FloatArray],
+        bounds: FloatArray,
+        conditions: FloatArray,
+        discrete: dict[int, Discrete],
+    ) -> "Dataset":
         """Build a dataset from validated rows, in all of which f may be zero."""
         data = cls.__new__(cls)
-        data.x, data._values, data.bounds = x, values, bounds
-        data.device_x = None
+        data.x, data._values, data.bounds, data.conditions = x, values, bounds, conditions
+        data.device_x, data.discrete = None, discrete
         return data
 
     @classmethod
@@ -128,9 +200,13 @@ class Dataset:
         bounds: npt.ArrayLike | None = None,
         *,
         columns: Sequence[str] | None = None,
+        conditions: Sequence[str] | None = None,
+        discrete: Mapping[int, Any] | None = None,
         comm: Any = None,
     ) -> "Dataset":
-        """Read a dataset from a file; see `varflow.data.points.read_points` for the formats.
+        """Read a dataset from a file.
+
+        Arrays in npz and HDF5 files have the names of the arguments of `Dataset`. Text has a row a point.
 
         Parameters
         ----------
@@ -143,6 +219,11 @@ class Dataset:
             For text: the names of all columns, in order, such as ``["x1", "x2", "p", "f"]``: one is p (or px,
             logp, logpx), one f (or fx, logf, logfx), the others are coordinates. The default is what the
             header of the file says, or x..., p, f if it has none.
+        conditions : sequence of str, optional
+            For text: the names of the columns that are conditions, rather than coordinates. The default is
+            those called condition1, condition2 and so on. Of other files, it is the array conditions.
+        discrete : dict, optional
+            Columns of x that are discrete, with their numbers of states, as for `Dataset`; files do not tell.
         comm : mpi4py.MPI.Intracomm, optional
             Ranks that all read the file, for a training with the same `comm`. The rows lie once in the memory
             of each node, as do those of parts that the dataset is split into. Each rank reads a share of the
@@ -162,26 +243,37 @@ class Dataset:
         OSError
             If the file cannot be opened.
         TypeError, ValueError
-            If the extension is unknown, if `columns` does not name x, p and f, or is given for a file whose
-            arrays have names.
+            If the extension is unknown, if `columns` does not name x, p and f, or `conditions` does not name
+            columns of the file, or one of them is given for a file whose arrays have names.
         ImportError
             If the file is in HDF5 format and h5py is not installed.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> _ = Path("events.dat").write_text("3.0 0.1 0.2 1.0")
+        >>> data = vf.Dataset.read("events.dat", columns=["f", "x1", "x2", "p"])
+        >>> data.x, data.fx
+        (array([[0.1, 0.2]]), array([3.]))
         """
         ranks = as_communicator(comm)
         with ranks.together():
             read = partial(read_shared_points, comm=ranks) if ranks.size > 1 else read_points
-            arrays: dict[str, Any] = read(path, columns)
+            arrays: dict[str, Any] = read(path, columns, conditions)
             if bounds is not None:
                 arrays["bounds"] = bounds
             try:
-                data = cls(**arrays)
+                data = cls(**arrays, discrete=discrete)
             except (TypeError, ValueError) as error:
                 raise FileFormatError(f"{path}: {error}") from error
         data._comm = ranks
+        logger.info("read %s, %d points with d = %d", os.fspath(path), data.n, data.d)
         return data
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the dataset to a file that `read` can read; text files do not store the bounds.
+
+        Which columns are discrete is in no file: `read` is told it again.
 
         Parameters
         ----------
@@ -194,8 +286,16 @@ class Dataset:
             If the file cannot be written.
         ValueError
             If the extension is unknown.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> vf.Dataset([[0.25]], px=[1.0], fx=[2.0]).save("events.csv")
+        >>> Path("events.csv").read_text().split()
+        ['x1,p,f', '0.25,1,2']
         """
-        write_points(path, {"x": self.x, **self._values, "bounds": self.bounds})
+        given = {"conditions": self.conditions} if self.n_conditions > 0 else {}
+        write_points(path, {"x": self.x, **given, **self._values, "bounds": self.bounds})
 
     @staticmethod
     def concatenate(*datasets: "Dataset", densities: Sequence[Density | None] | None = None) -> "Dataset":
@@ -226,18 +326,19 @@ class Dataset:
         which never exceeds that of N independent draws from the mixture, Var_p(f/p) / N. The estimate is
         unbiased if no p_k depends on the points of the sets. A flow that was trained on another of the sets
         does, and brings the small bias of adaptive multiple importance sampling (Cornuet et al., Scand. J.
-        Stat. 39 (2012) 798).
+        Stat. 39 (2012) 798). Where there are conditions, those of all sets must have been drawn alike.
 
         Parameters
         ----------
         *datasets : Dataset
-            One or more datasets with the same d and bounds.
+            One or more datasets with the same d, bounds and number of conditions.
         densities : sequence, optional
             For each dataset, the density p_k from which its points were drawn, normalised, in 1 / (units of
             x)^d: an object with a method ``log_prob(x)``, such as a flow, that returns log p_k, (n,), -inf
             where p_k is zero; or a function ``density(x)`` that returns p_k itself, (n,); or None if it is
             not known. Each is evaluated at the points of all datasets, in blocks of rows, which are
-            read-only; none is if one of them is None.
+            read-only; none is if one of them is None. Where the datasets have conditions, they are a second
+            argument, (m, c).
 
         Returns
         -------
@@ -250,11 +351,24 @@ class Dataset:
         TypeError
             If a density is none of these, or does not return real numbers.
         ValueError
-            If no datasets are given, or if their dimensions or bounds differ; if there is not one density
-            for each dataset, if one returns the wrong shape, NaN, infinite or negative densities, or if its
-            logarithm differs by more than 1e-4 from what its dataset stores for its own points. The
-            tolerance is the same for all. It allows for the rounding of float32 networks, but not for points
-            that were rounded to float32 once drawn: at the edge of a bin, the density of a flow may jump.
+            If no datasets are given, or if their dimensions, bounds or numbers of conditions differ; if there
+            is not one density for each dataset, if one returns the wrong shape, NaN, infinite or negative
+            densities, or if its logarithm differs by more than 1e-4 from what its dataset stores for its own
+            points. The tolerance is the same for all. It allows for the rounding of float32 networks, but not
+            for points that were rounded to float32 once drawn: at the edge of a bin, the density of a flow
+            may jump.
+
+        Examples
+        --------
+        Uniform points, and as many in the lower half, where the mixture is denser:
+
+        >>> x = np.random.default_rng(1).random((100, 1))
+        >>> sets = [vf.Dataset(x, px=np.ones(100), fx=np.exp(-x[:, 0]))]
+        >>> sets += [vf.Dataset(x / 2, px=np.full(100, 2.0), fx=np.exp(-x[:, 0] / 2))]
+        >>> densities = [lambda x: np.ones(len(x)), lambda x: np.where(x[:, 0] < 0.5, 2.0, 0.0)]
+        >>> data = vf.Dataset.concatenate(*sets, densities=densities)
+        >>> data.n, np.unique(data.px.round(6))
+        (200, array([0.5, 1.5]))
         """
         if not datasets:
             raise ValueError("concatenate needs one dataset or more")
@@ -265,12 +379,21 @@ class Dataset:
             if not np.array_equal(data.bounds, first.bounds):
                 found = f"{first.bounds.tolist()} and {data.bounds.tolist()}"
                 raise ValueError(f"datasets must have the same bounds, found {found}")
+            if data.discrete != first.discrete:
+                found = f"{first.discrete} and {data.discrete}"
+                raise ValueError(f"datasets must have the same discrete columns, found {found}")
+            if data.n_conditions != first.n_conditions:
+                found = f"{first.n_conditions} and {data.n_conditions}"
+                raise ValueError(f"datasets must have the same number of conditions, found {found}")
         if known := _known_densities(datasets, densities):
             values = {"logpx": _log_mixture(datasets, known)}
         else:
             values = _joined(datasets, "px", "logpx")
         values |= _joined(datasets, "fx", "logfx")
-        return Dataset._checked(np.concatenate([data.x for data in datasets]), values, first.bounds)
+        x, conditions = (
+            np.concatenate([getattr(data, name) for data in datasets]) for name in ("x", "conditions")
+        )
+        return Dataset._checked(x, values, first.bounds, conditions, first.discrete)
 
     @property
     def n(self) -> int:
@@ -281,6 +404,11 @@ class Dataset:
     def d(self) -> int:
         """Number of dimensions."""
         return self.x.shape[1]
+
+    @property
+    def n_conditions(self) -> int:
+        """Number of conditions of a point."""
+        return self.conditions.shape[1]
 
     @property
     def px(self) -> FloatArray:
@@ -314,7 +442,25 @@ class Dataset:
         return sum(int(np.count_nonzero(self._log_f(rows) > -math.inf)) for rows in row_blocks(self.n))
 
     def logpx_in_common(self, comm: Communicator) -> FloatArray:
-        """Give `logpx`; what is not stored is computed once for all ranks of a node, by all of them."""
+        """Give `logpx`; what is not stored is computed once for all ranks of a node, by all of them.
+
+        Parameters
+        ----------
+        comm : Communicator
+            The ranks, as the trainers have them.
+
+        Returns
+        -------
+        ndarray, (n,)
+            Logarithm of the density.
+
+        Examples
+        --------
+        >>> from varflow.runtime.ranks import as_communicator
+        >>> data = vf.Dataset([[0.25]], px=[1.0], fx=[2.0])
+        >>> data.logpx_in_common(as_communicator(None))
+        array([0.])
+        """
         if "logpx" in self._values:
             return self._values["logpx"]
         return comm.fill_shared((self.n,), lambda begin, end: self._log_p(slice(begin, end)))
@@ -323,7 +469,38 @@ class Dataset:
         return self.n
 
     def __repr__(self) -> str:
-        return f"Dataset(n={self.n}, d={self.d}, {', '.join(self._values)})"
+        given = f"n_conditions={self.n_conditions}, " if self.n_conditions > 0 else ""
+        return f"Dataset(n={self.n}, d={self.d}, {given}{', '.join(self._values)})"
+
+    def _repr_html_(self) -> str:
+        """Return numbers of points and ranges as HTML, for notebooks."""
+        shown = {
+            "points": f"{self.n:,}",
+            "dimensions": self.d,
+            "points where f is zero": f"{1 - self.n_nonzero / self.n:.2%}",
+            "effective sample size of f/p": f"{self._effective_share:.2%} of the points",
+            "signs of f": "both" if self.has_both_signs else "one",
+        }
+        bounds, extremes = self.bounds, zip(self.x.min(axis=0), self.x.max(axis=0), strict=True)
+        rows = [
+            (f"x{k + 1}", number(lower), number(least), number(most), number(upper))
+            for k, ((lower, upper), (least, most)) in enumerate(zip(bounds, extremes, strict=True))
+        ]
+        others = {f"condition {k + 1}": column for k, column in enumerate(self.conditions.T)}
+        rows += [
+            (name, "-", number(values.min()), number(values.max()), "-")
+            for name, values in (others | self._values).items()
+        ]
+        titles = ["quantity", "lower bound", "smallest", "largest", "upper bound"]
+        return pairs("Dataset", shown) + table("Ranges", titles, rows)
+
+    @property
+    def _effective_share(self) -> float:
+        """Effective sample size of the weights f/p, as a fraction of the points."""
+        if self._log_mean == -math.inf:
+            return 0.0
+        log_weights = self.log_weight(1)
+        return math.exp(2 * log_sum_exp(log_weights) - log_sum_exp(2 * log_weights)) / self.n
 
     @property
     def log_integral(self) -> float:
@@ -352,6 +529,12 @@ class Dataset:
         ------
         ValueError
             If `power` is neither 1 nor 2.
+
+        Examples
+        --------
+        >>> data = vf.Dataset([[0.1], [0.9]], px=[1.0, 1.0], fx=[300.0, 100.0])
+        >>> np.exp(data.log_weight(1)).round(6)
+        array([1.5, 0.5])
         """
         if power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, found {power!r}")
@@ -365,25 +548,34 @@ class Dataset:
 
     @cached_property
     def n_duplicates(self) -> int:
-        """Number of rows whose point occurs in an earlier row; -0.0 equals 0.0."""
+        """Number of rows whose point, with its conditions, occurs in an earlier row; -0.0 equals 0.0."""
         # Rows that are equal agree in the first coordinate, where continuous points hardly ever do.
         first = np.ascontiguousarray(self.x[:, 0])
         ordered = np.sort(first)
         shared = ordered[1:][ordered[1:] == ordered[:-1]]
         if len(shared) == 0:
             return 0
-        tied = self.x[np.isin(first, shared)]
+        is_tied = np.isin(first, shared)
+        tied = np.concatenate([self.x[is_tied], self.conditions[is_tied]], axis=1)
         tied += 0.0  # turns -0.0 into 0.0, as rows are sorted by their bytes
         tied.view(f"V{tied[0].nbytes}")[:, 0].sort()
         return int(np.count_nonzero((tied[1:] == tied[:-1]).all(axis=1)))
 
     def digest(self) -> str:
-        """Compute a SHA-256 sum of all points, p and f, by which they are known again."""
+        """Compute a SHA-256 sum of all points, p and f, by which they are known again.
+
+        Returns
+        -------
+        str
+            The sum, in hexadecimal digits.
+        """
         return digest_of(self._columns())
 
     def _columns(self) -> Iterator[FloatArray]:
         """Give x, and log p and log |f| in blocks, so that these are not in memory as a whole."""
         yield self.x
+        if self.n_conditions > 0:
+            yield self.conditions
         for values in (self._log_p, self._log_f):
             yield from map(values, row_blocks(self.n))
 
@@ -406,6 +598,13 @@ class Dataset:
         ------
         ValueError
             If `fraction` is not in (0, 1), or leaves one of the datasets without rows.
+
+        Examples
+        --------
+        >>> data = vf.Dataset(np.linspace(0, 1, 10)[:, None], px=np.ones(10), fx=np.ones(10))
+        >>> learnt, held_out = data.split(0.2, seed=1)
+        >>> learnt.n, held_out.n
+        (8, 2)
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, found {fraction!r}")
@@ -421,7 +620,8 @@ class Dataset:
         Parameters
         ----------
         size : int, float or None
-            Size of a minibatch, as for `minibatch_rows`. The last one may be smaller.
+            Rows of a minibatch, or a fraction of all in (0, 1] as a float; None means all. The last one may
+            be smaller.
         seed : int
             Seed of the random numbers.
 
@@ -433,7 +633,13 @@ class Dataset:
         Raises
         ------
         TypeError, ValueError
-            If `size` is not valid for `minibatch_rows`.
+            If `size` is not valid.
+
+        Examples
+        --------
+        >>> data = vf.Dataset(np.linspace(0, 1, 10)[:, None], px=np.ones(10), fx=np.ones(10))
+        >>> [part.n for part in data.minibatches(4, seed=1)]
+        [4, 4, 2]
         """
         rows = minibatch_rows(size, self.n)
         order = np.random.default_rng(seed).permutation(self.n)
@@ -448,13 +654,14 @@ class Dataset:
             return part if self._comm.size == 1 else read_only(part)
 
         values = {name: taken(array) for name, array in self._values.items()}
-        part = Dataset._checked(taken(self.x), values, self.bounds)
+        conditions = taken(self.conditions) if self.n_conditions > 0 else self.conditions[: len(rows)]
+        part = Dataset._checked(taken(self.x), values, self.bounds, conditions, self.discrete)
         part._comm = self._comm
         return part
 
     def _take(self, rows: npt.NDArray[np.intp]) -> "Dataset":
         values = {name: values[rows] for name, values in self._values.items()}
-        return Dataset._checked(self.x[rows], values, self.bounds)
+        return Dataset._checked(self.x[rows], values, self.bounds, self.conditions[rows], self.discrete)
 
     @cached_property
     def _scale(self) -> float:
@@ -550,6 +757,20 @@ def _kept_on_device(x: object) -> Any:
     return array if array.dtype == np.float64 and array.is_c_contiguous() else None
 
 
+def _checked_conditions(conditions: npt.ArrayLike | None, n: int) -> FloatArray:
+    """Check conditions, (n, c), and return them; (n, 0) if there are none."""
+    if conditions is None:
+        return np.empty((n, 0))
+    array = as_floats("conditions", conditions)
+    if array.ndim != 2 or len(array) != n:
+        hint = "; for one condition, give conditions[:, None]" if array.shape == (n,) else ""
+        raise ValueError(
+            f"conditions must have shape ({n}, c), a row for each of x, found {array.shape}{hint}"
+        )
+    check_rows("conditions", array, "be finite", np.isfinite)
+    return array
+
+
 def _check_values(name: str, values: FloatArray, n: int) -> None:
     """Validate px, logpx, fx or logfx."""
     _check_shape(name, values, n)
@@ -613,7 +834,7 @@ def _log_mixture(datasets: Sequence[Dataset], densities: Sequence[Density]) -> F
     for j, data in enumerate(datasets):
         mixture = np.full(data.n, -math.inf)
         for k, density in enumerate(densities):
-            log_p = _log_density(f"densities[{k}] at the points of datasets[{j}]", density, data.x)
+            log_p = _log_density(f"densities[{k}] at the points of datasets[{j}]", density, data)
             if k == j:
                 _check_agreement(k, log_p, data.logpx)
             with np.errstate(under="ignore"):
@@ -622,24 +843,25 @@ def _log_mixture(datasets: Sequence[Dataset], densities: Sequence[Density]) -> F
     return np.concatenate(mixtures)
 
 
-def _log_density(name: str, density: Density, x: FloatArray) -> FloatArray:
-    """Compute the logarithm of a density, (n,), at points x (n, d)."""
+def _log_density(name: str, density: Density, data: Dataset) -> FloatArray:
+    """Compute the logarithm of a density, (n,), at the points of a dataset."""
     if isinstance(density, _HasLogProb):
-        values = _evaluated(name, density.log_prob, x)
+        values = _evaluated(name, density.log_prob, data)
         rule = "have a log_prob that is finite or -inf"
         check_rows(name, values, rule, lambda block: block < math.inf)
         return values
-    values = _evaluated(name, density, x)
+    values = _evaluated(name, density, data)
     check_rows(name, values, "be finite and >= 0", lambda block: (block >= 0) & (block < math.inf))
     with np.errstate(divide="ignore"):
         return np.log(values, out=values)
 
 
-def _evaluated(name: str, function: Callable[[FloatArray], npt.ArrayLike], x: FloatArray) -> FloatArray:
-    """Evaluate a function, in blocks of rows, at points x (n, d); return its values, (n,)."""
-    values = np.empty(len(x))
-    for rows in row_blocks(len(x)):
-        block = as_floats(name, function(read_only(x[rows])))
+def _evaluated(name: str, function: Callable[..., npt.ArrayLike], data: Dataset) -> FloatArray:
+    """Evaluate a function, in blocks of rows, at the points of a dataset; return its values, (n,)."""
+    arrays = [data.x] if data.n_conditions == 0 else [data.x, data.conditions]
+    values = np.empty(data.n)
+    for rows in row_blocks(data.n):
+        block = as_floats(name, function(*(read_only(array[rows]) for array in arrays)))
         _check_shape(name, block, rows.stop - rows.start)
         values[rows] = block
     return values

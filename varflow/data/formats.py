@@ -14,7 +14,7 @@ __all__ = ["F_NAMES", "POINT_KEYS", "P_NAMES", "Array", "by_extension", "point_n
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
-POINT_KEYS = ("x", "px", "logpx", "fx", "logfx", "bounds")
+POINT_KEYS = ("x", "px", "logpx", "fx", "logfx", "bounds", "conditions")
 # What each name that p and f may have in a file stands for.
 P_NAMES = {"p": "px", "px": "px", "logp": "logpx", "logpx": "logpx"}
 F_NAMES = {"f": "fx", "fx": "fx", "logf": "logfx", "logfx": "logfx"}
@@ -60,7 +60,7 @@ def point_names(
         holds = ", ".join(found if held is None else held) or "nothing"
         raise FileFormatError(f"{path} must hold {needed}; it holds {holds}{hint}")
     names = {"x": "x", P_NAMES[p[0]]: p[0], F_NAMES[f[0]]: f[0]}
-    return names | {"bounds": "bounds"} if "bounds" in found else names
+    return names | {name: name for name in ("bounds", "conditions") if name in found}
 
 
 def _present(names: Mapping[str, str], found: Iterable[str]) -> list[str]:

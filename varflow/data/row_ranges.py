@@ -31,7 +31,8 @@ class RowRanges:
     Attributes
     ----------
     shapes : dict of str to tuple of int
-        Shape of each array: x (n, d), px or logpx (n,), fx or logfx (n,), and perhaps bounds.
+        Shape of each array: x (n, d), px or logpx (n,), fx or logfx (n,), and perhaps bounds
+        and conditions (n, c).
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]], read: dict[str, Read]) -> None:
@@ -65,10 +66,11 @@ def row_ranges(path: FilePath) -> Iterator[RowRanges | None]:
 
 
 def _are_usual(shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Whether x is (n, d), and p and f are (n,); a file with others is read as a whole."""
+    """Whether x and conditions are (n, d), and p and f are (n,); a file with others is read as a whole."""
     n = shapes["x"][:1]
-    values = [shape for name, shape in shapes.items() if name not in ("x", "bounds")]
-    return len(shapes["x"]) == 2 and all(shape == n for shape in values)
+    values = [shape for name, shape in shapes.items() if name not in ("x", "bounds", "conditions")]
+    matrices = [shapes[name] for name in ("x", "conditions") if name in shapes]
+    return all(len(shape) == 2 for shape in matrices) and all(shape == n for shape in values)
 
 
 @contextmanager

@@ -18,13 +18,15 @@ __all__ = ["read_shared_points"]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def read_shared_points(path: FilePath, columns: Sequence[str] | None, comm: Communicator) -> dict[str, Array]:
+def read_shared_points(
+    path: FilePath, columns: Sequence[str] | None, conditions: Sequence[str] | None, comm: Communicator
+) -> dict[str, Array]:
     """Read weighted points into memory that the ranks of a node have in common; see `read_points`.
 
     Where rows can be read from the file by their numbers, each rank of a node reads a share. Otherwise the
     first of each node reads the whole.
     """
-    shapes = comm.first(lambda: None if columns is not None else _shapes(path))
+    shapes = comm.first(lambda: None if columns or conditions else _shapes(path))
     if shapes is not None:
         with comm.together(), row_ranges(path) as ranges:
             if ranges is None or ranges.shapes != shapes:
@@ -34,7 +36,7 @@ def read_shared_points(path: FilePath, columns: Sequence[str] | None, comm: Comm
                 for name, shape in shapes.items()
             }
     with comm.together():
-        whole = _floats(path, columns) if comm.node_rank() == 0 else {}
+        whole = _floats(path, columns, conditions) if comm.node_rank() == 0 else {}
     shapes = comm.first(lambda: {name: array.shape for name, array in whole.items()})
     return {
         name: read_only(comm.fill_shared(shape, lambda *_, name=name: whole[name], is_by_first=True))
@@ -47,8 +49,11 @@ def _shapes(path: FilePath) -> Shapes | None:
         return None if ranges is None else ranges.shapes
 
 
-def _floats(path: FilePath, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
+def _floats(
+    path: FilePath, columns: Sequence[str] | None, conditions: Sequence[str] | None
+) -> dict[str, np.ndarray]:
     try:
-        return {name: as_floats(name, array) for name, array in read_points(path, columns).items()}
+        read = read_points(path, columns, conditions)
+        return {name: as_floats(name, array) for name, array in read.items()}
     except TypeError as error:
         raise FileFormatError(f"{path}: {error}") from error

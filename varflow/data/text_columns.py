@@ -8,7 +8,9 @@ from varflow.data.formats import F_NAMES, P_NAMES
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath
 
-__all__ = ["Columns", "checked_columns", "find_columns"]
+__all__ = ["CONDITION", "Columns", "checked_columns", "find_columns", "with_conditions"]
+
+CONDITION = "condition"  # what columns are called that are conditions, before their number
 
 # What tables hold besides x, p and f: read as a coordinate, it would spoil the points without a word.
 _INDEX = re.compile(r"|index|unnamed:.*", re.IGNORECASE)
@@ -16,13 +18,18 @@ _WEIGHTS = ("weight", "weights")
 
 
 class Columns(NamedTuple):
-    """Where the coordinates, p and f are, and under which names a dataset takes the latter two."""
+    """Where the coordinates, p and f are, under which names a dataset takes these two; names of x.
+
+    Where the conditions are, too.
+    """
 
     x: list[int]
     p: int
     f: int
     p_key: str
     f_key: str
+    x_names: list[str]
+    conditions: list[int] = []  # noqa: RUF012 - nobody changes it
 
 
 class _Header(NamedTuple):
@@ -51,7 +58,7 @@ def find_columns(
         _check_given(path, len(head) + 1, n, given, header)
         return _located(given)
     if header is None:
-        return Columns(list(range(n - 2)), n - 2, n - 1, "px", "fx")
+        return Columns(list(range(n - 2)), n - 2, n - 1, "px", "fx", [f"x{k}" for k in range(1, n - 1)])
     try:
         return _located_by_header(header.names, n)
     except ValueError as error:
@@ -59,6 +66,28 @@ def find_columns(
             f"{path}, line {header.line}: the header {','.join(header.names)[:200]} {error}; "
             "write one that names x..., p, f, or say what each column is: columns=, --columns x1,x2,p,f"
         ) from None
+
+
+def with_conditions(path: FilePath, columns: Columns, names: Sequence[str] | None) -> Columns:
+    """Tell conditions from coordinates: by their names, or else as those called condition1 and so on."""
+    if names is not None and (isinstance(names, str) or not all(isinstance(name, str) for name in names)):
+        raise TypeError(f"conditions must be a sequence of names of columns, such as ['mass'], got {names!r}")
+    found = dict(zip(columns.x_names, columns.x, strict=True))
+    if names is None:
+        names = [name for name in found if re.fullmatch(rf"{CONDITION}[0-9]+", name)]
+    names = [name.strip() for name in names]
+    for name in names:
+        if name not in found or names.count(name) > 1:
+            raise ValueError(
+                f"conditions must name columns of {path} besides p and f, each once, which are "
+                f"{', '.join(found)}; got {','.join(names)}"
+            )
+    x_names = [name for name in found if name not in names]
+    if not x_names:
+        raise ValueError(f"conditions must leave a coordinate of {path}, got {','.join(names)}")
+    return columns._replace(
+        x=[found[name] for name in x_names], x_names=x_names, conditions=[found[name] for name in names]
+    )
 
 
 def _header(head: Sequence[str], delimiter: str | None, n: int) -> _Header | None:
@@ -119,7 +148,8 @@ def _located(names: list[str]) -> Columns:
     x = [k for k in range(len(names)) if k not in (p, f)]
     if not x or "" in names:
         raise ValueError("must name p, f and each coordinate")
-    return Columns(x, p, f, P_NAMES[names[p].lower()], F_NAMES[names[f].lower()])
+    keys = P_NAMES[names[p].lower()], F_NAMES[names[f].lower()]
+    return Columns(x, p, f, *keys, [names[k] for k in x])
 
 
 def _only(names: list[str], wanted: dict[str, str]) -> int:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -10,15 +9,16 @@ from typing import IO
 import numpy as np
 
 from varflow.data.formats import POINT_KEYS, Array
-from varflow.data.text_columns import checked_columns, find_columns
+from varflow.data.text_columns import CONDITION, checked_columns, find_columns, with_conditions
 from varflow.data.text_numbers import is_number, why_no_number, with_e
 from varflow.data.text_source import open_text
 from varflow.errors import FileFormatError
 from varflow.runtime.archive import FilePath
 
-__all__ = ["read_text_points", "text_sink", "write_text_points"]
+__all__ = ["read_text_points", "text_coordinates", "text_writer", "write_text_points"]
 
-TEXT_ROWS = 8192  # rows that are moved or formatted at a time
+TEXT_ROWS = 8192  # rows that are moved at a time
+TEXT_ROWS_AT_ONCE = 256  # that are formatted at once, which takes less time than row by row
 _QUOTED = re.compile(r'(?<![^,;\s])"([^",;\s]*)"(?![^,;\s])')  # "0,5" stays quoted, and so is no number
 # What was meant to be a number, as 2.5-104, "0,5" or *****: a line with one is a point, if a wrong one.
 _LIKE_A_NUMBER = re.compile(r'[\s"+-]*\.?[\d*][\d.,*eEdD+\s"-]*')
@@ -38,13 +38,15 @@ class _Lines:
             yield line
 
 
-def read_text_points(path: FilePath, columns: Sequence[str] | None = None) -> dict[str, Array]:
+def read_text_points(
+    path: FilePath, columns: Sequence[str] | None = None, conditions: Sequence[str] | None = None
+) -> dict[str, Array]:
     """Read weighted points from a text file; see `varflow.data.points.read_points`."""
     given = None if columns is None else checked_columns(columns)
     with open_text(path) as file:
         lines = _Lines(path, file)
         head, delimiter, n = _head(lines)
-        found = find_columns(path, head, delimiter, n, given)
+        found = with_conditions(path, find_columns(path, head, delimiter, n, given), conditions)
         texts = (_cleaned(line, delimiter) for line in chain([lines.last], lines))
         # np.loadtxt takes no line before it needs it: where it fails, the last one is to blame.
         try:
@@ -54,8 +56,20 @@ def read_text_points(path: FilePath, columns: Sequence[str] | None = None) -> di
         except ValueError as error:
             reason = _what_is_wrong(_cleaned(lines.last, delimiter).split(delimiter), n) or error
             raise FileFormatError(f"{path}, line {lines.number}: {reason}") from None
-    px, fx = table[:, found.p].copy(), table[:, found.f].copy()
-    return {"x": _pack_columns(table, found.x), found.p_key: px, found.f_key: fx}
+    others = {found.p_key: table[:, found.p].copy(), found.f_key: table[:, found.f].copy()}
+    if found.conditions:
+        others["conditions"] = table[:, found.conditions]
+    return {"x": _pack_columns(table, found.x), **others}
+
+
+def text_coordinates(
+    path: FilePath, columns: Sequence[str] | None = None, conditions: Sequence[str] | None = None
+) -> list[str]:
+    """Read the names of the coordinates: those of the header or of `columns`, else x1 and so on."""
+    given = None if columns is None else checked_columns(columns)
+    with open_text(path) as file:
+        found = find_columns(path, *_head(_Lines(path, file)), given)
+    return with_conditions(path, found, conditions).x_names
 
 
 def _head(lines: _Lines) -> tuple[list[str], str | None, int]:
@@ -109,15 +123,25 @@ def write_text_points(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write weighted points to a text file."""
     x = arrays["x"]
     p_key, f_key = (key for key in POINT_KEYS[1:5] if key in arrays)
-    with text_sink(path, x.shape[1], [p_key.removesuffix("x"), f_key.removesuffix("x")]) as write:
+    given = arrays.get("conditions", np.empty((len(x), 0)))
+    names = [f"{CONDITION}{k + 1}" for k in range(given.shape[1])]
+    with open(path, "wb") as file:
+        write = text_writer(file, x.shape[1], [*names, p_key.removesuffix("x"), f_key.removesuffix("x")])
         for start in range(0, len(x), TEXT_ROWS):
             rows = slice(start, start + TEXT_ROWS)
-            write(x[rows], arrays[p_key][rows], arrays[f_key][rows])
+            write(x[rows], given[rows], arrays[p_key][rows], arrays[f_key][rows])
 
 
-@contextmanager
-def text_sink(path: Path, d: int, names: list[str]) -> Iterator[Callable[..., None]]:
-    """Write a header, and provide a function that appends blocks of x and of the columns after it."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(",".join([f"x{i + 1}" for i in range(d)] + names) + "\n")
-        yield lambda *columns: np.savetxt(file, np.column_stack(columns), fmt="%.17g", delimiter=",")
+def text_writer(file: IO[bytes], d: int, names: list[str]) -> Callable[..., object]:
+    """Write a header, and give a function that appends blocks of x and of the columns after it."""
+    header = [f"x{i + 1}" for i in range(d)] + names
+    file.write((",".join(header) + "\n").encode())
+    row = ",".join(["%.17g"] * len(header)) + "\n"
+
+    def write(*columns: Array) -> None:
+        table = np.column_stack(columns)
+        for start in range(0, len(table), TEXT_ROWS_AT_ONCE):
+            rows = table[start : start + TEXT_ROWS_AT_ONCE]
+            file.write((row * len(rows) % tuple(rows.ravel().tolist())).encode())
+
+    return write

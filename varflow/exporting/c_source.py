@@ -13,6 +13,7 @@ __all__ = ["c_files"]
 # C's type, and that of its bits
 REALS = {"float32": ("float", "uint32_t"), "float64": ("double", "uint64_t")}
 PER_LINE = 6  # numbers
+LARGEST = float(np.finfo(np.float64).max)
 
 
 def c_files(tables: Tables, name: str, weights_file: bytes | None) -> dict[str, str]:
@@ -49,7 +50,8 @@ def c_files(tables: Tables, name: str, weights_file: bytes | None) -> dict[str, 
         + (_sum(weights_file, tables) if weights_file is not None else _weights(tables)),
         "LATENT": template("latent.c") if has_latent else "",
         "VERIFY_LATENT": template("verify_latent.c") if has_latent else "",
-        "ONES": ", ".join(["1"] * tables.d),
+        "ZEROS": ", ".join([(-LARGEST if tables.is_normal else 0.0).hex()] * tables.d),
+        "ONES": ", ".join([(LARGEST if tables.is_normal else 1.0).hex()] * tables.d),
         "LOAD": template("load.c") if has_file else "",
     }
     return {
@@ -63,6 +65,7 @@ def _tables(tables: Tables) -> str:
     known = tables.known
     lines = [
         f"#define REAL_IS_FLOAT {int(tables.dtype == 'float32')}",
+        f"#define IS_NORMAL {int(tables.is_normal)} /* in latent space; there are no bounds then */",
         f"#define N_FLOWS {tables.n_flows}",
         f"#define N_COMPONENTS {len(tables.log_share)} /* with the uniform density, if it has a share */",
         f"#define LOG_VOLUME {tables.log_volume.hex()}",
@@ -81,7 +84,8 @@ def _tables(tables: Tables) -> str:
         "",
         _array("lower[NAME_D]", tables.bounds[:, 0]),
         _array("upper[NAME_D]", tables.bounds[:, 1]),
-        _array("width[NAME_D]", tables.bounds[:, 1] - tables.bounds[:, 0]),
+        _array("location[NAME_D]", tables.location),
+        _array("width[NAME_D]", tables.width),
         _array("log_share[N_COMPONENTS]", tables.log_share),
         _array("upper_share[N_COMPONENTS]", tables.upper_share),
         "",

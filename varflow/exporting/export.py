@@ -11,6 +11,8 @@ import numpy as np
 from varflow.exporting.c_source import c_files
 from varflow.exporting.fortran_source import fortran_files
 from varflow.exporting.tables import Tables, make_tables
+from varflow.flow.conditions import check_unconditional
+from varflow.flow.discrete_flow import DiscreteFlow
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.integration.result import Result
@@ -63,10 +65,16 @@ def export(
     TypeError
         If `flow` is something else.
     ValueError
-        If the language is unknown, the name is none, parameters are not finite, or a bound of a result is
-        infinite. No file is written.
+        If the language is unknown, the name is none, parameters are not finite, a bound of a result is
+        infinite, or several flows without bounds are mixed. No file is written.
     OSError
         If a file cannot be written. None is left half-written.
+
+    Examples
+    --------
+    >>> flow = vf.Flow(2, n_bins=4, d_hidden=8, seed=1)
+    >>> [path.name for path in vf.export(flow, "source", "fortran", name="phase_space")]
+    ['phase_space.f90']
     """
     check_name("language", language, LANGUAGES)
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -87,9 +95,15 @@ def export(
 def _density_of(flow: Flow | Mixture | Result) -> Flow | Mixture:
     """Give the density on the box that is to be exported."""
     if isinstance(flow, Flow | Mixture):
+        check_unconditional("export", flow.n_conditions)
         return flow
     if not isinstance(flow, Result):
         raise TypeError(f"flow must be a Flow, a Mixture or a Result, got {type(flow).__name__}")
+    if flow.channels:
+        raise ValueError(
+            "a result with channels has no single density that can be exported, as their maps are functions "
+            "of Python: export result.channels[k].flow, which is on the unit cube before the map of channel k"
+        )
     for row in np.flatnonzero(~np.isfinite(flow.bounds).all(axis=1)):
         raise ValueError(
             f"bounds of the result are {flow.bounds[row].tolist()} in row {row}, and only a finite box can "
@@ -102,11 +116,16 @@ def _density_of(flow: Flow | Mixture | Result) -> Flow | Mixture:
 def _on_cpu(flow: Flow | Mixture) -> Flow | Mixture:
     """Copy a flow to the CPU, where the points are computed that the source is compared with."""
     if isinstance(flow, Mixture):
-        return Mixture([_flow_on_cpu(one) for one in flow.flows], flow.defensive)
+        return Mixture([_flow_on_cpu(one) for one in flow.flows], flow.defensive, flow.weights)
     return _flow_on_cpu(flow)
 
 
 def _flow_on_cpu(flow: Flow) -> Flow:
+    if isinstance(flow, DiscreteFlow):
+        raise ValueError(
+            "flows with discrete coordinates cannot be exported: keep them in files of varflow, by "
+            "flow.save, and draw points in Python"
+        )
     return Flow.from_description(flow.description(), flow.params, threads=flow.threads)  # refuses NaN
 
 

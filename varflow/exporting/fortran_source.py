@@ -46,6 +46,7 @@ def fortran_files(tables: Tables, name: str, weights_file: bytes | None) -> dict
 def _tables(tables: Tables) -> Iterator[str]:
     """Write all tables but the weights, in lines."""
     n_cells, known = len(tables.cells), tables.known
+    yield f"   logical, parameter :: is_normal = .{str(tables.is_normal).lower()}. ! in latent space"
     yield f"   integer, parameter :: n_flows = {tables.n_flows}"
     yield f"   integer, parameter :: n_components = {len(tables.log_share)} ! with a uniform density, if any"
     yield f"   real(dp), parameter :: log_volume = {tables.log_volume:.16e}_dp"
@@ -59,7 +60,8 @@ def _tables(tables: Tables) -> Iterator[str]:
     yield from _data("first_cell", [str(c + 1) for c in tables.first_cell])
     yield from _doubles("lower(NAME_d)", tables.bounds[:, 0])
     yield from _doubles("upper(NAME_d)", tables.bounds[:, 1])
-    yield from _doubles("width(NAME_d)", tables.bounds[:, 1] - tables.bounds[:, 0])
+    yield from _doubles("location(NAME_d)", tables.location)
+    yield from _doubles("width(NAME_d)", tables.width)
     yield from _doubles("log_share(n_components)", tables.log_share)
     yield from _doubles("upper_share(n_components)", tables.upper_share)
     yield "   ! Points of Python's sample, for NAME_verify"
@@ -69,7 +71,9 @@ def _tables(tables: Tables) -> Iterator[str]:
     yield from _doubles("known_x(NAME_d, n_known)", known.x)
     yield from _doubles("known_log_q(n_known)", known.log_q)
     if known.z is not None:
-        yield "   real(dp), parameter :: zeros(NAME_d) = 0, ones(NAME_d) = 1 ! bounds of latent space"
+        ends = ("-huge(1.0_dp)", "huge(1.0_dp)") if tables.is_normal else ("0", "1")
+        yield f"   real(dp), parameter :: zeros(NAME_d) = {ends[0]}, ones(NAME_d) = {ends[1]}"
+        yield "   real(dp), parameter :: latent_side(NAME_d) = 1"
         yield from _doubles("known_z(NAME_d, n_known)", known.z)
 
 

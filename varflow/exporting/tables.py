@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from varflow.data.arrays import is_unbounded
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
 from varflow.kernels.splines import CELLS
@@ -49,9 +50,14 @@ class Tables:
     dtype : {"float32", "float64"}
         Precision of the networks: float64 if any flow of a mixture has it.
     bounds : ndarray, (d, 2)
-        The box.
+        The box; the largest numbers there are where it is infinite.
     log_volume : float
-        Logarithm of its volume.
+        Logarithm of its volume, or of the product of the scales where there are no bounds.
+    is_normal : bool
+        Whether the density in latent space is normal.
+    location, width : ndarray, (d,)
+        What is subtracted from coordinates, and what they are then divided by: the lower bounds and the
+        widths of the box, or location and scale where there are no bounds.
     cells : tuple of Cell
         Cells of all flows.
     first_cell : tuple of int
@@ -70,6 +76,9 @@ class Tables:
     dtype: str
     bounds: np.ndarray
     log_volume: float
+    is_normal: bool
+    location: np.ndarray
+    width: np.ndarray
     cells: tuple[Cell, ...]
     first_cell: tuple[int, ...]
     weights: np.ndarray
@@ -118,6 +127,11 @@ def make_tables(flow: Flow | Mixture) -> Tables:
         Its numbers.
     """
     mixture = flow if isinstance(flow, Mixture) else Mixture([flow])
+    if is_unbounded(mixture.bounds) and len(mixture.flows) > 1:
+        raise ValueError(
+            "flow must be a single one to be exported where it has no bounds, and this mixture has "
+            f"{len(mixture.flows)}: export mixture.flows[0] and the others, each under a name of its own"
+        )
     dtype = np.result_type(*(one.params.dtype for one in mixture.flows))
     cells: list[Cell] = []
     first_cell, blocks, n_weights = [0], [], 0
@@ -131,8 +145,11 @@ def make_tables(flow: Flow | Mixture) -> Tables:
     shares = mixture.shares()
     return Tables(
         dtype=dtype.name,
-        bounds=mixture.bounds,
+        bounds=np.nan_to_num(mixture.bounds),
         log_volume=mixture.log_volume,
+        is_normal=is_unbounded(mixture.bounds),
+        location=mixture.flows[0].layout.lower,
+        width=mixture.flows[0].layout.width,
         cells=tuple(cells),
         first_cell=tuple(first_cell),
         weights=np.concatenate(blocks),

@@ -27,6 +27,8 @@ def default_sizes(d: int, cell: str, n_points: int | None = None) -> dict[str, A
     dict
         Arguments n_bins, d_hidden, n_hidden and repetitions of `Flow`.
     """
+    if cell == "realnvp":  # an affine map bends nothing: what is not normal takes several cells in turn
+        return {"n_bins": 1, "d_hidden": 64, "n_hidden": 2, "repetitions": 4 if d <= 3 else 2}
     is_linear = cell == "pwlinear"  # whose bins are steps: it needs more of them, and of cells
     are_many = (n_points or 0) >= MANY_POINTS
     return {

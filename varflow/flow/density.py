@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from varflow.flow.conditions import ConditionMap
 from varflow.flow.latent import SAMPLE_BLOCK, latent_key
 from varflow.runtime.communicator import Communicator
+from varflow.runtime.fingerprint import digest
 from varflow.runtime.ranks import as_communicator
 from varflow.runtime.threads import share
 from varflow.validation import positive_int
@@ -20,6 +23,8 @@ Points = tuple[np.ndarray, np.ndarray]
 class Density(ABC):
     """Density on a box; a subclass draws any rows of a sample."""
 
+    condition_map: ConditionMap
+
     @property
     @abstractmethod
     def d(self) -> int:
@@ -27,13 +32,29 @@ class Density(ABC):
 
     @abstractmethod
     def params_digest(self) -> str:
-        """Compute a SHA-256 sum of all parameters."""
+        """Compute a SHA-256 sum of all parameters.
+
+        Returns
+        -------
+        str
+            The sum, in hexadecimal digits.
+        """
 
     @abstractmethod
-    def _draw(self, rows: range, key: np.ndarray) -> Iterator[Points]:
-        """Draw rows of the sample that a key has, as points (m, d) and the logs of their density (m,)."""
+    def _draw(self, rows: range, key: np.ndarray, conditions: np.ndarray) -> Iterator[Points]:
+        """Draw rows of the sample that a key has, as points (m, d) and the logs of their density (m,).
 
-    def sample_blocks(self, n: int, seed: int | None = None, comm: Any = None) -> Iterator[Points]:
+        Conditions are those of the whole sample, (n, c), checked.
+        """
+
+    def sample_blocks(
+        self,
+        n: int,
+        seed: int | None = None,
+        comm: Any = None,
+        *,
+        conditions: npt.ArrayLike | None = None,
+    ) -> Iterator[Points]:
         """Draw the points of `sample` in blocks, for samples too large for memory.
 
         Parameters
@@ -47,6 +68,8 @@ class Density(ABC):
             order of the ranks, are the block, which is as many times larger as there are ranks. All ranks
             get the same number of parts, and some may be empty. The points that follow from a seed are those
             of one process.
+        conditions : array_like, (n, c) or (c,), optional
+            As in `sample`.
 
         Returns
         -------
@@ -57,13 +80,28 @@ class Density(ABC):
         ------
         TypeError, ValueError
             As `sample` does.
+
+        Examples
+        --------
+        >>> flow = vf.Flow(2, seed=1)
+        >>> sum(len(x) for x, logqx in flow.sample_blocks(100_000, seed=1))
+        100000
         """
         ranks = as_communicator(comm)
         with ranks.together():
-            n, key = positive_int("n", n), self._agreed_key(n, seed, ranks)
-        return self._blocks(n, key, ranks)
+            n = positive_int("n", n)
+            given = self.condition_map.checked(conditions, n)
+            key = self._agreed_key(n, seed, given, ranks)
+        return self._blocks(n, key, given, ranks)
 
-    def sample(self, n: int, seed: int | None = None, comm: Any = None) -> Points:
+    def sample(
+        self,
+        n: int,
+        seed: int | None = None,
+        comm: Any = None,
+        *,
+        conditions: npt.ArrayLike | None = None,
+    ) -> Points:
         """Draw points from q.
 
         Parameters
@@ -78,6 +116,8 @@ class Density(ABC):
             ranks, up or down, and the shares in the order of the ranks are the sample. It has the same bits
             for any number of ranks. All must make the call with the same arguments and the same flow; what
             is raised on one of them is raised on all.
+        conditions : array_like, (n, c) or (c,), optional
+            Conditions of each point, or of all of them, for a flow that has some.
 
         Returns
         -------
@@ -89,28 +129,44 @@ class Density(ABC):
         Raises
         ------
         TypeError, ValueError
-            If n is not a positive integer, or comm is no communicator, or ranks have other arguments.
+            If n is not a positive integer, or comm is no communicator, or ranks have other arguments, or
+            conditions are missing, not wanted, of the wrong shape, or not finite.
+
+        Examples
+        --------
+        >>> flow = vf.Flow(2, seed=1)
+        >>> x, logqx = flow.sample(1000, seed=1)
+        >>> x.shape, logqx.shape
+        ((1000, 2), (1000,))
         """
         ranks = as_communicator(comm)
         with ranks.running():
-            n, key = positive_int("n", n), self._agreed_key(n, seed, ranks)
-            return self._drawn(range(*share(ranks.rank, ranks.size, n)), key)
+            n = positive_int("n", n)
+            given = self.condition_map.checked(conditions, n)
+            key = self._agreed_key(n, seed, given, ranks)
+            return self._drawn(range(*share(ranks.rank, ranks.size, n)), key, given)
 
-    def _agreed_key(self, n: int, seed: int | None, ranks: Communicator) -> np.ndarray:
+    def _agreed_key(
+        self, n: int, seed: int | None, conditions: np.ndarray, ranks: Communicator
+    ) -> np.ndarray:
         """Give the key of the random numbers; the first rank draws it where there is no seed."""
         if ranks.size > 1:
-            ranks.check_same("arguments", {"n": n, "seed": seed, "digest of the flow": self.params_digest()})
+            same = {"n": n, "seed": seed, "digest of the flow": self.params_digest()}
+            same |= {"conditions": digest(np.ascontiguousarray(conditions))} if conditions.size else {}
+            ranks.check_same("arguments", same)
         return ranks.first(lambda: latent_key(seed))
 
-    def _blocks(self, n: int, key: np.ndarray, ranks: Communicator) -> Iterator[Points]:
+    def _blocks(
+        self, n: int, key: np.ndarray, conditions: np.ndarray, ranks: Communicator
+    ) -> Iterator[Points]:
         size = SAMPLE_BLOCK * ranks.size
         for begin in range(0, n, size):
             first, end = share(ranks.rank, ranks.size, min(size, n - begin))
-            yield self._drawn(range(begin + first, begin + end), key)
+            yield self._drawn(range(begin + first, begin + end), key, conditions)
 
-    def _drawn(self, rows: range, key: np.ndarray) -> Points:
+    def _drawn(self, rows: range, key: np.ndarray, conditions: np.ndarray) -> Points:
         x, logqx, begin = np.empty((len(rows), self.d)), np.empty(len(rows)), 0
-        for block, logq in self._draw(rows, key):
+        for block, logq in self._draw(rows, key, conditions):
             part = slice(begin, begin + len(block))
             x[part], logqx[part] = block, logq
             begin = part.stop

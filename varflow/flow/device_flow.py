@@ -68,8 +68,9 @@ class DeviceFlow:
         ----------
         params : ndarray, (n_params,)
             Parameters, on the host.
-        points : array, (n, d)
-            Points on the device, in the box, or in the unit cube if is_inverse.
+        points : array, (n, d + c)
+            Points on the device, in the box, or in latent space if is_inverse, and their conditions as
+            `columns` joins them.
         is_inverse : bool
             Whether to map from latent to target space.
         log_volume : float
@@ -80,10 +81,11 @@ class DeviceFlow:
         out : device array, (n, d)
             Images of the points.
         log_det : device array, (n,)
-            log |dz/dx|.
+            log |dz/dx|, and the log of the latent density where that is normal.
         """
         n = points.shape[0]
-        out, log_det = cuda.device_array(points.shape, np.float64), cuda.device_array((n,), np.float64)
+        out = cuda.device_array((n, self.architecture.d), np.float64)
+        log_det = cuda.device_array((n,), np.float64)
         with self.lock:
             self.upload(params)
             self.transpose_weights()
@@ -111,9 +113,20 @@ class DeviceFlow:
     def transform_from_host(
         self, params: np.ndarray, points: np.ndarray, is_inverse: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Map points (n, d) on the host; log_det is with respect to the unit cube."""
+        """Map points (n, d + c) on the host; log_det is with respect to the unit cube."""
         out, log_det = self.transform(params, cuda.to_device(points), is_inverse, 0.0)
         return out.copy_to_host(), log_det.copy_to_host()
+
+    def columns(self, points: Any, conditions: np.ndarray) -> Any:
+        """Join points (n, d) on the device and conditions (n, c) on the host, in the unit interval."""
+        n_conditions = self.architecture.n_conditions
+        if n_conditions == 0:
+            return points
+        n = points.shape[0]
+        joined = cuda.device_array((n, self.architecture.d + n_conditions), np.float64)
+        there = cuda.to_device(np.ascontiguousarray(conditions))
+        launch(kernels.join_columns, -(-joined.size // THREADS), joined, points, there)
+        return joined
 
     def checked_points(self, name: str, points: Any, is_latent: bool) -> Any:
         """Check that points on the device are finite and in the box, or in the unit cube if is_latent.
@@ -150,11 +163,14 @@ class DeviceFlow:
         row = int(found.copy_to_host()[0])
         if row < n:
             where, found = "the unit cube" if is_latent else "the flow's bounds", array[row].copy_to_host()
-            raise ValueError(f"{name} must be finite and lie within {where}, found {found} in row {row}")
+            rule = "" if self.architecture.latent == "normal" else f" and lie within {where}"
+            raise ValueError(f"{name} must be finite{rule}, found {found} in row {row}")
         return array
 
     def latent_blocks(self, rows: range, key: np.ndarray, points_a_block: int) -> Iterator[Any]:
         """Draw the same latent points as on the CPU, bit for bit; see `varflow.flow.latent.random_rows`.
+
+        Normal ones are quantiles of these, which differ from those on the CPU by rounding.
 
         Parameters
         ----------
@@ -168,11 +184,12 @@ class DeviceFlow:
         Yields
         ------
         device array, (m, d)
-            Points in the unit cube.
+            Points in latent space.
         """
         d = self.architecture.d
         for part in block_rows(rows, points_a_block):
             z = cuda.device_array((part.n, d), np.float64)
             grid = -(-z.size // THREADS)
-            launch(kernels.latent_points, grid, z, part.block, part.begin, key[0], key[1])
+            is_normal = self.architecture.latent == "normal"
+            launch(kernels.latent_points, grid, z, part.block, part.begin, key[0], key[1], is_normal)
             yield z

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from varflow.flow.discrete_flow import DiscreteFlow
 from varflow.flow.flow import Flow
 from varflow.flow.marginals import Marginal, distribution, equal_marginal, fitted_marginal
 from varflow.kernels.splines import MIN_SHARE, MIN_SLOPE
 
-__all__ = ["FLAT_SHARE", "fit_elementwise"]
+__all__ = ["FLAT_SHARE", "biases_of", "fit_elementwise"]
 
 Fit = Callable[[np.ndarray, np.ndarray, int, float, float], Marginal]
 
@@ -42,22 +43,51 @@ def fit_elementwise(flow: Flow, u: np.ndarray, weights: np.ndarray, flat_share: 
     flat_share : float
         Uniform (defensive) share of the density of each coordinate.
     """
-    architecture = flow.architecture
-    cells = [
-        flow.params[biases : biases + n_out].reshape(architecture.n_logits, -1)
-        for _, n_out, _, biases in architecture.layers[:, -1]
-    ]
+    if isinstance(flow, DiscreteFlow):
+        _fit_discrete(flow, u, weights, flat_share)
+        return
+    architecture, cells = flow.architecture, _logits_of_cells(flow)
     for logits in cells:
         logits[:] = 0
     make_logits, is_mapped = LOGITS[architecture.cell], np.zeros(flow.d, bool)
     fit = equal_marginal if flow.d == 1 else fitted_marginal
+    # Nothing depends on conditions as yet, so that any will do.
+    given = np.zeros(flow.n_conditions) if flow.n_conditions else None
     for mask, logits in zip(architecture.masks, cells, strict=True):
-        u_of_cell = flow.to_latent(u)[0] if flow.d == 1 else u
+        u_of_cell = flow.to_latent(u, given)[0] if flow.d == 1 else u
         for column, i in zip(logits.T, np.flatnonzero(mask), strict=True):
             if not is_mapped[i]:
                 column[:] = make_logits(fit, u_of_cell[:, i], weights, architecture.n_bins, flat_share)
         if flow.d > 1:
             is_mapped |= mask
+
+
+def _fit_discrete(flow: DiscreteFlow, u: np.ndarray, weights: np.ndarray, flat_share: float) -> None:
+    """Set a flow with discrete coordinates to the product of its probabilities and of the other marginals."""
+    states, of_states = flow.states(u), flow.params_of_states
+    of_states[:] = flow.categorical.fitted_params(of_states, states, weights, flat_share)
+    if flow.continuous is not None:
+        own = flow.continuous_columns(u, states)[:, : flow.continuous.d]
+        fit_elementwise(flow.continuous, np.ascontiguousarray(own), weights, flat_share)
+
+
+def biases_of(flow: Flow) -> np.ndarray:
+    """Give the biases of the last layers of all cells, which are zero as long as the flow is the identity.
+
+    Of a flow with discrete coordinates, they are those of the others.
+    """
+    if isinstance(flow, DiscreteFlow):
+        return np.empty(0) if flow.continuous is None else biases_of(flow.continuous)
+    return np.concatenate([logits.ravel() for logits in _logits_of_cells(flow)])
+
+
+def _logits_of_cells(flow: Flow) -> list[np.ndarray]:
+    """Give views of the biases of the last layer of each cell, (n_logits, n_transformed)."""
+    architecture = flow.architecture
+    return [
+        flow.params[biases : biases + n_out].reshape(architecture.n_logits, -1)
+        for _, n_out, _, biases in architecture.layers[:, -1]
+    ]
 
 
 def pwlinear_logits(

@@ -1,7 +1,7 @@
-"""Random points of the unit cube, each known by its number: any rows of a sample can be drawn by themselves.
+"""Random latent points, each known by its number: any rows of a sample can be drawn by themselves.
 
 The numbers come from counter-based generators, one for each block of points, whose counter begins with the
-first number that is wanted.
+first number that is wanted. They are uniform; normal ones are quantiles of these.
 """
 
 from collections.abc import Iterator
@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["SAMPLE_BLOCK", "BlockRows", "block_rows", "latent_key", "random_rows"]
+__all__ = ["SAMPLE_BLOCK", "BlockRows", "block_rows", "latent_key", "normal_quantiles", "random_rows"]
 
 SAMPLE_BLOCK = 65_536  # points per block; the random numbers depend on it
+LEAST = 2.0**-54  # of a uniform number, in its place: halfway from 0 to the next that there is
 NUMBERS_A_COUNT = 4  # that Philox makes of one value of its counter
 
 
@@ -26,6 +27,11 @@ class BlockRows(NamedTuple):
     def n(self) -> int:
         """Number of rows."""
         return self.end - self.begin
+
+    @property
+    def rows(self) -> slice:
+        """These rows of the whole sample, which has SAMPLE_BLOCK points a block."""
+        return slice(self.block * SAMPLE_BLOCK + self.begin, self.block * SAMPLE_BLOCK + self.end)
 
 
 def block_rows(rows: range, points_a_block: int = SAMPLE_BLOCK) -> Iterator[BlockRows]:
@@ -66,3 +72,21 @@ def random_rows(key: np.ndarray, rows: BlockRows, width: int, stream: int = 0) -
     generator = np.random.Generator(np.random.Philox(key=key, counter=[counts, 0, stream, rows.block]))
     generator.random(n_dropped)
     return generator.random((rows.n, width))
+
+
+def normal_quantiles(u: np.ndarray) -> np.ndarray:
+    """Give the numbers that standard normal ones are below with these probabilities.
+
+    Parameters
+    ----------
+    u : ndarray
+        Uniform numbers in [0, 1).
+
+    Returns
+    -------
+    ndarray
+        Normal numbers, -8.3 to 8.3.
+    """
+    from scipy.special import ndtri  # slow to import
+
+    return ndtri(np.clip(u, LEAST, 1 - 2 * LEAST))

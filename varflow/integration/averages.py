@@ -7,6 +7,7 @@ import numpy as np
 from varflow.integration.iteration import Array, Iteration
 
 __all__ = [
+    "RATE_OF_MANY",
     "USUAL_RATE",
     "average",
     "consistency",

@@ -13,17 +13,29 @@ from numba.core.registry import CPUDispatcher
 from varflow.data.arrays import read_only
 from varflow.integration.components import FloatArray, Values
 
-__all__ = ["checked_values", "evaluate_block"]
+__all__ = ["checked_values", "evaluate_block", "tell_nobody"]
 
 OF_F, OF_CALLER = "f must return", "values must be"  # how messages begin
 
 
-def evaluate_block(f: Callable[..., Any], vectorized: bool, points: FloatArray) -> Values:
-    """Evaluate f at points (n, d). Returns a float64 array (n, ...), or a dict of such arrays."""
+def tell_nobody(n: int) -> None:
+    """Take the number of points whose values are there, for nothing."""
+
+
+def evaluate_block(
+    f: Callable[..., Any],
+    vectorized: bool,
+    points: FloatArray,
+    told: Callable[[int], object] = tell_nobody,
+) -> Values:
+    """Evaluate f at points (n, d). Returns a float64 array (n, ...), or a dict of such arrays.
+
+    Where they come one after another, `told` is called with the number of those that are there.
+    """
     # To numba, read-only arrays are a type of their own: functions with given signatures get a copy instead.
     points = read_only(points) if getattr(f, "_can_compile", True) else points.copy()
     if not vectorized:
-        return _evaluate_each(f, points)
+        return _evaluate_each(f, points, told)
     result = _call(f, points)
     if isinstance(result, Mapping):
         return {
@@ -40,12 +52,15 @@ def checked_values(values: object, n: int) -> Values:
     return _checked(values, n, "", OF_CALLER)
 
 
-def _evaluate_each(f: Callable[..., Any], points: FloatArray) -> Values:
+def _evaluate_each(f: Callable[..., Any], points: FloatArray, told: Callable[[int], object]) -> Values:
     """Evaluate f at points (n, d), one at a time."""
     first = _call(f, points[0])
     if isinstance(f, CPUDispatcher) and isinstance(first, float | int):
         return np.append(float(first), _compiled_values(f, points[1:]))
-    results = [first, *(_call(f, point) for point in points[1:])]
+    results = [first]
+    for n, point in enumerate(points[1:], 2):
+        results.append(_call(f, point))
+        told(n)
     if not any(isinstance(result, Mapping) for result in results):
         return _stacked(results, "")
     keys = _checked_keys(first).keys() if isinstance(first, Mapping) else None

@@ -60,6 +60,15 @@ class Components:
         """Number of components, m."""
         return sum(map(math.prod, self.shapes))
 
+    @property
+    def names(self) -> list[str]:
+        """Key and index of each component, (m,); an empty one for a single number without a key."""
+        return [
+            " ".join(filter(None, [key, ",".join(map(str, index))]))
+            for key, shape in zip(self.keys or ("",), self.shapes, strict=True)
+            for index in np.ndindex(shape)
+        ]
+
     def unpack(self, values: npt.NDArray[Any]) -> Any:
         """Convert a vector of all components to the form in which the integrand returns its value.
 
@@ -79,6 +88,11 @@ class Components:
             for part, shape in zip(np.split(values, ends[:-1]), self.shapes, strict=True)
         ]
         return parts[0] if self.keys is None else dict(zip(self.keys, parts, strict=True))
+
+    def pack(self, values: Any) -> FloatArray:
+        """Convert what `unpack` has made back to the vector of all components, (m,)."""
+        parts = values.values() if isinstance(values, dict) else [values]
+        return np.concatenate([*map(np.ravel, parts)])
 
 
 def count_rows(result: Values) -> int:

@@ -52,6 +52,15 @@ def device_integrand(f: Callable[..., Any]) -> Callable[[np.ndarray], Any]:
         If there is no GPU, or something that it requires is missing.
     TypeError
         If f is not callable.
+
+    Examples
+    --------
+    >>> from numba import cuda
+    >>> @cuda.jit(device=True)
+    ... def f(x):
+    ...     return x[0] * x[1]
+    >>> vf.device_integrand(f)(np.array([[0.5, 0.5]]))
+    array([0.25])
     """
     if not (callable(f) or is_device_function(f)):
         raise TypeError(f"f must be callable, got {f!r}")

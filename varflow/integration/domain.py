@@ -8,15 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from varflow.data.arrays import checked_points, read_only
+from varflow.data.discrete import Discrete, check_whole, separated, states_of
+from varflow.flow.discrete_flow import DiscreteFlow
 
-__all__ = ["MAX_ON_CUBE", "MIN_ON_CUBE", "Domain"]
+__all__ = ["MAX_ON_CUBE", "MIN_ON_CUBE", "Domain", "domain_of", "finite_bounds"]
 
 FloatArray = npt.NDArray[np.float64]
+
+Bounds = int | Sequence[Sequence[float] | Discrete] | npt.NDArray[np.floating]
 
 _LARGEST = float(np.finfo(np.float64).max)
 # Smallest and largest coordinate of points inside the unit cube: 1/u and 1/(1-u) are finite there.
 MIN_ON_CUBE = float(np.finfo(np.float64).tiny)
 MAX_ON_CUBE = math.nextafter(1.0, 0.0)
+MAX_COORDINATE = 1e300  # of a given point where the bounds are infinite
 
 
 class Domain:
@@ -33,12 +38,15 @@ class Domain:
     ----------
     bounds : int or array_like, (d, 2)
         Lower and upper bound of each dimension, where a lower bound may be -inf and an upper bound inf; or
-        the number of dimensions of the unit cube.
+        the number of dimensions of the unit cube. In a sequence, a `Discrete` may stand for the bounds of a
+        dimension: k intervals of equal length of the unit interval are its states then.
 
     Attributes
     ----------
     bounds : ndarray, (d, 2)
-        The bounds, read-only.
+        The bounds, read-only; of discrete dimensions, (0, k).
+    discrete : dict
+        The `Discrete` of each discrete dimension, by its number.
 
     Raises
     ------
@@ -47,12 +55,28 @@ class Domain:
     ValueError
         If there are no dimensions, the shape is not (d, 2), a bound is NaN, a lower bound is not below its
         upper bound, or the length of a finite side overflows. The message names the first wrong pair.
+
+    Examples
+    --------
+    >>> domain = vf.Domain([(-1, 1), (0, np.inf)])
+    >>> domain
+    Domain([[-1.0, 1.0], [0.0, inf]])
+    >>> x, log_jacobian = domain.from_cube([[0.75, 0.5]])
+    >>> x
+    array([[0.5, 1. ]])
+    >>> np.exp(log_jacobian).round(6)  # 2 times 1 / (1 - 0.5)^2
+    array([8.])
+    >>> domain.to_cube(x)[0]
+    array([[0.75, 0.5 ]])
+    >>> vf.Domain(3).d
+    3
     """
 
     bounds: FloatArray
 
-    def __init__(self, bounds: int | Sequence[Sequence[float]] | npt.NDArray[np.floating]) -> None:
-        self.bounds = read_only(_checked_pairs(bounds))
+    def __init__(self, bounds: Bounds) -> None:
+        intervals, self.discrete = separated(bounds)
+        self.bounds = read_only(_checked_pairs(intervals))
         self._cube = np.tile([0.0, 1.0], (self.d, 1))
 
     @property
@@ -61,7 +85,13 @@ class Domain:
         return len(self.bounds)
 
     def __repr__(self) -> str:
-        return f"Domain({self.bounds.tolist()})"
+        intervals = enumerate(self.bounds.tolist())
+        return f"Domain([{', '.join(repr(self.discrete.get(row, pair)) for row, pair in intervals)}])"
+
+    @property
+    def _is_cube(self) -> bool:
+        """Whether points of the unit cube are points of the box."""
+        return not self.discrete and np.array_equal(self.bounds, self._cube)
 
     def from_cube(self, u: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Map points of the unit cube into the box.
@@ -78,7 +108,7 @@ class Domain:
         x : ndarray, (n, d)
             Points of the box, all finite. If the box is the unit cube, this is `u`, not copied.
         log_jacobian : ndarray, (n,)
-            log |dx/du|, all finite.
+            Logarithm of the Jacobian, log |dx/du|, all finite.
 
         Raises
         ------
@@ -87,12 +117,14 @@ class Domain:
         """
         points = checked_points("u", u, self._cube)
         log_jacobian = np.zeros(len(points))
-        if np.array_equal(self.bounds, self._cube):
+        if self._is_cube:
             return points, log_jacobian
         x = np.empty_like(points)
         for column, (lower, upper) in enumerate(self.bounds.tolist()):
             x[:, column], log_derivative = _stretched(points[:, column], lower, upper)
             log_jacobian += log_derivative
+        for column, one in self.discrete.items():
+            x[:, column] = states_of(x[:, column], one.k)
         return x, log_jacobian
 
     def to_cube(self, x: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -101,15 +133,16 @@ class Domain:
         Parameters
         ----------
         x : array_like, (n, d)
-            Points of the box, all finite, its faces included.
+            Points of the box, all finite, its faces included; whole numbers where it is discrete.
 
         Returns
         -------
         u : ndarray, (n, d)
-            Points of the unit cube. If the box is the unit cube, this is `x`, not copied.
+            Points of the unit cube. If the box is the unit cube, this is `x`, not copied. States come to the
+            middle of their intervals.
         log_jacobian : ndarray, (n,)
-            log |dx/du| at these points, as returned by `from_cube`. It is computed from x, and is therefore
-            accurate even where u rounds to 1.
+            Logarithm of the Jacobian, log |dx/du|, as returned by `from_cube`. It is computed from x, and is
+            therefore accurate even where u rounds to 1.
 
         Raises
         ------
@@ -118,13 +151,28 @@ class Domain:
         """
         points = checked_points("x", x, self.bounds)
         log_jacobian = np.zeros(len(points))
-        if np.array_equal(self.bounds, self._cube):
+        if self._is_cube:
             return points, log_jacobian
+        check_whole("x", points, self.discrete)
         u = np.empty_like(points)
         for column, (lower, upper) in enumerate(self.bounds.tolist()):
             u[:, column], log_derivative = _shrunk(points[:, column], lower, upper)
             log_jacobian += log_derivative
+        for column, one in self.discrete.items():
+            u[:, column] = (points[:, column] + 0.5) / one.k
         return u, log_jacobian
+
+
+def domain_of(bounds: FloatArray, flow: object) -> Domain:
+    """Make the box with these bounds (d, 2), whose discrete coordinates are those of a flow."""
+    discrete = flow.discrete if isinstance(flow, DiscreteFlow) else {}
+    return Domain([discrete.get(row, pair) for row, pair in enumerate(bounds.tolist())])
+
+
+def finite_bounds(bounds: FloatArray) -> FloatArray:
+    """Give bounds (d, 2) for points that are there: far off where a side is infinite."""
+    clipped: FloatArray = np.clip(bounds, -MAX_COORDINATE, MAX_COORDINATE)
+    return clipped
 
 
 def _checked_pairs(bounds: object) -> FloatArray:

@@ -10,15 +10,23 @@ Between two calls, everything is in the `State`, the agenda and the pieces, whic
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from varflow.integration.domain import Domain
+from varflow.integration.iteration import Iteration
+from varflow.integration.outcome import outcome
 from varflow.integration.plan import Agenda, agenda_of, described
 from varflow.integration.proposal import Draw
-from varflow.integration.state import State
+from varflow.integration.received import Received
+from varflow.integration.result import Result, Source
+from varflow.integration.sampling import proposed_points, weighted_points
+from varflow.integration.state import DEFENSIVE_SHARE, State
+from varflow.integration.unweighting import FORMS
 from varflow.runtime.checkpoint import Saved
 
 __all__ = ["Engine"]
@@ -101,10 +109,35 @@ class Engine:
             self.state.n_calls += self._n(TOLD)
             self.agenda, self.pieces = agenda, []
 
+    def stop(self) -> None:
+        """Conclude the estimate at hand from the values that are known, and give up all else.
+
+        Points of which there is no estimate are an iteration without one, so that they are counted.
+        """
+        with self._advancing:
+            stage, seconds = self.stage, self.agenda[0].seconds if self.agenda else 0.0
+            with self._lock:
+                for piece in self.pieces:
+                    piece.status[piece.status < TOLD] = FORGOTTEN
+            while self.agenda and self.agenda[0].is_estimate and self.pieces:
+                with self._all_or_nothing():
+                    self._act()
+            if self.agenda and self.agenda[0].is_done:
+                self.agenda = []
+            self.begin([])
+            self.state.batches = None
+            n_rest = self.state.n_calls - sum(one.n_calls for one in self.state.history)
+            if n_rest > 0:
+                self.state.append_search(stage, n_rest, seconds)
+
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to be done."""
         return not self.agenda
+
+    def show_training(self, show: Callable[[float], object]) -> None:
+        """Call `show` with the share that is done, within steps of which training takes all of the time."""
+        self.state.show_training = show
 
     def ask(self, n: int | None = None, ahead: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Hand out points.
@@ -238,7 +271,7 @@ class Engine:
         is_known = piece.status == TOLD
         of_none = -np.inf if self.state.is_log else 0.0  # where f is not known, its size tells no unit
         told = np.zeros((len(is_known), 1)) if piece.values is None else piece.values
-        values = np.where(is_known[:, None], told, of_none)
+        values = told if is_known.all() else np.where(is_known[:, None], told, of_none)
         self.state.n_calls += int(np.count_nonzero(is_known))
         step.take(self.state, piece.points, self.state.in_its_unit(values), is_known)
         with self._lock:
@@ -247,15 +280,39 @@ class Engine:
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Restore state and agenda where the block raises."""
-        agenda, pieces, begin = described(self.agenda), list(self.pieces), self.agenda[0].begin
+        agenda, pieces = described(self.agenda), list(self.pieces)
+        begin, work = self.agenda[0].begin, self.agenda[0].work
         header, arrays = self.state.saved()
         try:
             yield
         except BaseException:
             self.state.restore(header, arrays)
             self.agenda, self.pieces = agenda_of(agenda), pieces
-            self.agenda[0].begin = begin
+            self.agenda[0].begin, self.agenda[0].work = begin, work
             raise
+
+    def has_changed(self, evaluate: Callable[[np.ndarray], np.ndarray]) -> bool:
+        """Tell whether the integrand has another value than before at a point that is known."""
+        known = self.state.memory.arrays()
+        if self.state.memory.n == 0:
+            return False
+        found = self.state.divided(evaluate(known["u"][:1])).log_f
+        return not np.allclose(found, known["log_f"][:1], rtol=0, atol=1e-6)
+
+    def weighted_points(
+        self, n: int, evaluate: Callable[[np.ndarray], np.ndarray], generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points (n, d) of the unit cube with weights (n, m); see `sampling.weighted_points`."""
+        propose = partial(
+            proposed_points, flow=self.state.flow, uniform_share=DEFENSIVE_SHARE, generator=generator
+        )
+        return weighted_points(n, propose, evaluate, FORMS[self.state.is_log])
+
+    def result(
+        self, history: list[Iteration], domain: Domain, received: Received, source: Source | None
+    ) -> Result:
+        """Make the result of the iterations in a history; see `outcome`."""
+        return outcome(self.state, history, domain, received, source)
 
     def saved(self) -> Saved:
         """Header and arrays, for a file."""

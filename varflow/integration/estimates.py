@@ -26,7 +26,7 @@ has its own I_0.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,9 +35,18 @@ from varflow.integration.averages import standard_deviations
 from varflow.integration.iteration import times_power
 from varflow.integration.proposal import Draw
 
-__all__ = ["Batches", "Evaluated", "magnitudes", "weights_of"]
+__all__ = [
+    "MAX_VALUES",
+    "Batches",
+    "Evaluated",
+    "largest_size",
+    "magnitudes",
+    "sums_of_weights",
+    "weights_of",
+]
 
 HANDFUL = 10  # points below which scatter says nothing
+MAX_VALUES = 1 << 24  # numbers, of all components at some points, that are worked on together
 MIN_SQUARED, MAX_SQUARED = 1e-140, 1e140  # values beyond have squares that underflow or overflow
 
 
@@ -75,12 +84,35 @@ def magnitudes(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] == 1:
         return np.abs(values[:, 0])
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = largest_size(values)
     exponent = math.frexp(largest)[1] if not MIN_SQUARED < largest < MAX_SQUARED else 0
-    with np.errstate(under="ignore"):
-        of_unit = np.sqrt(np.sum(np.square(np.ldexp(values, -exponent)), axis=1))
+    n_rows = max(1, MAX_VALUES // values.shape[1])
+    of_unit = np.empty(len(values))
+    for begin in range(0, len(values), n_rows):
+        rows = slice(begin, begin + n_rows)
+        with np.errstate(under="ignore"):
+            of_unit[rows] = np.sqrt(np.sum(np.square(np.ldexp(values[rows], -exponent)), axis=1))
     size: np.ndarray = np.ldexp(of_unit, exponent)
     return size
+
+
+def largest_size(values: np.ndarray) -> float:
+    """Find the largest of the absolute values; 0 where there are none."""
+    return float(max(values.max(initial=0.0), -values.min(initial=0.0)))
+
+
+def _column_blocks(values: np.ndarray) -> Iterator[slice]:
+    """Split the components of values (n, m) such that each block has up to ``MAX_VALUES`` numbers."""
+    n, m = values.shape
+    n_columns = max(1, MAX_VALUES // max(n, 1))
+    for begin in range(0, m, n_columns):
+        yield slice(begin, begin + n_columns)
+
+
+def sums_of_weights(log_q: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sum |f|/q (m,) over points with log q (n,) and values f (n, m)."""
+    sums = [np.abs(weights_of(log_q, values[:, block])).sum(axis=0) for block in _column_blocks(values)]
+    return np.concatenate(sums)
 
 
 def weights_of(log_q: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -118,22 +150,21 @@ class Batches:
 
         The points from the flow, and the uniform ones after them, are each in the order of the batches.
         """
-        weights = weights_of(points.log_q, values)
-        controlled = _controlled(points, weights, self.expected)
-        n_flow = len(points.u) - points.n_uniform
-        sums = [
-            part.reshape(n_batches, len(part) // n_batches, -1).sum(axis=1)
-            for part in (controlled[:n_flow], controlled[n_flow:])
-            if len(part)
-        ]
-        self._means.append(np.sum(sums, axis=0) * (n_batches / len(points.u)))
-        if n_flow:
-            by_batch = controlled[:n_flow].reshape(n_batches, n_flow // n_batches, -1)
-            self._whole.append(by_batch.mean(axis=1))
-            self._quarters.append(by_batch[:, : max(1, by_batch.shape[1] // 4)].mean(axis=1))
-        self._hits = self._hits + np.count_nonzero(weights, axis=0)
-        self._sizes = self._sizes + np.abs(weights).sum(axis=0)
-        sizes = np.abs(weights).sum(axis=1)
+        sizes, parts = np.zeros(len(values)), []
+        for block in _column_blocks(values):
+            weights = weights_of(points.log_q, values[:, block])
+            controlled = _controlled(points, weights, self.expected[block])
+            hits, sums = np.count_nonzero(weights, axis=0), np.abs(weights).sum(axis=0)
+            sizes += np.abs(weights).sum(axis=1)
+            parts.append((hits, sums, *_means_of_batches(points, controlled, n_batches)))
+        hits, sums, means, whole, quarters = (
+            np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
+        )
+        self._hits, self._sizes = self._hits + hits, self._sizes + sums
+        self._means.append(means)
+        if points.n_uniform < len(points.u):
+            self._whole.append(whole)
+            self._quarters.append(quarters)
         self.n += len(sizes)
         self.n_batches += n_batches
         self._sum += float(sizes.sum())
@@ -255,6 +286,26 @@ class Batches:
     def largest_share(self) -> float:
         """Largest share of a single point in the sum of w; see `ess`."""
         return self._largest / self._sum if self._sum > 0 else 0.0
+
+
+def _means_of_batches(
+    points: Draw, controlled: np.ndarray, n_batches: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average controlled weights (n, m) over each batch: all points, those of the flow, a quarter of these.
+
+    Each is (n_batches, m); the latter two have no rows where no point is from the flow.
+    """
+    n_flow, m = len(points.u) - points.n_uniform, controlled.shape[1]
+    sums = [
+        part.reshape(n_batches, len(part) // n_batches, m).sum(axis=1)
+        for part in (controlled[:n_flow], controlled[n_flow:])
+        if len(part)
+    ]
+    means = np.sum(sums, axis=0) * (n_batches / len(points.u))
+    if n_flow == 0:
+        return means, np.empty((0, m)), np.empty((0, m))
+    by_batch = controlled[:n_flow].reshape(n_batches, n_flow // n_batches, m)
+    return means, by_batch.mean(axis=1), by_batch[:, : max(1, by_batch.shape[1] // 4)].mean(axis=1)
 
 
 def _controlled(points: Draw, weights: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -31,20 +31,27 @@ it is given. The constants are those of the best of several recipes on the cases
 `tests/benchmarks/few_calls.py`.
 """
 
+import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from varflow.data.dataset import Dataset
 from varflow.errors import TrainingInterruption
+from varflow.integration import clock
 from varflow.integration.state import State
 from varflow.integration.steps import Blocks, Step
 from varflow.training.data_checks import has_enough
+from varflow.training.recipe import n_epochs_for, rows_a_step
+from varflow.training.record import TrainingRecord
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 from varflow.training.tempering import effective_size, tempered_power
 
 __all__ = ["MIN_LEARNT", "STEPS", "USUAL_SHARE", "estimate_blocks", "survey_of_few"]
+
+logger = logging.getLogger(__name__)
 
 MIN_LEARNT = 400  # calls from which on a flow pays
 FIRST_SHARE, ROUND_SHARE = 1 / 6, 1 / 15  # of the calls: those of round 0, and of each later one
@@ -60,6 +67,9 @@ CALLS_A_DIMENSION = 1000  # with which it does; with fewer, only a map that has 
 TAIL = 3.0  # points that are not zero, for each of them
 CLIMB_SHARE, MAX_CLIMBING_SHARE = 1 / 40, 1 / 4  # of the calls: in each such round, and in all at most
 EFFECTIVE_SHARE = 1 / 3  # of the points of such a round: by weight, so many make the map of the next one
+SHARE_OF_LEARNING = 0.25  # of the time that is left, in a training: at most twice that where it takes longer
+LEAST_EPOCHS = 0.25  # of a training in the usual ones: it does not pay with fewer
+WATCHED_STEPS = 8  # after which it is known how long they take
 USUAL_SHARE = FIRST_SHARE + N_ROUNDS * ROUND_SHARE  # of the calls, in a survey without climbing
 
 
@@ -71,7 +81,7 @@ def survey_of_few(n_calls: int, state: State, share: float = USUAL_SHARE + MAX_C
     state.rounds.clear()
     if n_calls < MIN_LEARNT:
         return []
-    defensive = 0.0 if state.is_flow_new and not state.history else DEFENSIVE_SHARE_OF_ROUNDS
+    defensive = 0.0 if state.is_untouched else DEFENSIVE_SHARE_OF_ROUNDS
     near = NEAR if n_calls >= CALLS_A_DIMENSION * state.flow.d else 1.0
     n_climb = min(max(int(CLIMB_SHARE * n_calls), MIN_CLIMBING), MAX_CLIMBING)
     return [
@@ -124,11 +134,12 @@ class FitMapAlone(Step):
 
     Attributes
     ----------
-    least : float
-        Their effective number: with fewer, the map follows single points; with more, it climbs slowly.
+    least : float or None
+        Their effective number: with fewer, the map follows single points; with more, it climbs slowly. None
+        where the map does not go on climbing.
     """
 
-    least: float
+    least: float | None
 
     def then(self, state: State) -> list[Step]:
         """Fit it."""
@@ -161,6 +172,10 @@ class NextRound(Step):
             return [Return()]
         n_points = min(self.n_calls, (self.end_calls - state.n_calls) // n_left)
         blocks = Blocks(n_points, "survey", DEFENSIVE_SHARE_OF_ROUNDS, self.k / N_ROUNDS)
+        if not _has_time(state):
+            state.notes.append(_too_long(state))
+            has_to_fit = state.is_flow_new and self.k == 0
+            return [FitMapAlone(None), blocks, Judge(False), Return()] if has_to_fit else [Return()]
         return [Learn(), blocks, Judge(False), NextRound(self.n_calls, self.end_calls, self.k + 1)]
 
 
@@ -170,21 +185,47 @@ class Learn(Step):
 
     def then(self, state: State) -> list[Step]:
         """Train."""
+        logger.info("the flow is trained anew on %d points", state.memory.n)
         points = state.memory.arrays()
         if state.is_flow_new:
             _begin_anew(state)
         seed = int(state.generator.integers(2**31))
         if has_enough(state.memory.n, int(np.count_nonzero(points["log_f"] > -math.inf))):
-            trainer = _QuietTrainer(
-                state.flow, loss=state.replay.loss, seed=seed, p_normalized=True, comm=state.trainer.comm
-            )
             data = Dataset(points["u"], logpx=points["log_q"], logfx=points["log_f"])
-            before = state.flow.params.copy()
-            try:
-                trainer.train_on_dataset(data)
-            except TrainingInterruption:
-                np.copyto(state.flow.params, before)
+            is_done = False
+            while not is_done and _has_time(state):  # it may turn out that fewer epochs fit into it
+                is_done = _learn(data, seed, state)
         return []
+
+
+def _learn(data: Dataset, seed: int, state: State) -> bool:
+    """Train the flow on points, and tell whether there was time; if not, it is as before.
+
+    Where time is limited, the steps so far tell how long all of them take.
+    """
+    trainer = _QuietTrainer(
+        state.flow, loss=state.replay.loss, seed=seed, p_normalized=True, comm=state.trainer.comm
+    )
+    before, begin, deadline = state.flow.params.copy(), clock.work_done(), state.deadline
+    most, n_epochs = 2 * SHARE_OF_LEARNING * deadline.left, _n_epochs(state)
+
+    def watch(record: TrainingRecord) -> None:
+        state.show_training(record.step / (record.planned_steps or 1))
+        seconds_a_step = (clock.work_done() - begin) / max(record.step, 1)
+        if record.step >= WATCHED_STEPS and n_epochs * _steps_an_epoch(data.n) * seconds_a_step > most:
+            state.costs.note_steps(seconds_a_step, 1)
+            raise _TooLongError
+
+    limited: dict[str, Any] = {"n_epochs": n_epochs} if deadline else {}
+    try:
+        trainer.train_on_dataset(data, callback=watch, **limited)
+    except TrainingInterruption:
+        np.copyto(state.flow.params, before)
+    except _TooLongError:
+        np.copyto(state.flow.params, before)
+        return False
+    state.costs.note_steps(clock.work_done() - begin, n_epochs * _steps_an_epoch(data.n))
+    return True
 
 
 @dataclass
@@ -207,12 +248,17 @@ class Return(Step):
 
     def then(self, state: State) -> list[Step]:
         """Go back."""
+        logger.info("the flow of the best round is taken")
         state.go_back()
         state.is_surveyed = True
         return []
 
 
 STEPS = (Climb, FitMapAlone, NextRound, Learn, Judge, Return)
+
+
+class _TooLongError(Exception):
+    """There is no time for a training that has begun."""
 
 
 class _QuietTrainer(BasicStatefulTrainer):
@@ -236,13 +282,41 @@ def _is_far(state: State, least: float, near: float) -> bool:
     return has_tails and tempered_power(log_weights, least) < near
 
 
+def _steps_an_epoch(n: int) -> int:
+    """Count the steps of an epoch on n points, at most."""
+    return -(-n // rows_a_step(n))
+
+
+def _n_epochs(state: State) -> int:
+    """Choose the epochs of a training on all points so far: fewer than usual where time is short."""
+    n = state.memory.n
+    an_epoch = _steps_an_epoch(n) * state.costs.step
+    seconds = SHARE_OF_LEARNING * state.deadline.left - state.costs.compiling
+    return n_epochs_for(n) if an_epoch * n_epochs_for(n) <= seconds else max(0, int(seconds / an_epoch))
+
+
+def _has_time(state: State) -> bool:
+    """Tell whether there is time to train the flow anew, in epochs that are not too few."""
+    return _n_epochs(state) >= LEAST_EPOCHS * n_epochs_for(state.memory.n)
+
+
+def _too_long(state: State) -> str:
+    """Say why the flow is not trained."""
+    n = state.memory.n
+    seconds = n_epochs_for(n) * _steps_an_epoch(n) * state.costs.step + state.costs.compiling
+    return (
+        f"to train the flow anew was expected to take {seconds:.2g} s, too much of the "
+        f"{state.deadline.left:.2g} s that were left"
+    )
+
+
 def _begin_anew(state: State, least: float | None = None) -> None:
     """Give a new flow other initial parameters, with an element-wise map fitted to all points.
 
     Weights are tempered where few count; see `tempered_power`.
     """
     start = np.random.default_rng(int(state.generator.integers(2**31)))
-    np.copyto(state.flow.params, state.flow.architecture.initial_params(start))
+    np.copyto(state.flow.params, state.flow.initial_params(start))
     state.is_trained = True
     every = slice(0, state.memory.n)
     state.fit_map(every, tempered_power(state.memory.log_weights(every), least), MIN_FITTED)

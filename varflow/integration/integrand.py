@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from varflow.compiled.integrand import compiled_integrand
 from varflow.data.arrays import read_only
-from varflow.integration.calls import evaluate_block
+from varflow.integration.calls import evaluate_block, tell_nobody
 from varflow.integration.components import Components, FloatArray
 from varflow.integration.device_integrand import device_integrand, is_device_function
 from varflow.integration.domain import Domain
@@ -90,6 +90,27 @@ class Integrand:
         If `f` is not callable, or `workers` is none of the above.
     ValueError
         If `workers` is an int less than 1 other than -1, or `on_invalid` is not one of the names above.
+
+    Examples
+    --------
+    >>> def f(x):
+    ...     return {"mass": x[:, 0], "moments": x}
+    >>> with vf.Integrand(f, vf.Domain([(0, 2), (0, 4)])) as integrand:
+    ...     integrand([[0.5, 0.5]])
+    array([[ 8.,  8., 16.]])
+    >>> integrand.m, integrand.components.keys, integrand.n_calls, integrand.n_invalid, integrand.n_at_once
+    (3, ('mass', 'moments'), 1, 0, 1)
+
+    In a thread pool that is opened for all calls, and without an exception where a worker fails:
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     integrand = vf.Integrand(f, vf.Domain(2), workers=pool)
+    ...     integrand.open()
+    ...     evaluated = integrand.evaluate([[0.25, 0.5], [0.75, 0.5]])
+    ...     integrand.close()
+    >>> evaluated.rows, evaluated.error
+    (array([0, 1]), None)
     """
 
     n_calls: int
@@ -117,6 +138,7 @@ class Integrand:
         self._vectorized = vectorized
         self._pool = pool_of(workers, f, vectorized)
         self._shared = SharedCalls(as_communicator(comm), self._pool is not None)
+        self._told: Callable[[int], object] = tell_nobody
 
     def __enter__(self) -> "Integrand":
         return self
@@ -131,10 +153,36 @@ class Integrand:
         if self._pool is not None:
             self._pool.open()
 
+    def watch(self, told: Callable[[int], object]) -> None:
+        """Tell of each call how many of its values are there, while others are still computed.
+
+        Parameters
+        ----------
+        told : callable
+            Called with their number, where workers or a function of one point give values one after another,
+            unless ranks share the points.
+
+        Examples
+        --------
+        >>> integrand = vf.Integrand(lambda point: point[0], vf.Domain(1), vectorized=False)
+        >>> integrand.watch(print)
+        >>> _ = integrand([[0.25], [0.5], [0.75]])
+        2
+        3
+        """
+        self._told = told if self._shared.n_ranks == 1 else tell_nobody
+        if self._pool is not None:
+            self._pool.told = self._told
+
     def close(self) -> None:
         """End the worker processes; a later call starts new ones. A pool of the user goes on."""
         if self._pool is not None:
             self._pool.close()
+
+    @property
+    def n_at_once(self) -> int:
+        """Number of points that are evaluated at the same time: that of the workers."""
+        return 1 if self._pool is None else max(1, self._pool.count())
 
     @property
     def n_invalid(self) -> int:
@@ -184,13 +232,16 @@ class Integrand:
             raise evaluated.error
         return evaluated.values
 
-    def evaluate(self, u: npt.ArrayLike) -> Evaluated:
+    def evaluate(self, u: npt.ArrayLike, parameters: FloatArray | None = None) -> Evaluated:
         """Do what a call does, but keep the values that workers gave where others have failed.
 
         Parameters
         ----------
         u : array_like, (n, d)
             Points of the unit cube.
+        parameters : ndarray, (n, c), optional
+            Further columns of the points that f gets, which are not integrated over; where a value is not
+            finite, the error names them after x.
 
         Returns
         -------
@@ -203,9 +254,10 @@ class Integrand:
             As for a call, where no value came back, or one is refused.
         """
         x, log_jacobian = self.domain.from_cube(u)
-        rows, values, error = self._shared_out(read_only(x))
+        given = x if parameters is None else np.concatenate([x, parameters], axis=1)
+        rows, values, error = self._shared_out(read_only(given))
         self.n_calls += len(values)
-        return Evaluated(rows, self.received.on_cube(x[rows], values, log_jacobian[rows]), error)
+        return Evaluated(rows, self.received.on_cube(given[rows], values, log_jacobian[rows]), error)
 
     def _shared_out(self, x: FloatArray) -> tuple[Rows, FloatArray, BaseException | None]:
         """Do what `_evaluate` does, but share the points out to the ranks where there are several."""
@@ -226,7 +278,8 @@ class Integrand:
         Returns the rows that have a value, their values (k, m), and what kept the others from having one.
         """
         if self._pool is None:
-            return slice(None), self.received.columns([evaluate_block(self._f, self._vectorized, x)]), None
+            values = evaluate_block(self._f, self._vectorized, x, self._told)
+            return slice(None), self.received.columns([values]), None
         outcome = self._pool.evaluate(x)
         if outcome.error is not None and not outcome.values:
             raise outcome.error

@@ -38,7 +38,7 @@ _HISTORY = {  # members of a file with one row per iteration; the stages are in 
 class Iteration:
     """Iteration of an integration.
 
-    Attributes
+    Parameters
     ----------
     stage : str
         "survey", which trains the flow, or "refine"; or one of two without an estimate: "scouts", the MCMC
@@ -61,6 +61,15 @@ class Iteration:
     error_dof : float
         Degrees of freedom of the error, which is the standard deviation of Student's t: those of the scatter
         of batches. Infinite where that is not known.
+
+    Examples
+    --------
+    >>> result = vf.integrate(lambda x: x[:, 0], 2, n_calls=300, seed=1)
+    >>> iteration = result.history[-1]
+    >>> iteration.stage, iteration.n_calls, iteration.is_used
+    ('refine', 300, True)
+    >>> iteration.mean.shape, iteration.covariance.shape
+    ((1,), (1, 1))
     """
 
     stage: str

@@ -1,17 +1,24 @@
 """Making of the engine of an integral, and of the flow in it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from varflow.data.dataset import Dataset
+from varflow.data.discrete import Discrete
+from varflow.flow.conditions import check_unconditional
 from varflow.flow.defaults import default_sizes
+from varflow.flow.discrete_flow import DiscreteFlow, check_on_cpu
 from varflow.flow.flow import Flow
 from varflow.flow.make_flow import make_flow
+from varflow.integration.channel_state import ChannelState
+from varflow.integration.domain import Domain
 from varflow.integration.engine import Engine
 from varflow.integration.proposal import LATENT_POINTS
 from varflow.integration.settings import SurveySettings
 from varflow.integration.state import State
+from varflow.kernels.splines import CELLS, SPLINES
 from varflow.runtime.communicator import ALONE, Communicator
 from varflow.runtime.fingerprint import digest
 from varflow.training.adam import Adam
@@ -19,7 +26,7 @@ from varflow.training.settings import TrainingSettings
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 from varflow.validation import positive_int
 
-__all__ = ["identity_of", "make_engine", "training_settings"]
+__all__ = ["check_maps_cube", "identity_of", "make_engine", "training_settings"]
 
 
 def training_settings(
@@ -36,7 +43,7 @@ def training_settings(
 
 
 def make_engine(
-    bounds: np.ndarray,
+    domain: Domain,
     settings: SurveySettings,
     training: TrainingSettings,
     flow: str | Flow,
@@ -51,8 +58,8 @@ def make_engine(
 
     Parameters
     ----------
-    bounds : ndarray, (d, 2)
-        The box of the integral.
+    domain : Domain
+        The box of the integral; the flow is on the unit cube.
     settings : SurveySettings
         How the flow is trained, and its points drawn.
     training : TrainingSettings
@@ -76,7 +83,7 @@ def make_engine(
     entropy = comm.first(lambda: np.random.SeedSequence(settings.seed).entropy)
     generator = np.random.Generator(np.random.Philox(entropy))
     n_fixed = None if sample is None else sample.n
-    made = _flow_on_cube(bounds, flow, flow_options, n_fixed, generator, threads, backend)
+    made = _flow_on_cube(domain, flow, flow_options, n_fixed, generator, threads, backend)
     trainer = BasicStatefulTrainer(made, loss=settings.loss, comm=comm, **training.as_dict())
     state = State(
         made,
@@ -89,18 +96,18 @@ def make_engine(
         is_log,
         sample,
         settings.covariance,
+        settings.deterministic,
     )
     return Engine(state)
 
 
 def identity_of(
-    engine: Engine,
+    state: State | ChannelState,
     settings: SurveySettings,
     training: TrainingSettings,
     flow_options: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Collect what the engines of two runs must have in common for one to go on from the other's file."""
-    state = engine.state
     is_start_known = settings.seed is not None or not state.is_flow_new or "seed" in (flow_options or {})
     return {
         **settings.identity(),
@@ -111,8 +118,17 @@ def identity_of(
     }
 
 
+def check_maps_cube(cell: str) -> None:
+    """Raise ValueError if cells of this kind map all real numbers, not the unit cube."""
+    if cell in CELLS and cell not in SPLINES:
+        raise ValueError(
+            f"flow must have cells that map the unit cube, and {cell!r} maps all real numbers: take one of "
+            f"{', '.join(map(repr, SPLINES))}, which integrals over infinite bounds have as well"
+        )
+
+
 def _flow_on_cube(
-    bounds: np.ndarray,
+    domain: Domain,
     flow: str | Flow,
     flow_options: dict[str, Any] | None,
     n_fixed: int | None,
@@ -124,16 +140,31 @@ def _flow_on_cube(
 
     n_fixed: number of points of a fixed sample.
     """
-    d = len(bounds)
+    d, bounds = domain.d, domain.bounds
+    check_maps_cube(flow.architecture.cell if isinstance(flow, Flow) else flow)
     if isinstance(flow, str):
         seed = int(generator.integers(2**63))
+        n = d - len(domain.discrete)
         # A single coordinate has nothing but its bins; two cells are too few for what two have in common.
-        sizes = {"n_bins": 32 if d == 1 else 16, "d_hidden": 64, "n_hidden": 2}
-        sizes["repetitions"] = {1: 4, 2: 2}.get(d, 1)
+        sizes = {"n_bins": 32 if n == 1 else 16, "d_hidden": 64, "n_hidden": 2}
+        sizes["repetitions"] = {1: 4, 2: 2}.get(n, 1)
         if n_fixed is not None:
-            sizes = default_sizes(d, flow, n_fixed)
-        return make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
+            sizes = default_sizes(max(n, 1), flow, n_fixed)
+        if domain.discrete:
+            return _discrete_flow(
+                domain, flow, flow_options, backend, {**sizes, "seed": seed, "threads": threads}
+            )
+        made = make_flow(d, flow, flow_options, backend, **sizes, seed=seed, threads=threads)
+        check_unconditional("an integral", made.n_conditions)
+        return made
     copied, cube = make_flow(d, flow, flow_options, backend).copy(), np.tile([0.0, 1.0], (d, 1))
+    check_unconditional("an integral", copied.n_conditions)
+    of_flow = copied.discrete if isinstance(copied, DiscreteFlow) else {}
+    if _numbers_of_states(of_flow) != _numbers_of_states(domain.discrete):
+        raise ValueError(
+            f"the flow has discrete coordinates {of_flow}, the integral has {domain.discrete}: they must "
+            "have the same numbers of states"
+        )
     if np.array_equal(copied.bounds, bounds):
         copied = copied.on_box(cube)
     if not np.array_equal(copied.bounds, cube):
@@ -144,3 +175,17 @@ def _flow_on_cube(
     if threads is not None:
         copied.threads = positive_int("threads", threads)
     return copied
+
+
+def _numbers_of_states(discrete: Mapping[int, Discrete]) -> dict[int, int]:
+    return {row: one.k for row, one in discrete.items()}
+
+
+def _discrete_flow(
+    domain: Domain, cell: str, options: dict[str, Any] | None, backend: str | None, defaults: dict[str, Any]
+) -> DiscreteFlow:
+    """Make a flow on the unit cube, of coordinates of which some are discrete."""
+    check_on_cpu(backend)
+    cube = [domain.discrete.get(row, (0.0, 1.0)) for row in range(domain.d)]
+    made = DiscreteFlow(cube, cell, **{**defaults, **(options or {})})
+    return made.on_box(np.tile([0.0, 1.0], (domain.d, 1)))

@@ -5,16 +5,18 @@ for users who take them one by one. The steps in this module draw no points: the
 and puts further steps before the rest of the agenda.
 """
 
+import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from varflow.flow.elementwise import FLAT_SHARE
+from varflow.flow.elementwise import FLAT_SHARE, biases_of
 from varflow.integration import few_calls
 from varflow.integration.averages import variances_of
+from varflow.integration.estimates import MAX_VALUES, Batches
 from varflow.integration.few_calls import USUAL_SHARE, estimate_blocks, survey_of_few
 from varflow.integration.iteration import Iteration
 from varflow.integration.scout import N_WALKERS
@@ -33,12 +35,13 @@ from varflow.integration.steps import (
     Step,
     Train,
 )
-from varflow.integration.survey import MIN_ROUNDS, ROUND
+from varflow.integration.survey import MIN_ROUNDS, MIN_STEPS, ROUND, STEPS
 from varflow.integration.tolerance import Tolerance
 from varflow.validation import positive_int
 
 __all__ = [
     "MIN_CALLS",
+    "N_CALLS",
     "Agenda",
     "Refine",
     "agenda_of",
@@ -50,8 +53,11 @@ __all__ = [
     "survey_of_sample",
 ]
 
+logger = logging.getLogger(__name__)
+
 MIN_SURVEYED = math.ceil((2 * LOOK + 2 * ROUND) / (1 - SCOUT_SHARE))  # one round has no scatter
 MIN_CALLS = 100
+N_CALLS = 400_000  # where nothing else is said
 # Calls below which training anew in few rounds has the smaller error, in 5 to 10 times the seconds:
 FEW_CALLS = 32_768
 MAX_FEW = 65_536  # calls that a single coordinate is surveyed with: its map has learnt enough by then
@@ -66,7 +72,13 @@ STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `Stat
 FLAT_SHARE_OF_MANY = 0.2  # uniform share of the density of a map, of many coordinates together
 MANY_DIMENSIONS, CLOSE_ESS = 16, 0.75  # effective sample size from which on so many are not trained in
 MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
+GROUPS_OF_BLOCKS = 8  # points of an iteration, in those whose values are worked on together
 MAX_CALLS = 1 << 21  # an iteration, for the sake of memory
+TOO_LONG = 2.0  # cost of what is left to be refined, in that of a stage, where costs are measured
+TRIAL_SHARE_OF_TIME = 0.02  # of the time that is left, at most, for f in a further trial
+GROWTH_OF_TRIALS = 8
+STAGE_SHARE_OF_TIME = 0.5  # of the time that is left, at most, for a stage
+LEAST_MORE = 0.03  # points of an iteration, at least, in those so far, where time is about to end
 DISAGREEMENT = 4.0  # standard deviations between two estimates that do not belong together
 
 Agenda = list[Step]
@@ -90,7 +102,7 @@ class ToTolerance(Step):
     """Reach a tolerance, in so many calls at most.
 
     The survey goes through stages, each as long as all before, until what is left to be refined costs less
-    than another would.
+    than another would: in seconds, or in calls alone (see `varflow.integration.costs`).
     """
 
     n_calls: int
@@ -104,8 +116,79 @@ class ToTolerance(Step):
         return [SurveyInStages(begin + int(SURVEY_SHARE * self.n_calls)), RefineTo(begin + self.n_calls)]
 
 
-def integration(n_calls: int, rtol: float, atol: float) -> Agenda:
+@dataclass
+class InTime(Step):
+    """Make the best of the time that there is, in so many calls at most, until a tolerance is reached.
+
+    The fewest points that give an error come first: they tell how long f takes.
+    """
+
+    n_calls: int
+    rtol: float
+    atol: float
+
+    def then(self, state: State) -> Agenda:
+        state.tolerance = Tolerance(self.rtol, self.atol)
+        return [Trial(share=share_of_trial(state)), InTimeOf(state.n_calls + self.n_calls)]
+
+
+def share_of_trial(state: State) -> float:
+    """Choose the uniform share of the points that are evaluated first."""
+    return 0.0 if state.is_untouched else few_calls.DEFENSIVE_SHARE_OF_ESTIMATE
+
+
+@dataclass
+class Trial(Blocks):
+    """Evaluate f at the fewest points that give an error, from the flow as it is."""
+
+    n_calls: int = MIN_POINTS
+    stage: str = "survey"
+    progress: float = 0.0
+
+    def conclude(self, state: State, batches: Batches) -> None:
+        is_untouched = state.is_untouched
+        super().conclude(state, batches)
+        state.n_trials += is_untouched
+
+
+@dataclass
+class InTimeOf(Step):
+    """Go on as the time that f takes allows, until `end_calls`.
+
+    Where f is so dear that there is time for few calls only, the flow is trained anew in few rounds. Where
+    there is time for fewer than training takes, the points of the trial count, too.
+    """
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        if state.costs.evaluation > 0:
+            state.costs.call = state.costs.evaluation
+        n_left, n_tried, costs = self.end_calls - state.n_calls, state.history[-1].n_calls, state.costs
+        n_calls, n_more = int(min(n_left, state.n_affordable)), GROWTH_OF_TRIALS * n_tried
+        is_cheap = n_more * costs.evaluation <= TRIAL_SHARE_OF_TIME * state.deadline.left
+        if n_left > n_calls and n_calls < MAX_FEW and is_cheap and n_more <= LOOK:
+            return [Trial(n_more, share=share_of_trial(state)), self]  # tells better how cheap f is
+        end: Agenda = [RefineFewTo(self.end_calls)]
+        if n_calls >= FEW_CALLS and state.flow.d > 1:
+            return [SurveyInStages(self.end_calls), RefineTo(self.end_calls)]
+        if n_calls < few_calls.MIN_LEARNT:
+            state.count_last()
+            return end
+        return [*survey_of_few(min(n_calls, MAX_FEW), state), *end]
+
+
+def integration(n_calls: int, rtol: float, atol: float, is_timed: bool = False) -> Agenda:
     """Integrate in so many calls at most, until a tolerance is reached where one of rtol and atol is not 0.
+
+    Parameters
+    ----------
+    n_calls : int
+        Largest number of calls.
+    rtol, atol : float
+        The tolerance.
+    is_timed : bool
+        Whether there is a deadline.
 
     Raises
     ------
@@ -115,6 +198,9 @@ def integration(n_calls: int, rtol: float, atol: float) -> Agenda:
     n_calls = positive_int("n_calls", n_calls)
     if n_calls < MIN_CALLS:
         raise ValueError(f"n_calls must be at least {MIN_CALLS}, got {n_calls}")
+    if is_timed:
+        Tolerance(rtol, atol)  # is checked before anything is done
+        return [InTime(n_calls, rtol, atol)]
     return [ToTolerance(n_calls, rtol, atol) if Tolerance(rtol, atol) else ByCalls(n_calls)]
 
 
@@ -203,6 +289,7 @@ class Survey(Step):
 
     def then(self, state: State) -> Agenda:
         state.warnings.clear()  # an earlier survey's are of no more interest
+        state.notes.clear()
         look, n_before = _first_look(state, self.n_calls), state.n_calls
         if _can_regain(state, self.n_calls, n_before):  # as the walkers of the last survey tell
             return [*look, RegainFirst(self.n_calls, n_before, n_before)]
@@ -244,6 +331,8 @@ class RegainFirst(Step):
 
     def then(self, state: State) -> Agenda:
         is_regaining = _can_regain(state, self.n_calls, self.n_points)
+        if is_regaining:
+            logger.info("walkers have found a region that the flow has lost: it is trained on points there")
         regain: Agenda = [Regain(self.n_points)] if is_regaining else []
         return [*regain, MainStage(self.n_calls, self.n_before, is_regaining)]
 
@@ -262,9 +351,11 @@ class MainStage(Step):
 
     def then(self, state: State) -> Agenda:
         if is_close(state) and not self.is_regaining:
+            logger.info("the flow is so close to f that training would not pay")
             return [EndSurvey()]
         n_left = int((1 - SCOUT_SHARE) * self.n_calls) - (state.n_calls - self.n_before) - LOOK
         stage = Stage(min(n_left // ROUND, MAX_ROUNDS), 0.5)
+        logger.info("training begins, of %d rounds", stage.n_rounds)
         return [stage, Look(), Compare(self.is_regaining), ScoutWithin(self.n_calls), EndSurvey()]
 
 
@@ -275,7 +366,9 @@ class Compare(Step):
     is_regaining: bool
 
     def then(self, state: State) -> Agenda:
-        if is_better(state.history[state.best], state.history[-1]) and not self.is_regaining:
+        is_no_better = is_better(state.history[state.best], state.history[-1])
+        logger.info("training has made the flow %s", "no better" if is_no_better else "better")
+        if is_no_better and not self.is_regaining:
             state.go_back()
             state.warnings.append("training made the flow no better: the first one is used")
         return []
@@ -289,7 +382,7 @@ class ScoutWithin(Step):
 
     def then(self, state: State) -> Agenda:
         is_zero = state.memory.log_mean(state.memory.n // 2) == -math.inf
-        return [] if is_zero else [Scout.within(self.n_calls)]
+        return [] if is_zero else [Scout.within(int(min(self.n_calls, state.n_affordable)))]
 
 
 @dataclass
@@ -321,7 +414,7 @@ def _can_regain(state: State, n_calls: int, n_points: int) -> bool:
 
 def _first_look(state: State, n_calls: int) -> Agenda:
     """Make the first pilot run of a survey; a new flow that is far off may get an element-wise map."""
-    is_new = state.is_flow_new and not state.history
+    is_new = state.is_untouched
     share = MAP_SHARE_OF_MANY if has_many(state.flow.d) else MAP_SHARE
     return [Look(), BeginMaps(int(share * n_calls) // LOOK if is_new else 0)]
 
@@ -342,6 +435,8 @@ class BeginMaps(Step):
         n_refined = self.n_fits // (1 if d == 1 else 2) if is_map_refined(d) else 0
         n_fits = self.n_fits - n_refined
         fit: Agenda = [FitMap(n_fits, enough)] if n_fits and enough <= 1 else []
+        if fit:
+            logger.info("the flow is far from f: an element-wise map goes before it, if that brings it near")
         return [*fit, RefineMap(n_refined)] if n_refined else fit
 
 
@@ -372,6 +467,7 @@ class JudgeMap(Step):
         if state.power < STEP_OF_MAP * self.before:
             return [EndMaps()]
         if state.power >= self.enough:
+            logger.info("this map has brought the flow near: it is kept")
             state.keep()
             state.memory.keep(state.memory.latest(LOOK))
         return [FitMap(self.n_fits, self.enough)]
@@ -461,7 +557,54 @@ class SurveyInStages(Step):
 
     def then(self, state: State) -> Agenda:
         state.warnings.clear()
-        return [*_first_look(state, self.end_calls - state.n_calls), FirstStage(self.end_calls)]
+        state.notes.clear()
+        is_new, state.n_stages = state.is_untouched, 0
+        look = _first_look(state, int(min(self.end_calls - state.n_calls, state.n_affordable)))
+        tried: Agenda = [TryMap(self.end_calls)] if is_new and not has_many(state.flow.d) else []
+        return [*look, *tried, FirstStage(self.end_calls)]
+
+
+@dataclass
+class TryMap(Step):
+    """Fit an element-wise map, twice, where costs are measured and refining the flow as it is costs more.
+
+    Training costs the more, the larger the flow, and the map nothing. But training does not begin with it,
+    unless it has brought the flow much closer: see `BeginMaps`.
+    """
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        stage, look = _stage_after(state, self.end_calls), state.history[state.best]
+        if not state.costs.is_measured or stage is None or _is_refined_sooner(look, stage, state):
+            return []
+        if 2 * LOOK * state.costs.call > _cost_of(stage, state) / 2:
+            return []  # f is so dear that two looks cost nearly as much as training
+        return [FitToLook(), Look(), FitToLook(), Look(), JudgeTried(self.end_calls)]
+
+
+@dataclass
+class FitToLook(Step):
+    """Fit the map to the last pilot run."""
+
+    def then(self, state: State) -> Agenda:
+        _fit_map(state)
+        return []
+
+
+@dataclass
+class JudgeTried(Step):
+    """Keep the map if it is good enough to be refined; else go back."""
+
+    end_calls: int
+
+    def then(self, state: State) -> Agenda:
+        stage = _stage_after(state, self.end_calls)
+        if stage is not None and not _is_refined_sooner(state.history[-1], stage, state):
+            return [EndMaps()]
+        state.keep()
+        state.memory.keep(state.memory.latest(LOOK))
+        return []
 
 
 @dataclass
@@ -471,7 +614,7 @@ class FirstStage(Step):
     end_calls: int
 
     def then(self, state: State) -> Agenda:
-        return [NextStage(self.end_calls, 0, _calls_missing(state))]
+        return [NextStage(self.end_calls, 0, _calls_missing(state.history[state.best], state))]
 
 
 @dataclass
@@ -493,12 +636,15 @@ class NextStage(Step):
     missing: float
 
     def then(self, state: State) -> Agenda:
-        used, n_rounds = state.n_calls, _affordable_rounds(state, self.end_calls)
-        if self.missing <= used or self.n_failures == 2 or n_rounds == 0 or is_close(state):
+        used, stage = state.n_calls, _stage_after(state, self.end_calls)
+        reason = _why_not(stage, self.missing, self.n_failures, state)
+        if stage is None or reason:
             state.go_back()
+            state.notes.append(f"{_trained(state)}: {reason}")
+            logger.info("no further stage of the survey pays: the best flow so far is taken")
             # A flow that seems good at once may be so where it knows f only.
             return [ScoutWithin(max(used, MIN_PROBED)), StageOfLost(self.end_calls, used), EndSurvey()]
-        stage = Stage(n_rounds, 0.5 if used < 10 * LOOK else 0.25)
+        logger.info("a stage of the survey begins, of %d rounds", stage.n_rounds)
         return [stage, Look(), JudgeStage(self.end_calls, self.n_failures, self.missing)]
 
 
@@ -514,7 +660,7 @@ class JudgeStage(Step):
         if is_better(state.history[state.best], state.history[-1]):
             return [NextStage(self.end_calls, self.n_failures + 1, self.missing)]
         state.keep()
-        return [NextStage(self.end_calls, 0, _calls_missing(state))]
+        return [NextStage(self.end_calls, 0, _calls_missing(state.history[state.best], state))]
 
 
 @dataclass
@@ -525,27 +671,73 @@ class StageOfLost(Step):
     used: int
 
     def then(self, state: State) -> Agenda:
-        n_rounds = _affordable_rounds(state, self.end_calls)
-        if n_rounds == 0 or not state.has_lost(self.used):
+        stage = _stage_after(state, self.end_calls)
+        if stage is None or not state.has_lost(self.used):
             return []
-        return [Regain(self.used), Stage(n_rounds, 0.5), SurveyInStages(self.end_calls)]
+        return [Regain(self.used), replace(stage, share_of_dkl=0.5), SurveyInStages(self.end_calls)]
 
 
-def _calls_missing(state: State) -> float:
-    """Estimate the points that a refinement needs to reach the tolerance, from the look of the best flow."""
-    look = state.history[state.best]
+def _why_not(stage: Stage | None, missing: float, n_failures: int, state: State) -> str:
+    """Say why no stage is to follow; nothing where it is."""
+    if is_close(state):
+        return "it is so close to f that training would not pay"
+    if n_failures == 2:
+        return "the last two stages have made it no better"
+    if stage is None:
+        left = f"the {state.deadline.left:.2g} s that were left" if state.deadline else "the calls"
+        return f"{left} had no room for another stage and the refinement"
+    refined, cost = missing * state.costs.call, _cost_of(stage, state)
+    if refined > cost:
+        return ""
+    in_words = state.costs.in_words
+    return f"refining it to the tolerance was expected to take {in_words(refined)}, training {in_words(cost)}"
+
+
+def _trained(state: State) -> str:
+    """Say how the flow was trained that a survey has ended with."""
+    if state.n_stages == 0 and state.is_flow_new:
+        kept = np.any(biases_of(state.flow))
+        return "an element-wise map alone was taken" if kept else "the flow was left as it is, uniform"
+    n = state.n_stages
+    return f"the flow was trained in {n} stage{'s' if n != 1 else ''}" if n else "the flow was taken as it is"
+
+
+def _calls_missing(look: Iteration, state: State) -> float:
+    """Estimate the points that a refinement needs to reach the tolerance, from a look at the flow."""
     return LOOK * state.shortfall(look.mean, look.covariance) ** (1 / state.rate)
 
 
-def _affordable_rounds(state: State, end_calls: int) -> int:
-    """Count the rounds of another stage; 0 if that would exceed the calls.
+def _stage_after(state: State, end_calls: int) -> Stage | None:
+    """Make another stage; None if that would exceed the calls.
 
     It costs as much as all before and saves about half of what is missing, or more where that was taken for
-    too little: a refinement much too long costs more than a stage too many.
+    too little: a refinement much too long costs more than a stage too many. Where steps cost more than calls,
+    there are no more of them than a round needs.
     """
-    used = state.n_calls
-    n_rounds = min(max(MIN_ROUNDS, used // ROUND), MAX_ROUNDS)
-    return n_rounds if used + n_rounds * ROUND + 2 * LOOK <= end_calls else 0
+    costs, used, most = state.costs, state.n_calls, MIN_STEPS // MIN_ROUNDS
+    of_calls = ROUND * costs.call
+    n_steps = most if costs.step * most <= of_calls else max(STEPS, int(of_calls / costs.step))
+    spent = state.seconds_of_survey if costs.is_measured else used
+    n_rounds = min(max(MIN_ROUNDS, int(spent / (of_calls + n_steps * costs.step))), MAX_ROUNDS)
+    if used + n_rounds * ROUND + 2 * LOOK > end_calls:
+        return None
+    share_of_dkl = 0.5 if used < 10 * LOOK else 0.25
+    stage = Stage(n_rounds, share_of_dkl, min(MIN_STEPS, n_rounds * n_steps))
+    # It is to pay for itself where it halves what is missing, and a look follows.
+    seconds = _cost_of(stage, state) + LOOK * costs.call
+    return stage if seconds <= STAGE_SHARE_OF_TIME * state.deadline.left else None
+
+
+def _cost_of(stage: Stage, state: State) -> float:
+    """What a stage costs."""
+    return state.costs.compiling + stage.n_rounds * (
+        ROUND * state.costs.call + stage.n_steps * state.costs.step
+    )
+
+
+def _is_refined_sooner(look: Iteration, stage: Stage, state: State) -> bool:
+    """Tell whether refining the flow of a look costs less than a stage of training alone."""
+    return _calls_missing(look, state) * state.costs.call <= _cost_of(stage, state)
 
 
 def is_better(before: Iteration, after: Iteration) -> bool:
@@ -587,8 +779,21 @@ class RefineTo(Step):
             if shortfall <= 1:
                 return []
             n = _next_size(state, shortfall)
-        n = min(n, self.end_calls - state.n_calls)
-        return [Estimate(n), RefineTo(self.end_calls, True)] if n >= MIN_POINTS else []
+            can_train = state.costs.is_measured and not is_close(state)
+            stage = _stage_after(state, self.end_calls) if can_train else None
+            if stage is not None and n * state.costs.call > TOO_LONG * _cost_of(stage, state):
+                return [NextStage(self.end_calls, 1, n), RefineTo(self.end_calls, True)]
+        n = int(min(n, self.end_calls - state.n_calls, state.n_affordable))
+        if n < MIN_POINTS or _is_too_late(n, state):
+            return []
+        logger.info("the refinement takes %d points", n)
+        return [Estimate(n), RefineTo(self.end_calls, True)]
+
+
+def _is_too_late(n: int, state: State) -> bool:
+    """Tell whether the points that there is still time for would hardly change the estimate."""
+    n_used = sum(one.n_calls for one in state.history if one.is_used)
+    return bool(state.deadline) and n < LEAST_MORE * n_used
 
 
 def _shortfall(state: State) -> float:
@@ -610,13 +815,17 @@ def _next_size(state: State, shortfall: float) -> int:
 
 @dataclass
 class RefineFew(Step):
-    """Refine with all of the calls that are left, as a single iteration unless they are too many."""
+    """Refine with all of the calls that are left, as a single iteration unless they are too many.
+
+    Blocks of a set of points are drawn together: with many components, iterations have fewer of them.
+    """
 
     end_calls: int
 
     def then(self, state: State) -> Agenda:
-        n_left = self.end_calls - state.n_calls
-        return [estimate_blocks(n, state) for n in _shared_out(n_left, -(-n_left // MAX_CALLS))]
+        n_left, most = self.end_calls - state.n_calls, GROUPS_OF_BLOCKS * MAX_VALUES // len(state.expected)
+        n_parts = -(-n_left // min(MAX_CALLS, max(most, MIN_POINTS)))
+        return [estimate_blocks(n, state) for n in _shared_out(n_left, n_parts)]
 
 
 @dataclass
@@ -626,10 +835,11 @@ class RefineFewTo(Step):
     end_calls: int
 
     def then(self, state: State) -> Agenda:
-        n_left, is_begun = self.end_calls - state.n_calls, state.estimate() is not None
-        if n_left < MIN_POINTS or (is_begun and _shortfall(state) <= 1):
+        n_left = int(min(self.end_calls - state.n_calls, state.n_affordable, MAX_CALLS))
+        is_reached = state.estimate() is not None and _shortfall(state) <= 1
+        if n_left < MIN_POINTS or is_reached or _is_too_late(n_left, state):
             return []
-        n = min(n_left, max(n_left // 4, MIN_REFINED))
+        n = min(n_left, max(n_left // 4, MIN_REFINED)) if state.tolerance else n_left
         return [estimate_blocks(n, state), RefineFewTo(self.end_calls)]
 
 
@@ -639,7 +849,7 @@ _STEPS: Mapping[str, type[Step]] = {
     one.__name__: one
     for one in (
         *(Estimate, Look, Stage, Train, Scout, Regain),
-        *(ByCalls, ToTolerance, Refine),
+        *(ByCalls, ToTolerance, InTime, Trial, InTimeOf, Refine),
         *(
             Survey,
             SurveyOfFew,
@@ -654,7 +864,8 @@ _STEPS: Mapping[str, type[Step]] = {
         *(BeginMaps, FitMap, JudgeMap, RefineMap, JudgeRefined, EndMaps),
         *few_calls.STEPS,
         *(Blocks, RefineFew, RefineFewTo),
-        *(SurveyInStages, FirstStage, NextStage, JudgeStage, StageOfLost, RefineRest, RefineTo),
+        *(SurveyInStages, TryMap, FitToLook, JudgeTried),
+        *(FirstStage, NextStage, JudgeStage, StageOfLost, RefineRest, RefineTo),
     )
 }
 

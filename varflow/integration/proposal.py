@@ -9,7 +9,7 @@ from varflow.flow.flow import Flow
 from varflow.integration.domain import MAX_ON_CUBE, MIN_ON_CUBE
 from varflow.integration.sobol import sobol_points
 
-__all__ = ["LATENT_POINTS", "Draw", "draw", "inside", "log_mixture"]
+__all__ = ["LATENT_POINTS", "Draw", "draw", "draw_given", "inside", "log_mixture"]
 
 
 class Draw(NamedTuple):
@@ -31,6 +31,11 @@ class Draw(NamedTuple):
     log_flow: np.ndarray
     log_q: np.ndarray
     n_uniform: int
+
+    @classmethod
+    def of_flow(cls, u: np.ndarray, log_flow: np.ndarray, n_uniform: int) -> "Draw":
+        """Make a draw of points (n, d) with the log densities (n,) of the flow, the last ones uniform."""
+        return _mixture(u, log_flow, n_uniform)
 
     @property
     def uniform_share(self) -> float:
@@ -81,6 +86,16 @@ def draw(flow: Flow, z: np.ndarray, uniform: np.ndarray) -> Draw:
         u = np.concatenate([u, uniform])
         log_flow = np.concatenate([log_flow, flow.log_prob(uniform)])
     return _mixture(u, log_flow, len(uniform))
+
+
+def draw_given(flow: Flow, z: np.ndarray, uniform: np.ndarray, conditions: np.ndarray) -> Draw:
+    """Do what `draw` does with a flow that has conditions: those of each point, in the order of the draw."""
+    conditions, n_flow = flow.condition_map.checked(conditions, len(z) + len(uniform)), len(z)
+    to_columns = flow.condition_map.columns
+    u, log_flow = flow.columns_from_latent(to_columns(z, conditions[:n_flow]))
+    u, uniform = inside(u), inside(uniform)
+    _, log_flow_there = flow.columns_to_latent(to_columns(uniform, conditions[n_flow:]))
+    return _mixture(np.concatenate([u, uniform]), np.concatenate([log_flow, log_flow_there]), len(uniform))
 
 
 def inside(u: np.ndarray) -> np.ndarray:

@@ -6,13 +6,14 @@ been completed are answered from the checkpoint, the one that was interrupted go
 
 from typing import Any
 
+from varflow.integration.channel_engine import ChannelEngine
 from varflow.integration.engine import Engine
 from varflow.integration.iteration import Iteration
 from varflow.integration.plan import Agenda, described
 
 __all__ = ["Requests", "in_words"]
 
-PROGRESS = ("n_drawn", "n_taken")  # what a step has done, among what describes it
+PROGRESS = ("n_drawn", "n_taken", "group")  # what a step has done, or found out, among what describes it
 
 
 class Requests:
@@ -20,11 +21,11 @@ class Requests:
 
     Parameters
     ----------
-    engine : Engine
+    engine : Engine or ChannelEngine
         The engine.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | ChannelEngine) -> None:
         self._engine = engine
         self._known: list[dict[str, Any]] = []  # agenda, and the length of the history once it was completed
         self._n_done = 0  # by this process, or answered to it
@@ -43,6 +44,12 @@ class Requests:
             return history
         return history[: self._known[self._n_done - 1]["n_history"]] if self._n_done else []
 
+    @property
+    def n_before(self) -> int:
+        """Number of points whose values were known when the present one began."""
+        n_before: int = self._known[self._n_done].get("n_before", 0)  # files had none until version 0.1.0
+        return n_before
+
     def begin(self, agenda: Agenda) -> bool:
         """Make the next one: begin with its agenda, or go on where it was interrupted.
 
@@ -58,14 +65,16 @@ class Requests:
         """
         wanted = described(agenda)
         known = self._known[self._n_done] if self._n_done < len(self._known) else None
-        if known is None or known["agenda"] != wanted:
+        if known is None or in_words(known["agenda"]) != in_words(wanted):
             if self.are_answered and known is not None:
                 raise ValueError(
                     f"the checkpoint is of another integration: its call {self._n_done + 1} was for "
                     f"{in_words(known['agenda'])}, here it is for {in_words(wanted)}"
                 )
-            self._known[self._n_done :] = [{"agenda": wanted, "n_history": None}]
             self._engine.begin(agenda)
+            self._known[self._n_done :] = [
+                {"agenda": wanted, "n_history": None, "n_before": self._engine.n_told}
+            ]
         elif known["n_history"] is not None:
             self._n_done += 1
             return False

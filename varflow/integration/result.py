@@ -1,6 +1,5 @@
 """Result of an integration: the estimate, the consistency of its iterations, and the flow."""
 
-import html
 import importlib
 import math
 import os
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from varflow.flow.discrete_flow import flow_of
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture, load_flow
+from varflow.flow.notebook import box_table
 from varflow.integration.averages import (
     average,
     consistency,
@@ -22,8 +23,15 @@ from varflow.integration.averages import (
     probability,
     standard_deviations,
 )
+from varflow.integration.channel_table import (
+    CHANNEL_TITLES,
+    ChannelEstimate,
+    channel_cells,
+    channels_of_file,
+    channels_to_file,
+)
 from varflow.integration.components import Components
-from varflow.integration.domain import Domain
+from varflow.integration.domain import domain_of
 from varflow.integration.iteration import (
     Array,
     Iteration,
@@ -46,6 +54,7 @@ from varflow.integration.tables import (
     log_estimate,
 )
 from varflow.integration.tail import Tail
+from varflow.markup import bullets, paragraph, table
 from varflow.runtime.archive import FilePath, Kind, format_of, read_archive, refused_as, write_archive
 from varflow.runtime.communicator import Communicator
 from varflow.runtime.ranks import as_communicator
@@ -55,9 +64,9 @@ from varflow.validation import positive_int
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Result", "load_density"]
+__all__ = ["Result", "load_density", "result_tables"]
 
-FILE = Kind("varflow result", version=6, oldest=1, sealed=2)
+FILE = Kind("varflow result", version=7, oldest=1, sealed=2)
 SINCE_ERROR_DOF = 6  # version
 LARGE_PART = 0.5  # of the error, that is told
 FEW_DOF = 30  # below which the tails of Student's t are seen
@@ -101,47 +110,92 @@ class Result:
     log : bool
         Whether the integrand was given by its logarithm, so that estimates are shown by theirs.
     k : float
-        Shape of the generalised Pareto distribution that fits the largest weights |f|/q of the refinement;
-        see `varflow.training.pareto`. Weights have a finite variance below 0.5; above 0.7 the error cannot be
-        relied upon. -inf where weights are bounded and reach their bound, NaN where it cannot be told.
+        Shape of the generalised Pareto distribution that fits the largest weights |f|/q of the refinement
+        (Vehtari et al., arXiv 1507.02646). Weights have a finite variance below 0.5; above 0.7 the error
+        cannot be relied upon. -inf where weights are bounded and reach their bound, NaN where it cannot be
+        told.
     lost : float
         What regions that the flow has lost may have of the integral, relative to the estimate: an error of
         all components besides their own.
     heavier : array_like, (m,)
         What a point with a larger weight |f|/q than all that were drawn is expected to add, in the same
         units: an error of all components besides their own, which is large where the weights' tail is heavy,
-        and infinite where few points have nearly all of the weight. See `varflow.integration.tail`.
+        and infinite where few points have nearly all of the weight.
     resolution : float
         Share of the box that the points that looked everywhere would have hit with a probability of 95 %, had
         f been anywhere in it: what fills less, and is far from all that the flow knows, may have been missed.
     tail : Tail, optional
         The largest weights |f|/q of the refinement.
+    notes : sequence of str
+        What was decided on the way to a tolerance or in a given time, and why, each a sentence: how long a
+        flow was trained, and what further training was expected to take.
+    seconds : float
+        How long the integration took, by the clock on the wall. NaN where that is not known, as for a `Run`.
     source : Source, optional
         The integrator, to which `sample` and `extend` are delegated.
+    channels : sequence of ChannelEstimate
+        What each channel has brought, where there are several; the history has their sum then, and the flow
+        is that of the one with most of the integral of |f|, on the unit cube before its map.
 
     Attributes
     ----------
     history : list of Iteration
         In units of f. Where integrals are below 1e-150 or above 1e150, covariances may underflow or overflow
         here; `sdev` and `summary` do not.
-    flow : Flow
-    components : Components
-    bounds : ndarray, (d, 2)
-    defensive_share : float
-    n_invalid : int
     is_log : bool
         Whether the integrand was given by its logarithm.
-    k, lost, resolution : float
-    heavier : ndarray, (m,)
-    warnings : tuple of str
-    tail : Tail or None
-    source : Source or None
+    flow, components, bounds, defensive_share, n_invalid, k, lost, heavier, resolution, tail, seconds, source
+        As given, with arrays for what is array_like.
+    warnings, notes : tuple of str
         As given.
+    channels : tuple of ChannelEstimate
+        As given; empty for an integral without channels.
 
     Raises
     ------
     ValueError
         If shapes disagree, no iteration is used, or a used one does not have a finite weight above zero.
+
+    Examples
+    --------
+    Two integrals at once:
+
+    >>> def f(x):
+    ...     peak = np.exp(-5 * x.sum(axis=1))
+    ...     return {"norm": peak, "mean of x1": peak * x[:, 0]}
+    >>> small = {"n_bins": 8, "d_hidden": 16}
+    >>> result = vf.integrate(f, 2, n_calls=40_000, seed=1, flow_options=small)
+    >>> print(result)
+    {'norm': 0.0394..., 'mean of x1': 0.007...}
+    >>> result.sdev["norm"] < 0.001 * result.mean["norm"]
+    True
+    >>> norm, first = result.components.keys
+    >>> covariance = result.covariance
+    >>> bool(np.isclose(covariance[0, 0], result.sdev[norm] ** 2))
+    True
+    >>> abs(result.log_mean[norm] - np.log(result.mean[norm])) < 1e-9 < result.log_sdev[norm]
+    True
+
+    Whether it can be relied upon: iterations that agree, errors with enough degrees of freedom, weights that
+    are alike and have no heavy tail:
+
+    >>> result.Q > 0.001, result.chi2 < 5 * result.dof, result.error_dof > 10
+    (True, True, True)
+    >>> result.n_calls, result.ess > 0.5, result.k < 0.7, result.warnings
+    (40000, True, True, ())
+    >>> print(result.summary())
+      itn  stage   integral ...
+    total ...
+    >>> result.rows()[-1]["stage"]
+    'refine'
+
+    More points make a new result; files have all but the integrand:
+
+    >>> result.extend(20_000).sdev["norm"] < result.sdev["norm"]
+    True
+    >>> result.save("result.npz")
+    >>> vf.Result.load("result.npz").mean == result.mean
+    True
     """
 
     def __init__(
@@ -161,7 +215,10 @@ class Result:
         heavier: npt.ArrayLike = 0.0,
         resolution: float = 1.0,
         tail: Tail | None = None,
+        notes: Iterable[str] = (),
+        seconds: float = math.nan,
         source: Source | None = None,
+        channels: Sequence[ChannelEstimate] = (),
     ) -> None:
         self._scaled, self._exponent = list(history), int(exponent)
         self.history = [scaled(iteration, self._exponent) for iteration in self._scaled]
@@ -172,8 +229,8 @@ class Result:
         self.n_invalid, self.is_log = int(n_invalid), bool(log)
         self.k, self.lost, self.resolution = float(k), float(lost), float(resolution)
         self.heavier = np.array(np.broadcast_to(heavier, components.size), np.float64)
-        self.warnings = tuple(warnings)
-        self.tail, self.source = tail, source
+        self.warnings, self.notes, self.seconds = tuple(warnings), tuple(notes), float(seconds)
+        self.tail, self.source, self.channels = tail, source, tuple(channels)
         check_history(self._scaled, components.size)
         if self.bounds.shape != (flow.d, 2):
             raise ValueError(f"bounds must have shape ({flow.d}, 2), found {self.bounds.shape}")
@@ -296,6 +353,8 @@ class Result:
 
     @cached_property
     def _consistency(self) -> tuple[float, int]:
+        if self.channels:
+            return sum(one.chi2 for one in self.channels), sum(one.dof for one in self.channels)
         return consistency(self._used)
 
     def __str__(self) -> str:
@@ -317,21 +376,39 @@ class Result:
             The table. Estimates are those of the first component, chi2 and Q those of all components. The
             accumulated values are the average of the used iterations so far, and left out for iterations
             that are not used. The last line of the table holds the totals. Below it stand the shape of the
-            weights' tail, and what may have been missed.
+            weights' tail, and what may have been missed, and above these what `notes` has.
         """
         rows = [TITLES, *self._table()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join([*(aligned(row, widths) for row in rows), *self._remarks()])
+        return "\n".join([*(aligned(row, widths) for row in rows), *self._channel_lines(), *self._remarks()])
+
+    def _channel_lines(self) -> list[str]:
+        """Format the table of the channels, if there are any."""
+        if not self.channels:
+            return []
+        rows = [CHANNEL_TITLES, *channel_cells(self.channels, self.is_log)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return [
+            "  ".join(
+                cell.ljust(width) if k < 2 else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
 
     def _remarks(self) -> list[str]:
         """Say what the table does not."""
-        remarks = []
+        remarks = list(self.notes)
         if self.lost:
             remarks.append(f"the error has {self.lost:.1%} of the integral for what the flow has lost")
         mean, covariance = self._average
         if self.heavier[0] >= LARGE_PART * standard_deviations(covariance)[0] > 0:
             share = self.heavier[0] / abs(mean[0]) if mean[0] else math.inf
-            remarks.append(f"the error has {share:.1%} of the integral for weights larger than those so far")
+            remarks.append(
+                f"the error has {share:.1%} of the integral for weights larger than those so far"
+                if math.isfinite(share)
+                else "the error is not known: weights larger than those so far may have any part of it"
+            )
         if self.error_dof < FEW_DOF:
             remarks.append(f"the error is that of Student's t with {self.error_dof:.0f} degrees of freedom")
         if not math.isnan(self.k):
@@ -345,13 +422,22 @@ class Result:
         return remarks
 
     def _repr_html_(self) -> str:
-        """Return the estimate and the table of `summary` as HTML, for notebooks."""
-        head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._table()
-        )
-        return f"<pre>{html.escape(str(self))}</pre><table><tr>{head}</tr>{body}</table>"
+        """Return the estimate, the table of `summary` and the warnings as HTML, for notebooks."""
+        return result_tables(self) + bullets(self.warnings)
+
+    def _tables(self) -> str:
+        names = self.components.names
+        if names == [""]:
+            estimates, of_which = paragraph(f"integral: {self._texts[0]}"), ""
+        else:
+            rows = zip(names, self._texts, strict=True)
+            estimates = table("Integrals", ["component", "integral"], rows)
+            of_which = f" of the component {names[0]}"
+        iterations = table(f"Iterations{of_which}", TITLES, self._table())
+        if self.channels:
+            cells = channel_cells(self.channels, self.is_log)
+            iterations += table(f"Channels{of_which}", CHANNEL_TITLES, cells)
+        return estimates + iterations + bullets(self._remarks()) + box_table(self.bounds)
 
     def _table(self) -> list[tuple[str, ...]]:
         """Return the cells of the lines below the titles."""
@@ -396,6 +482,13 @@ class Result:
             If gvar is not installed.
         OverflowError
             If the estimate is too small or too large for a float64.
+
+        Examples
+        --------
+        >>> result = vf.integrate(lambda x: {"a": x[:, 0], "b": x[:, 1]}, 2, n_calls=300, seed=1)
+        >>> variables = result.to_gvar()
+        >>> print(variables["a"] + variables["b"])
+        1.0008(40)
         """
         gvar = _import("gvar", "to_gvar")
         mean, covariance = self._average
@@ -421,11 +514,24 @@ class Result:
         ------
         ImportError
             If pandas is not installed.
+
+        Examples
+        --------
+        >>> result = vf.integrate(lambda x: x[:, 0], 2, n_calls=300, seed=1)
+        >>> result.to_frame()[["itn", "stage", "n_calls"]]
+           itn   stage  n_calls
+        0    1  refine      300
         """
         return _import("pandas", "to_frame").DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each iteration, whose keys are the columns of `to_frame`."""
+        """Return the history as plain data.
+
+        Returns
+        -------
+        list of dict
+            One per iteration, whose keys are the columns of `to_frame`.
+        """
         return [
             frame_row(number, iteration, accumulated, self._exponent, self.is_log)
             for number, (iteration, accumulated) in enumerate(self._accumulated(), 1)
@@ -449,7 +555,7 @@ class Result:
 
         Examples
         --------
-        >>> vf.integrate(f, 4).plot().savefig("result.png")
+        >>> vf.integrate(lambda x: x[:, 0], 2, n_calls=300, seed=1).plot().savefig("result.png")
         """
         from varflow.plots.result import draw_result  # which draws what stands here
 
@@ -486,7 +592,24 @@ class Result:
         ------
         ValueError
             If the points are to be unweighted, and there is no integrand; or if there is one, and `comm` is
-            given.
+            given; or if there is none, and the result has channels.
+
+        Examples
+        --------
+        >>> f = lambda x: x[:, 0] ** 2
+        >>> result = vf.integrate(f, 2, n_calls=300, seed=1)
+        >>> x, weights = result.sample(1000, seed=2)
+        >>> x.shape, round(weights.mean().item(), 1)
+        ((1000, 2), 0.3)
+        >>> x, ones = result.sample(100, unweight=True, seed=2)
+        >>> np.unique(ones)
+        array([1.])
+
+        From a file, without f:
+
+        >>> result.save("result.npz")
+        >>> x, log_q = vf.Result.load("result.npz").sample(1000, seed=2)
+        >>> weights = f(x) * np.exp(-log_q)
         """
         if self.source is not None:
             if comm is not None:
@@ -495,6 +618,11 @@ class Result:
                     "integrator: leave comm out, and all ranks get all points"
                 )
             return self.source.sample(n, unweight=unweight, seed=seed)
+        if self.channels:
+            raise ValueError(
+                "this result has channels and no integrand: a file holds their flows, but not their maps; "
+                "take the method sample of the result that integrate has returned"
+            )
         ranks = as_communicator(comm)
         with ranks.running():
             if unweight:
@@ -507,7 +635,7 @@ class Result:
             if rows.start == rows.stop:  # there are more ranks than points
                 return np.empty((0, self.flow.d)), np.empty(0)
             u, log_q = proposed_points(n, self.flow, self.defensive_share, generator, rows)
-            x, log_jacobian = Domain(self.bounds).from_cube(u)
+            x, log_jacobian = domain_of(self.bounds, self.flow).from_cube(u)
             return x, log_q - log_jacobian
 
     def _agreed_generator(self, n: int, seed: int | None, ranks: Communicator) -> np.random.Generator:
@@ -524,7 +652,7 @@ class Result:
         Parameters
         ----------
         n_calls : int
-            Number of points to add.
+            Number of points to add, at least 32; a few less where they do not make batches of equal size.
 
         Returns
         -------
@@ -564,7 +692,8 @@ class Result:
         arrays = {"params": self.flow.params, "bounds": self.bounds}
         arrays |= {"heavier": self.heavier, **pack_history(self._scaled, self.components.size)}
         arrays |= self.tail.arrays("tail") if self.tail else {}
-        write_archive(path, FILE, self._header(), arrays)
+        header, of_channels = channels_to_file(self.channels)
+        write_archive(path, FILE, self._header() | {"channels": header}, arrays | of_channels)
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -580,6 +709,8 @@ class Result:
             "lost": self.lost,
             "n_invalid": self.n_invalid,
             "warnings": self.warnings,
+            "notes": self.notes,
+            "seconds": None if math.isnan(self.seconds) else self.seconds,
         }
 
     @classmethod
@@ -605,7 +736,7 @@ class Result:
         """
         header, arrays = read_archive(path, FILE)
         with refused_as(path, "result", (KeyError, TypeError, ValueError, OverflowError)):
-            flow = Flow.from_description(header["flow"], arrays["params"])
+            flow = flow_of(header["flow"], arrays["params"])
             components = _parse_components(header["keys"], header["shapes"])
             if header["version"] < SINCE_ERROR_DOF:
                 arrays["error_dof"] = np.full(len(header["stages"]), math.inf)
@@ -623,8 +754,16 @@ class Result:
                 resolution=header.get("resolution", 1.0),
                 n_invalid=header["n_invalid"],
                 warnings=header["warnings"],
+                notes=header.get("notes", ()),
+                seconds=float(header.get("seconds") or math.nan),
                 tail=Tail.of("tail", arrays) if "tail_numbers" in arrays else None,
+                channels=channels_of_file(header.get("channels", ()), arrays, components.size),
             )
+
+
+def result_tables(result: Result) -> str:
+    """Make tables, in HTML, of the estimates, the iterations and the box."""
+    return result._tables()
 
 
 def load_density(path: FilePath, **options: Any) -> Flow | Mixture | Result:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,21 +11,22 @@ import numpy.typing as npt
 from varflow.data.arrays import read_only
 from varflow.flow.flow import Flow
 from varflow.integration.calls import checked_values
-from varflow.integration.domain import Domain
+from varflow.integration.domain import Bounds, Domain
 from varflow.integration.iteration import Iteration, scaled
 from varflow.integration.make_engine import make_engine, training_settings
 from varflow.integration.open_points import OpenPoints
 from varflow.integration.outcome import outcome
-from varflow.integration.plan import extension, integration
+from varflow.integration.plan import N_CALLS, extension, integration
 from varflow.integration.received import Received
 from varflow.integration.result import Result
 from varflow.integration.settings import SurveySettings
+from varflow.markup import pairs
 from varflow.runtime.archive import FilePath, Kind, read_archive, refused_as, write_archive
 from varflow.validation import check_name, positive_int
 
 __all__ = ["Run"]
 
-FILE = Kind("varflow run", version=3, oldest=3, sealed=3)
+FILE = Kind("varflow run", version=4, oldest=3, sealed=3)
 PAUSE = 0.005  # seconds that `ask` takes where it has no points to give
 TRAIN_IN = ("tell", "thread", "step")
 
@@ -38,13 +38,35 @@ class Run:
     ----------
     bounds : int or sequence of (lower, upper)
         Number of dimensions of the unit cube, or a pair for each dimension, which may be infinite.
-    n_calls : int
-        Largest number of values that the run uses, at least 100; see `integrate`.
+    n_calls : int, optional
+        Largest number of values that the run uses, at least 100; see `integrate`. 400 000 if not given.
     rtol, atol : float
         Stop when the error is at most atol or rtol times the estimate; all calls are used where both are 0.
-    loss, flow, flow_options, use_survey, covariance, latent_points, on_invalid, log, seed, threads,
-    backend
-        As `Integrator` has them.
+    seconds : None
+        Refused: a run does not know when values come back. The caller, who does, ends it where time is over,
+        and `result` has the estimate so far.
+    loss : {"variance", "dkl"}
+        As `Integrator` has it, and so are all that follow but the last.
+    flow : str or Flow
+        Kind of cell, or a flow that training goes on with.
+    flow_options : dict, optional
+        Arguments of `Flow` besides d and cell.
+    use_survey : bool
+        Whether rounds of the later half of the survey count in the result.
+    covariance : bool, optional
+        Whether to keep covariances of the components.
+    latent_points : {"sobol", "random"}
+        Latent points of the refinement.
+    on_invalid : {"raise", "zero"}
+        Whether values that are not finite are refused, or taken as 0.
+    log : bool
+        Whether logarithms of f are told.
+    seed : int, optional
+        Seed of everything random; drawn from the system if not given.
+    threads : int, optional
+        Threads of the flow.
+    backend : {"cpu", "cuda", "auto"}, optional
+        Backend of a flow to be made.
     train_in : {"tell", "thread", "step"}
         Where the flow is trained, which takes seconds: in the `tell` that completes what it learns from; in a
         thread that this `tell` starts, for which the next `ask`, `save` or `result` waits where it must; or
@@ -64,18 +86,59 @@ class Run:
 
     Notes
     -----
+    To a tolerance, training goes on as long as it saves values, as in `Integrator` with `deterministic`.
     All methods may be called from several threads at once. `ask` hands each point out once. Where parts come
     back in another order, the result has the same bits, unless `ask` was called for more points than a round
     of training has: they are drawn before the flow has learnt from those that are not back yet.
+
+    Examples
+    --------
+    >>> f = lambda x: np.exp(-5 * x.sum(axis=1))
+    >>> run = vf.Run(2, n_calls=300, seed=1)
+    >>> while (x := run.ask()) is not None:
+    ...     run.tell(x, f(x))
+    >>> run.is_done, run.n_told, run.has_result
+    (True, 300, True)
+    >>> print(run.result().mean == vf.integrate(f, 2, n_calls=300, seed=1).mean)
+    True
+
+    More points, which are handed out by their numbers. Some come back, others are lost, and the run goes
+    through a file in between:
+
+    >>> run.extend(300)
+    >>> numbers = run.ask_numbers(100)
+    >>> run.stage, run.n_open, len(run.history)
+    ('refine', 100, 1)
+    >>> run.tell(numbers[:90], f(run.points(numbers[:90])))
+    >>> run.save("integral.run")
+    >>> run = vf.Run.load("integral.run")
+    >>> run.open_numbers()
+    array([390, 391, 392, 393, 394, 395, 396, 397, 398, 399])
+    >>> run.forget(run.open_numbers())
+    >>> while (x := run.ask()) is not None:
+    ...     run.tell(x, f(x))
+    >>> run.result().n_calls == run.n_told
+    True
+
+    Where training is to be a step of its own:
+
+    >>> run = vf.Run(2, n_calls=300, train_in="step", seed=1)
+    >>> while (x := run.ask()) is not None:
+    ...     run.tell(x, f(x))
+    ...     while run.step():
+    ...         pass
+    >>> run.flow.d
+    2
     """
 
     def __init__(
         self,
-        bounds: int | Sequence[Sequence[float]] | npt.NDArray[np.floating],
+        bounds: Bounds,
         *,
-        n_calls: int = 400_000,
+        n_calls: int | None = None,
         rtol: float = 0.0,
         atol: float = 0.0,
+        seconds: None = None,
         loss: str = "variance",
         flow: str | Flow = "pwquad",
         flow_options: dict[str, Any] | None = None,
@@ -90,12 +153,23 @@ class Run:
         train_in: str = "tell",
     ) -> None:
         check_name("train_in", train_in, TRAIN_IN)
+        if seconds is not None:
+            raise ValueError(
+                f"seconds={seconds!r}: a run does not know when values come back; stop asking in time, and "
+                "result() has the estimate so far; or let integrate(f, ..., seconds=) call f"
+            )
+        n_calls = N_CALLS if n_calls is None else n_calls
         agenda = integration(n_calls, rtol, atol)
         self.domain, self.n_calls = Domain(bounds), int(n_calls)
+        if self.domain.discrete:
+            raise ValueError(
+                "a Run is for boxes of intervals, and these bounds have Discrete among them: take "
+                "Integrator, which calls f, or sum over the states in f"
+            )
         self._received = Received(on_invalid, bool(log))
-        settings = SurveySettings("replay", loss, latent_points, use_survey, covariance, seed)
+        settings = SurveySettings("replay", loss, latent_points, use_survey, covariance, seed, True)
         self._engine = make_engine(
-            self.domain.bounds,
+            self.domain,
             settings,
             training_settings("replay"),
             flow,
@@ -144,7 +218,18 @@ class Run:
         return None if asked is None else read_only(self._open.in_box(asked[1])[0])
 
     def ask_numbers(self, n: int | None = None) -> npt.NDArray[np.int64] | None:
-        """Do what `ask` does, but give the numbers of the points; see `points`."""
+        """Do what `ask` does, but give the numbers of the points; see `points`.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many; see `ask`.
+
+        Returns
+        -------
+        ndarray of int, (m,), or None
+            Their numbers, counted from 0 in the order in which points are drawn; None at the end of the run.
+        """
         asked = self._asked(n)
         return None if asked is None else asked[0]
 
@@ -183,7 +268,13 @@ class Run:
         return read_only(x)
 
     def open_numbers(self) -> npt.NDArray[np.int64]:
-        """Give the numbers of all points that were asked for and not told."""
+        """Give the numbers of all points that were asked for and not told.
+
+        Returns
+        -------
+        ndarray of int, (m,)
+            The numbers; see `points`.
+        """
         return self._engine.open_points()[0]
 
     def tell(self, points: npt.ArrayLike, values: Any) -> None:
@@ -301,6 +392,16 @@ class Run:
         state = self._engine.state
         return [scaled(iteration, state.exponent) for iteration in state.history]
 
+    def _repr_html_(self) -> str:
+        """Return how far the run is as HTML, for notebooks."""
+        shown = {
+            "stage": self.stage,
+            "values told": f"{self.n_told:,} of {self.n_calls:,}",
+            "points out": f"{self.n_open:,}",
+            "iterations": len(self.history),
+        }
+        return pairs("Run", shown)
+
     @property
     def has_result(self) -> bool:
         """Whether there is an estimate yet."""
@@ -308,6 +409,11 @@ class Run:
 
     def result(self) -> Result:
         """Return the result so far; before any refinement it is that of the survey.
+
+        Returns
+        -------
+        Result
+            The result, without an integrand.
 
         Raises
         ------
@@ -324,7 +430,7 @@ class Run:
         Parameters
         ----------
         n_calls : int
-            Number of points to add.
+            Number of points to add, at least 32; a few less where they do not make batches of equal size.
 
         Raises
         ------
@@ -374,8 +480,10 @@ class Run:
         ----------
         path : str or path
             A file that `save` has written.
-        threads, backend
-            As `Integrator` has them.
+        threads : int, optional
+            Threads of the flow; see `Flow`.
+        backend : {"cpu", "cuda", "auto"}
+            Backend of the flow; see `Flow`.
 
         Returns
         -------

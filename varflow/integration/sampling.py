@@ -1,24 +1,32 @@
 """Sampling of points for the user, weighted or with unit weights."""
 
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from varflow.flow.flow import Flow
-from varflow.integration.estimates import magnitudes, weights_of
 from varflow.integration.proposal import draw, log_mixture
+from varflow.integration.unweighting import Choice, Form, Unweighting, Weighted
 
-__all__ = ["proposed_points", "sampling_generator", "unweighted_points", "weighted_points"]
+__all__ = [
+    "MIN_DRAWN",
+    "Points",
+    "joined",
+    "proposed_points",
+    "sampling_generator",
+    "unweighted_points",
+    "weighted_points",
+]
 
 logger = logging.getLogger(__name__)
 
-REFERENCE = 0.999  # quantile of |w| at which the acceptance probability reaches 1
+DEFAULT = Choice()
 MIN_DRAWN = 1000  # points drawn at once, at least
 MAX_DRAWN_A_POINT = 2000  # points drawn per point wanted, at most: beyond that, the flow is far from f
 
 Points = tuple[np.ndarray, np.ndarray]
+Draw = Callable[[int], Points]
 Evaluate = Callable[[np.ndarray], np.ndarray]
 
 
@@ -46,73 +54,76 @@ def proposed_points(
     return points.u[place], log_mixture(points.log_flow, n_uniform / n)[place]
 
 
-def weighted_points(
-    n: int,
-    flow: Flow,
-    uniform_share: float,
-    evaluate: Evaluate,
-    generator: np.random.Generator,
-    is_log: bool = False,
-) -> Points:
-    """Draw points u (n, d) of the unit cube, in random order, with weights f/q (n, m).
-
-    Where `is_log`, values of f are given by their logarithms, and so are the weights.
-    """
-    u, log_q = proposed_points(n, flow, uniform_share, generator)
-    values = evaluate(u)
-    return u, values - log_q[:, None] if is_log else weights_of(log_q, values)
+def weighted_points(n: int, propose: Draw, evaluate: Evaluate, form: Form) -> Points:
+    """Draw points u (n, d) of the unit cube with weights f/q (n, m), or their logarithms: see `form`."""
+    u, log_q = propose(n)
+    return u, form.weights(log_q, evaluate(u))
 
 
 def unweighted_points(
     n: int,
-    flow: Flow,
-    uniform_share: float,
-    evaluate: Evaluate,
+    weighted: Draw,
+    form: Form,
     generator: np.random.Generator,
-    is_log: bool = False,
-) -> Points:
-    """Draw points u (n, d) of the unit cube, with weights (n, 1) of magnitude 1 wherever possible.
+    choice: Choice = DEFAULT,
+    most: int | None = None,
+) -> Iterator[tuple[Points, Unweighting]]:
+    """Draw points u (k, d) of the unit cube, with weights (k,) of magnitude 1 wherever possible, n in all.
 
-    Points with weights w = f/q are accepted with probability |w|/r, where r is the quantile ``REFERENCE`` of
-    |w| over the first max(n, MIN_DRAWN) points. The weight of an accepted point is the sign of f (of its
-    first component). Where |w| exceeds r, it is |w|/r times that sign; the number of such points is logged.
+    Points with weights w = f/q are accepted with probability |w|/r, where r is the maximum weight that
+    `choice` finds among the first max(n, MIN_DRAWN) points. The weight of an accepted point is the sign of f
+    (of its first component). Where |w| exceeds r, it is |w|/r times that sign; the number of such points is
+    logged.
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    weighted : callable
+        Draws so many weighted points, in random order.
+    form : Form
+        Whether their weights (k, m) are given by their values or by their logarithms.
+    generator : numpy.random.Generator
+        What decides on the acceptance.
+    choice : Choice
+        What is taken for the maximum weight.
+    most : int, optional
+        Points that are drawn at once at most.
+
+    Yields
+    ------
+    tuple of (ndarray (k, d), ndarray (k,)), and Unweighting
+        Points and their weights, and what has become of all points so far.
 
     Raises
     ------
     ValueError
         If r is zero, or more than MAX_DRAWN_A_POINT * n points were drawn and too few of them accepted.
     """
-    source = flow, uniform_share, evaluate, generator, is_log
-    u, weights = weighted_points(max(n, MIN_DRAWN), *source)
-    # "lower": of a zero and a positive weight, whose log is -inf, there is nothing in between.
-    unit = float(np.quantile(_sizes(weights, is_log), REFERENCE, method="lower" if is_log else "linear"))
-    if unit == (-math.inf if is_log else 0.0):
-        raise ValueError("f is zero at nearly all points: there is nothing to be unweighted")
-    kept: list[Points] = []
-    n_missing, n_drawn = n, 0
+
+    def drawn(n_wanted: int) -> Weighted:
+        n_points = max(n_wanted, MIN_DRAWN)
+        u, weights = weighted(min(n_points, most or n_points))
+        return Weighted(u, form.sizes(weights), form.signs(weights))
+
+    points = drawn(n)
+    state = Unweighting(choice.of(points.sizes, form), form, n, generator)
     while True:
-        n_drawn += len(u)
-        sizes = _sizes(weights, is_log)
-        ratio = np.exp(sizes - unit) if is_log else sizes / unit
-        is_kept = generator.random(len(u)) < ratio
-        sign = 1.0 if is_log else np.sign(weights[:, 0])
-        kept.append((u[is_kept], (sign * np.maximum(ratio, 1.0))[is_kept]))
-        n_missing -= int(np.count_nonzero(is_kept))
-        if n_missing <= 0:
+        yield state.accept(points), state
+        if not state.n_missing:
             break
-        if n_drawn > MAX_DRAWN_A_POINT * n:
+        if state.n_drawn > MAX_DRAWN_A_POINT * n:
             raise ValueError(
-                f"only {n - n_missing} of {n} points were kept of {n_drawn} drawn: a few weights are much "
-                "larger than all others; train the flow further, or take weighted points"
+                f"only {state.n_accepted} of {n} points were kept of {state.n_drawn} drawn: a few weights "
+                "are much larger than all others; train the flow further, or take weighted points"
             )
-        u, weights = weighted_points(max(2 * n_missing, MIN_DRAWN), *source)
-    all_u, unit_weights = (np.concatenate(parts)[:n] for parts in zip(*kept, strict=True))
-    n_over = int(np.count_nonzero(np.abs(unit_weights) > 1))
-    if n_over:
-        logger.warning("%d of %d unweighted points keep a weight above 1", n_over, n)
-    return all_u, unit_weights[:, None]
+        points = drawn(2 * state.n_missing)
+    if state.n_overweight:
+        logger.warning("%d of %d unweighted points keep a weight above 1", state.n_overweight, n)
 
 
-def _sizes(weights: np.ndarray, is_log: bool) -> np.ndarray:
-    """Magnitudes (n,) of weights (n, m), or their logarithms where they are given by these, (n, 1)."""
-    return weights[:, 0] if is_log else magnitudes(weights)
+def joined(blocks: Iterable[tuple[Points, Unweighting]]) -> tuple[np.ndarray, np.ndarray, Unweighting]:
+    """Join blocks of unweighted points, and give what has become of all points in the end."""
+    parts = list(blocks)
+    u, weights = (np.concatenate(arrays) for arrays in zip(*(points for points, _ in parts), strict=True))
+    return u, weights, parts[-1][1]

@@ -28,6 +28,7 @@ class SurveySettings:
     use_survey: bool
     covariance: bool | None
     seed: int | None
+    deterministic: bool
 
     def __post_init__(self) -> None:
         check_name("survey_strategy", self.survey_strategy, STRATEGIES)
@@ -35,12 +36,14 @@ class SurveySettings:
         check_name("latent_points", self.latent_points, LATENT_POINTS)
         if not isinstance(self.covariance, bool | None):
             raise TypeError(f"covariance must be True, False or None, got {self.covariance!r}")
+        if not isinstance(self.deterministic, bool):
+            raise TypeError(f"deterministic must be True or False, got {self.deterministic!r}")
         if self.seed is not None:
             checked_int("seed", self.seed)
 
     def identity(self) -> dict[str, Any]:
-        """Give the settings, for a checkpoint to be known by."""
-        return asdict(self)
+        """Give the settings, for a checkpoint to be known by: all have `deterministic`."""
+        return {name: value for name, value in asdict(self).items() if name != "deterministic"}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ SHIFTS = np.arange(
     BITS - 1, -1, -1, dtype=np.uint64
 )  # of the bits of a coordinate, the first of which is 1/2
 
+BELOW = np.tril(np.ones((BITS, BITS), np.uint64), -1)  # the diagonal of a matrix
+
 
 def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
     """Draw Sobol points (n, d) of the unit cube with a fresh scramble."""
@@ -41,12 +43,17 @@ def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
 def _scrambled(d: int, generator: np.random.Generator) -> tuple[Numbers, Numbers]:
     """Draw a scramble: gives a shift, (d,), and scrambled direction numbers, (d, BITS)."""
     shift = generator.integers(2, size=(d, BITS), dtype=np.uint64) @ (np.uint64(1) << SHIFTS[::-1])
-    matrices = np.tril(generator.integers(2, size=(d, BITS, BITS), dtype=np.uint64))
-    matrices[:, np.arange(BITS), np.arange(BITS)] = 1
-    bits = directions(d)[:, None, :] >> SHIFTS[:, None] & np.uint64(1)
-    products = matrices.astype(np.float64) @ bits.astype(np.float64)  # sums of up to 53 ones: exact
-    scrambled = (products.astype(np.uint64) & np.uint64(1)) << SHIFTS[:, None]
-    return shift, scrambled.sum(axis=1, dtype=np.uint64)
+    matrices = generator.integers(2, size=(d, BITS, BITS), dtype=np.uint64)
+    matrices *= BELOW
+    columns = (np.uint64(1) << SHIFTS) @ matrices + (np.uint64(1) << SHIFTS)  # ones on the diagonal
+    scrambled: Numbers = np.bitwise_xor.reduce(columns[:, :, None] & _bits(d), axis=1)
+    return shift, scrambled
+
+
+@lru_cache(maxsize=8)
+def _bits(d: int) -> Numbers:
+    """Make masks of the bits of the direction numbers, (d, BITS, BITS): all ones where a bit is set."""
+    return np.uint64(0) - (directions(d)[:, None, :] >> SHIFTS[:, None] & np.uint64(1))
 
 
 @lru_cache(maxsize=8)

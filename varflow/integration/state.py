@@ -11,8 +11,10 @@ import numpy as np
 from varflow.data.dataset import Dataset
 from varflow.flow.elementwise import FLAT_SHARE, fit_elementwise
 from varflow.flow.flow import Flow
-from varflow.integration.averages import USUAL_RATE, estimate, student_variance
-from varflow.integration.estimates import Batches, Evaluated, weights_of
+from varflow.integration.averages import USUAL_RATE, estimate, student_variance, weight_of
+from varflow.integration.clock import Deadline
+from varflow.integration.costs import Costs
+from varflow.integration.estimates import Batches, Evaluated, largest_size, sums_of_weights
 from varflow.integration.iteration import (
     LOG_OF_2,
     Iteration,
@@ -24,14 +26,14 @@ from varflow.integration.iteration import (
 from varflow.integration.proposal import Draw, log_mixture
 from varflow.integration.scout import Walkers, chosen, no_walkers, walkers_at
 from varflow.integration.survey import Memory, Replay, stage_optimiser
-from varflow.integration.tables import first_component
+from varflow.integration.tables import with_relative_error
 from varflow.integration.tail import Tail
 from varflow.integration.tolerance import Tolerance
 from varflow.runtime.checkpoint import Saved
 from varflow.training.adam import Adam, AdamState
 from varflow.training.stateful_trainers import BasicStatefulTrainer
 
-__all__ = ["DEFENSIVE_SHARE", "Round", "State"]
+__all__ = ["DEFENSIVE_SHARE", "Round", "State", "show_nobody"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +41,18 @@ DEFENSIVE_SHARE = 0.01  # of the points that estimate the integral
 HALF_TRAINED = 0.5  # progress from which on rounds count
 MAX_COVARIANCE = 500  # components, of which covariances are kept unless it is asked for
 UNIFORM = 1e-6  # difference of log q from 0, at most, that rounding makes where q is uniform
+SHARE_OF_TIME = 0.9  # that is planned with: points may take longer than the last ones
+N_SCRAMBLES = 64  # of the points of an iteration, the uniform ones included
+LEAST_SECONDS = 1e-9  # that a point takes
 FAR = 300  # powers of two from the unit, beyond which squares might overflow
 MAX_EXPLORED = 65_536  # uniform points that are kept, for walkers to start at
 UNSEEN = 10  # a region is lost where fewer points would stand for all of the integral, were it there
 
 MakePoints = Callable[[int, int, np.random.Generator], np.ndarray]
+
+
+def show_nobody(share: float) -> None:
+    """Take how much of a training is done, for nothing."""
 
 
 class Round(NamedTuple):
@@ -89,9 +98,13 @@ class State:
         Points of the survey that are given.
     covariance : bool, optional
         Whether estimates have covariances; if not given, up to ``MAX_COVARIANCE`` components.
+    is_deterministic : bool
+        Whether no decision may depend on clocks.
 
     Attributes
     ----------
+    costs : Costs
+        What points and steps of training cost.
     exponent : int
         Everything about the integrand is in units of 2^exponent; see `in_its_unit`.
     has_unit : bool
@@ -138,6 +151,16 @@ class State:
         Whether a flow that is new has been trained.
     warnings : list of str
         What is to be said of the last survey.
+    notes : list of str
+        What was decided in it, and why.
+    n_stages : int
+        Stages of training in it so far.
+    n_trials : int
+        Iterations that came before it, to see how long f takes.
+    deadline : Deadline
+        Time that there is.
+    show_training : callable
+        Called with the share, up to 1, of a training anew that is done.
     batches : Batches or None
         Of the iteration at hand.
     optim : Adam or None
@@ -156,7 +179,9 @@ class State:
         is_log: bool,
         sample: Dataset | None = None,
         covariance: bool | None = None,
+        is_deterministic: bool = True,
     ) -> None:
+        self.costs = Costs() if is_deterministic else Costs.in_seconds(flow.n_params)
         self.flow, self.is_flow_new, self.generator = flow, is_flow_new, generator
         self.is_log = is_log
         self.exponent, self.has_unit = 0, False
@@ -175,12 +200,34 @@ class State:
         self.figure = self.best_figure = math.inf
         self.is_surveyed = self.is_trained = False
         self.warnings: list[str] = []
+        self.notes: list[str] = []
+        self.n_stages = self.n_trials = 0
+        self.deadline = Deadline()
+        self.show_training: Callable[[float], object] = show_nobody
         self.batches: Batches | None = None
         self.optim: Adam | None = None
 
     def latent(self, n: int, size: int) -> np.ndarray:
         """Draw latent points of n scrambles, (n * size, d)."""
         return np.concatenate([self._make_points(size, self.flow.d, self.generator) for _ in range(n)])
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the flow is new, and no survey has begun."""
+        return self.is_flow_new and len(self.history) == self.n_trials
+
+    @property
+    def n_affordable(self) -> float:
+        """Points that the time which is left suffices for; infinite where there is no limit."""
+        if not self.deadline:
+            return math.inf
+        left = SHARE_OF_TIME * self.deadline.left - N_SCRAMBLES * self.costs.scramble
+        return max(0.0, left) / max(self.costs.call, LEAST_SECONDS)
+
+    @property
+    def seconds_of_survey(self) -> float:
+        """Seconds that all but the refinement have taken so far."""
+        return sum(one.seconds for one in self.history if one.stage != "refine")
 
     def in_its_unit(self, values: np.ndarray) -> Evaluated:
         """Divide values (n, m) of the integrand by the unit in which all else is, a power of two.
@@ -200,7 +247,7 @@ class State:
         if self.is_log:
             largest = float(values.max(initial=-math.inf))
             return None if largest == -math.inf else math.ceil(largest / LOG_OF_2)
-        largest = float(np.abs(values).max(initial=0.0))
+        largest = largest_size(values)
         return None if largest == 0 else math.frexp(largest)[1]
 
     def divided(self, values: np.ndarray) -> Evaluated:
@@ -262,7 +309,8 @@ class State:
     def note_weights(self, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Keep the largest weights of points of the refinement."""
         log_q = points.log_q[is_known]
-        self.tail.add(values.log_f[is_known] - log_q, weights_of(log_q, values.f[is_known]))
+        known = values.f if is_known.all() else values.f[is_known]
+        self.tail.add(values.log_f[is_known] - log_q, sums_of_weights(log_q, known))
         self._note_exploration(points)
 
     def _explore(self, points: Draw, log_f: np.ndarray) -> None:
@@ -351,14 +399,18 @@ class State:
         self.rate = (batches.rate + USUAL_RATE) / 2  # some scrambles leave much noise in it
         if counts:
             self.heaviest = max(self.heaviest, batches.largest_share)
-        text = first_component(mean, covariance, self.exponent, self.is_log)
-        logger.info("%s: %s, %d calls", stage, text, self.n_calls)
+        text = with_relative_error(mean, covariance, self.exponent, self.is_log)
+        logger.info(
+            "%s: %s, %d points in %.2f s, effective sample size %.1f %%, %d calls in all",
+            stage, text, batches.n, seconds, 100 * batches.ess, self.n_calls,
+        )  # fmt: skip
 
     def append_search(self, stage: str, n_calls: int, seconds: float) -> None:
         """Append an iteration without an estimate."""
         m = len(self.expected)
         nothing = np.full(m, math.nan), np.full((m, m) if self.keeps_covariance else m, math.nan)
         self.history.append(Iteration(stage, n_calls, *nothing, math.nan, seconds, False, 0.0, math.nan))
+        logger.info("%s: %d points in %.2f s", stage, n_calls, seconds)
 
     def counts(self, progress: float) -> bool:
         """Whether a round of a survey counts in the result, after so much of a training, from 0 to 1.
@@ -373,6 +425,11 @@ class State:
         self.history = [replace(iteration, is_used=False) for iteration in self.history]
         self.heaviest = 0.0
         self.tail = Tail()
+
+    def count_last(self) -> None:
+        """Let the last iteration count, as it has the same density as those to come."""
+        last = self.history[-1]
+        self.history[-1] = replace(last, is_used=True, weight=weight_of(last.n_calls, last.n_calls))
 
     def estimate(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and covariance of the iterations that count, as in `averages`; None if there are none."""
@@ -392,6 +449,7 @@ class State:
             **{name: getattr(self, name) for name in (*_NUMBERS, *_FLAGS)},
         }
         header |= {"warnings": list(self.warnings), "tolerance": asdict(self.tolerance)}
+        header |= {"notes": list(self.notes), "n_stages": self.n_stages, "n_trials": self.n_trials}
         arrays = self.memory.arrays() | pack_history(self.history, len(self.expected))
         arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
@@ -416,6 +474,8 @@ class State:
         for name in (*_NUMBERS, *_FLAGS):
             setattr(self, name, header[name])
         self.warnings, self.tolerance = list(header["warnings"]), Tolerance(**header["tolerance"])
+        self.notes = list(header.get("notes", []))  # files had none until version 8 of checkpoints
+        self.n_stages, self.n_trials = header.get("n_stages", 0), header.get("n_trials", 0)
         self.replay.n_skipped = header["n_skipped"]
         self.expected, self.log_lost = arrays["expected"], arrays["log_lost"]
         self.tail = Tail.of("tail", arrays)

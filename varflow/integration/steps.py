@@ -6,14 +6,14 @@ given up. Which step comes next is decided in `varflow.integration.plan`.
 """
 
 import math
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from varflow.data.dataset import Dataset
+from varflow.integration import clock
 from varflow.integration.averages import USUAL_RATE, weight_of
-from varflow.integration.estimates import Batches, Evaluated
+from varflow.integration.estimates import MAX_VALUES, Batches, Evaluated
 from varflow.integration.proposal import Draw, draw, inside, log_mixture
 from varflow.integration.scout import (
     MAX_STEPS,
@@ -26,7 +26,15 @@ from varflow.integration.scout import (
     walkers_at,
 )
 from varflow.integration.state import DEFENSIVE_SHARE, State
-from varflow.integration.survey import EXPLORATION_SHARE, MIN_ROUNDS, choose_points, stage_optimiser
+from varflow.integration.survey import (
+    EXPLORATION_SHARE,
+    MIN_ROUNDS,
+    MIN_STEPS,
+    ROUND,
+    STEPS,
+    choose_points,
+    stage_optimiser,
+)
 from varflow.training.data_checks import has_enough
 from varflow.training.tempering import tempered_power
 
@@ -49,9 +57,11 @@ __all__ = [
 FEW_BATCHES, MANY_BATCHES = 16, 32
 FEW_CALLS = 8192  # below which an iteration has few
 MIN_POINTS = 2 * FEW_BATCHES
-GROUP = 131_072  # points drawn together, at least
+GROUP = 131_072  # points drawn together, if these are no more than one scramble
 LOOK = 4096  # points of an iteration that looks how good the flow is
 MIN_BLOCKS, POINTS_A_BLOCK = 4, 8  # of few points; blocks are larger where there are more than 128
+SHARE_OF_STAGE = 0.67  # of the time that is left, at most, once a stage has begun
+SHARE_OF_SCOUTS = 0.1  # of that time, at most, for walkers
 SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
 
 
@@ -65,13 +75,17 @@ class Step:
         Pieces drawn and taken so far.
     begin : float
         Time of the first, by a clock that starts anew with each process.
+    work : float
+        Seconds that the pieces have taken in proportion to their points, without what scrambles cost.
     """
 
     n_drawn: int = field(default=0, kw_only=True)
     n_taken: int = field(default=0, kw_only=True)
     begin: float = field(default=math.nan, init=False, repr=False)
+    work: float = field(default=0.0, init=False, repr=False)
 
     stage = "survey"  # of the points, in the words of `Iteration`
+    is_estimate = False  # whether it is of use with a part of its points
     is_sequential = False  # whether a piece depends on the values of the last one
 
     @property
@@ -89,7 +103,7 @@ class Step:
         if self.n_drawn == self.n_pieces or (self.is_sequential and self.n_drawn > self.n_taken):
             return None
         if math.isnan(self.begin):
-            self.begin = time.perf_counter()
+            self.begin, self.work = clock.now(), -clock.work_done()
         points = self.points(state)
         self.n_drawn += 1
         return points
@@ -104,7 +118,7 @@ class Step:
     @property
     def seconds(self) -> float:
         """Time since the first piece was drawn."""
-        return 0.0 if math.isnan(self.begin) else time.perf_counter() - self.begin
+        return 0.0 if math.isnan(self.begin) else clock.now() - self.begin
 
     def points(self, state: State) -> Draw:
         """Draw a piece."""
@@ -132,10 +146,15 @@ class Estimate(Step):
     stage : {"refine", "survey"}
         Whether the estimate is for the result, or tells how good the flow is: it decides on the flow then,
         and its points are trained on.
+    group : int
+        Points drawn together, if these are no more than one scramble: fewer where components are many.
     """
 
     n_calls: int
     stage: str = "refine"
+    group: int = field(default=GROUP, kw_only=True)
+
+    is_estimate = True
 
     @property
     def n_batches(self) -> int:
@@ -153,14 +172,21 @@ class Estimate(Step):
 
     @property
     def _at_once(self) -> int:
-        return max(1, GROUP // self.n_each)
+        return max(1, self.group // self.n_each)
 
     def _n_of_piece(self, k: int) -> int:
         return min(self._at_once, self.n_batches - k * self._at_once)
 
     def points(self, state: State) -> Draw:  # noqa: D102
+        if self.n_drawn == 0:
+            self.group = min(GROUP, MAX_VALUES // len(state.expected))
         n, n_uniform = self._n_of_piece(self.n_drawn), max(1, round(DEFENSIVE_SHARE * self.n_each))
-        return draw(state.flow, state.latent(n, self.n_each - n_uniform), state.latent(n, n_uniform))
+        begin = clock.now()
+        latent, uniform = state.latent(n, self.n_each - n_uniform), state.latent(n, n_uniform)
+        seconds = clock.now() - begin
+        self.work -= seconds
+        state.costs.scramble = seconds / (2 * n)
+        return draw(state.flow, latent, uniform)
 
     def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         if self.stage == "survey":
@@ -178,6 +204,7 @@ class Estimate(Step):
 
     def conclude(self, state: State, batches: Batches) -> None:
         """Append the iteration that the batches give."""
+        state.costs.note_calls(self.work + clock.work_done(), batches.n)
         weight = weight_of(batches.n, self.n_each)
         state.append(self.stage, self.seconds, self.stage == "refine", weight)
 
@@ -234,6 +261,7 @@ class Blocks(Estimate):
             state.add_round(points, is_known)
 
     def conclude(self, state: State, batches: Batches) -> None:  # noqa: D102
+        state.costs.note_calls(self.work + clock.work_done(), batches.n)
         state.figure = batches.relative_error * batches.n**USUAL_RATE
         weight = weight_of(batches.n, batches.n, self.progress)
         counts = self.stage == "refine" or state.counts(self.progress)
@@ -242,10 +270,26 @@ class Blocks(Estimate):
 
 @dataclass
 class Stage(Step):
-    """Train in rounds of replay; a tenth of them at a time is an iteration."""
+    """Train in rounds of replay; a tenth of them at a time is an iteration.
+
+    Attributes
+    ----------
+    n_rounds : int
+        Number of rounds.
+    share_of_dkl : float
+        Share of them, the first ones, that use the DKL loss.
+    min_steps : int
+        Steps of all rounds together, at least.
+    """
 
     n_rounds: int
     share_of_dkl: float
+    min_steps: int = MIN_STEPS
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps of each round."""
+        return max(STEPS, -(-self.min_steps // self.n_rounds))
 
     @property
     def n_pieces(self) -> int:  # noqa: D102
@@ -257,8 +301,10 @@ class Stage(Step):
     def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         state.remember(points, values, is_known)
         state.optim = state.optim or stage_optimiser()
-        n_new = int(np.count_nonzero(is_known))
-        state.replay.train(state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new)
+        n_new, begin = int(np.count_nonzero(is_known)), clock.work_done()
+        state.replay.train(state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new, self.n_steps)
+        state.costs.note_steps(clock.work_done() - begin, self.n_steps)
+        self.fit_into(state)
         state.batches = state.batches or state.new_batches(values.f.shape[1])
         state.batches.add_known(points, values.f, 1, is_known)
         n_done, n_iterations = self.n_taken + 1, max(1, min(10, self.n_rounds // MIN_ROUNDS))
@@ -266,10 +312,20 @@ class Stage(Step):
             progress = (n_done - state.batches.n_batches) / self.n_rounds
             weight = weight_of(state.batches.n, 1, progress)
             state.append("survey", self.seconds, state.counts(progress), weight)
-            self.begin = time.perf_counter()
+            self.begin = clock.now()
+
+    def fit_into(self, state: State) -> None:
+        """Leave out rounds at the end for which there is no time."""
+        left, of_round = state.deadline.left, ROUND * state.costs.call + self.n_steps * state.costs.step
+        n_left = self.n_rounds - self.n_taken - 1
+        if n_left * of_round > SHARE_OF_STAGE * left:
+            n_steps, n_left = self.n_steps, int(SHARE_OF_STAGE * left / of_round)
+            self.n_rounds = self.n_taken + 1 + n_left
+            self.min_steps = n_steps * self.n_rounds
 
     def end(self, state: State) -> None:  # noqa: D102
         state.batches = state.optim = None
+        state.n_stages += 1
 
 
 @dataclass
@@ -330,6 +386,8 @@ class Scout(Step):
     def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         log_f = np.where(is_known, values.log_f, -math.inf)
         self.n_known += int(np.count_nonzero(is_known))
+        if self.seconds > SHARE_OF_SCOUTS * state.deadline.left:
+            self.n_steps = max(1, self.n_taken)
         if self.n_taken == 0:
             state.walkers = walkers_at(points.u, log_f).beside(state.most_lost(N_WALKERS - len(log_f)))
         else:

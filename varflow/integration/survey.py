@@ -11,7 +11,8 @@ as it is at the beginning of the round, and the uniform density (see `varflow.in
 
 evaluates the integrand at them, and adds them to a `Memory`, which keeps log |f| and log p of each point.
 Then it takes steps of Adam, each on a minibatch of ``MINIBATCH`` points: ``STEPS`` of them, or more where a
-stage has so few rounds that there would be fewer than ``MIN_STEPS`` in all.
+stage has so few rounds that there would be fewer than ``MIN_STEPS`` in all, unless steps are dear and calls
+of the integrand are not (see `varflow.integration.costs`).
 
 **Replay.** The first ``ROUND / MINIBATCH`` steps go through the new points once, in random order. The points
 of all other steps are drawn, with replacement, from the latest share ``RECENT`` of all points in the memory,
@@ -54,6 +55,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from varflow.data.arrays import log_mean_exp
+from varflow.flow.discrete_flow import DiscreteFlow
 from varflow.flow.flow import Flow
 from varflow.integration.iteration import LOG_OF_2
 from varflow.integration.proposal import Draw, draw, inside
@@ -67,6 +69,9 @@ from varflow.training.tempering import tempered_power
 __all__ = [
     "EXPLORATION_SHARE",
     "MIN_ROUNDS",
+    "MIN_STEPS",
+    "ROUND",
+    "STEPS",
     "STRATEGIES",
     "Memory",
     "Replay",
@@ -190,6 +195,11 @@ class Memory:
             weights = np.exp(log_weights) if loss == "dkl" else 2 * log_weights + log_p
         return Objective.with_control_variate(flow, self._u[rows], weights, log_p, LOSSES[loss])
 
+    def fit_table(self, flow: DiscreteFlow, first: int, power: float) -> None:
+        """Fit the probabilities of a flow to the points from row `first` on, if they are a table."""
+        rows = slice(first, self.n)
+        flow.fit_table(self._u[rows], self._log_f[rows], self._log_q[rows], power)
+
     def is_uniform_better(self, flow: Flow, n: int, loss: str) -> bool:
         """Return whether the flow has no smaller loss than the uniform density on the last n points.
 
@@ -205,6 +215,11 @@ class Memory:
             self.objective(one, rows, loss, log_mean).value(every) for one in (flow, uniform)
         )
         return not of_flow < of_uniform
+
+
+def is_power_of_2(n: int) -> bool:
+    """Tell whether n, from 1, is a power of two."""
+    return n & (n - 1) == 0
 
 
 def stage_optimiser() -> Adam:
@@ -248,7 +263,9 @@ class Replay:
         latent = self.generator.random((ROUND - n_uniform, self.flow.d))
         return draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))
 
-    def train(self, optim: Adam, k: int, n_rounds: int, share_of_dkl: float, n_new: int) -> None:
+    def train(
+        self, optim: Adam, k: int, n_rounds: int, share_of_dkl: float, n_new: int, n_steps: int
+    ) -> None:
         """Take the steps of round k of a stage, counted from 0, whose points are the last in the memory.
 
         Parameters
@@ -261,9 +278,11 @@ class Replay:
             Share of the rounds, the first ones, that use the DKL loss.
         n_new : int
             Points of the round; fewer than were drawn where some did not come back.
+        n_steps : int
+            Steps of the round, at least ``ROUND / MINIBATCH``.
         """
         loss = "dkl" if k < share_of_dkl * n_rounds else self.loss
-        n, n_steps = self.memory.n, max(STEPS, -(-MIN_STEPS // n_rounds))
+        n = self.memory.n
         first_recent = int((1 - RECENT) * n)
         new = n - 1 - self.generator.permutation(n_new)  # or one minibatch would get all uniform points
         rows = np.concatenate([new, self.generator.integers(first_recent, n, n_steps * MINIBATCH - n_new)])
@@ -271,6 +290,8 @@ class Replay:
         log_mean = self.memory.log_mean(first_recent, power)
         if log_mean == -np.inf:
             return  # f is zero at all these points: there is nothing to learn yet
+        if isinstance(self.flow, DiscreteFlow) and loss == "dkl" and is_power_of_2(k + 1):
+            self.memory.fit_table(self.flow, first_recent, power)
         objective = self.memory.objective(self.flow, rows, loss, log_mean, power)
         minibatches = np.split(np.arange(len(rows)), n_steps)
         progress = [(k + step / n_steps) / n_rounds for step in range(n_steps)]

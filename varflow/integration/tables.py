@@ -21,6 +21,7 @@ __all__ = [
     "format_estimate",
     "frame_row",
     "log_estimate",
+    "with_relative_error",
 ]
 
 _DIGITS = 15  # decimal digits that every float64 holds
@@ -110,6 +111,13 @@ def first_component(mean: Array, covariance: Array, exponent: int, is_log: bool)
         return "-"
     text = format_estimate(*first_estimate(mean, covariance, exponent, is_log))
     return f"exp({text})" if is_log else text
+
+
+def with_relative_error(mean: Array, covariance: Array, exponent: int, is_log: bool) -> str:
+    """Format the estimate of the first component as in 1.0012(34), 0.34 %."""
+    estimate, error = first_estimate(mean, covariance, exponent, is_log)
+    relative = error if is_log else error / abs(estimate) if estimate else math.inf
+    return f"{first_component(mean, covariance, exponent, is_log)}, {100 * relative:.2g} %"
 
 
 def accumulated_cells(

@@ -35,13 +35,13 @@ class Tail:
     def __init__(self) -> None:
         self.n, self.largest, self.log_sum, self.sums = 0, np.empty(0), -math.inf, np.zeros(1)
 
-    def add(self, log_weights: np.ndarray, weights: np.ndarray) -> None:
-        """Add logs of weights (n,), and those of the components (n, m)."""
+    def add(self, log_weights: np.ndarray, sums: np.ndarray) -> None:
+        """Add logs of weights (n,), and the sums of those of the components, (m,)."""
         if len(log_weights) == 0:
             return
         self.n += len(log_weights)
         self.log_sum = float(np.logaddexp(self.log_sum, _log_sum(log_weights)))
-        self.sums = self.sums + np.abs(weights).sum(axis=0)
+        self.sums = self.sums + sums
         self.largest = np.concatenate([self.largest, log_weights])
         if len(self.largest) > MAX_TAIL:
             self.largest = np.partition(self.largest, -MAX_TAIL)[-MAX_TAIL:]

@@ -4,13 +4,7 @@ import numpy as np
 
 from varflow.kernels.compile import device_function, kernel
 from varflow.kernels.counter import take
-
-
-@device_function
-def add(total, part):
-    """Add part (n,) to total (n,)."""
-    for i in range(total.shape[0]):
-        total[i] += part[i]
+from varflow.kernels.lanes import LANES, load, numbers, store, total, vector
 
 
 @kernel
@@ -18,15 +12,24 @@ def fold_lanes(dparams, begin, end):
     """Add the gradients of all lanes to the first, in order, for parameters [begin, end).
 
     dparams: (n_lanes, n_params), of which the first row is added to. Returns the sum of squares of the total,
-    in float64.
+    in float64: as one vector, since each sum would wait for the one before.
     """
-    total = dparams[0, begin:end]
-    for lane in range(1, dparams.shape[0]):
-        add(total, dparams[lane, begin:end])
-    squares = 0.0
-    for i in range(total.shape[0]):
-        squares += np.float64(total[i]) ** 2
-    return squares
+    n_lanes, first = dparams.shape[0], dparams[0]
+    whole = begin + (end - begin) // LANES * LANES
+    squares = vector(np.float64(0.0))
+    for i in range(begin, whole, LANES):
+        value = numbers(first, i)
+        for lane in range(1, n_lanes):
+            value = value + numbers(dparams[lane], i)
+        store(first, i, value)
+        wide = load(first, i, squares)
+        squares = squares + wide * wide
+    result = total(squares)
+    for i in range(whole, end):
+        for lane in range(1, n_lanes):
+            first[i] += dparams[lane, i]
+        result += np.float64(first[i]) ** 2
+    return result
 
 
 @device_function

@@ -1,9 +1,11 @@
 """How kernels are compiled, where the machine code is kept, and the word that it takes a while."""
 
+import glob
 import hashlib
 import inspect
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -43,6 +45,9 @@ class _LinkedLibrary(JITCodeLibrary):
     kernel's own copy: results would differ in their last bits.
     """
 
+    def _optimize_final_module(self) -> None:
+        """Leave that to the kernel: each function would be optimised anew in each that it is linked to."""
+
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
         self._verify_declare_only_symbols()
@@ -79,15 +84,25 @@ SOURCES = hashlib.sha256(
 ).hexdigest()
 
 
+KERNELS: list[Callable[..., Any]] = []  # what Python calls, of the modules that are imported
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, at its first call for each set of types, and keep it on disk.
 
     Where numba finds no folder to keep it in, it is compiled in each process.
     """
     compiled: Any = _jit()(function)
+    KERNELS.append(function)
     with suppress(RuntimeError):  # "cannot cache function: no locator available"
         compiled._cache = _KernelCache(function)
     return compiled
+
+
+def is_kept(compiled: Any) -> bool:
+    """Tell whether the cache has a kernel, be it for other types or of other sources."""
+    cache_file = getattr(compiled._cache, "_cache_file", None)
+    return isinstance(cache_file, _Entries) and cache_file.has_any
 
 
 class _KernelCache(FunctionCache):
@@ -104,6 +119,13 @@ class _KernelCache(FunctionCache):
         locator = self._impl.locator
         folders = [locator.get_cache_path(), *_filled_before(Path(inspect.getfile(function)), locator)]
         self._cache_file = _Entries(folders, self._impl.filename_base, locator.get_source_stamp())
+
+    def load_overload(self, *arguments: Any) -> Any:
+        """Read an entry, and tell that the kernel is there."""
+        found = super().load_overload(*arguments)
+        if found is not None:
+            announcement.watch(self._py_func.__name__, True)
+        return found
 
     def _index_key(self, *arguments: Any) -> tuple[Any, ...]:
         return (*super()._index_key(*arguments), SOURCES)
@@ -169,6 +191,11 @@ class _Entries:
             files.save(key, data)
         self._unlock(key)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is any entry."""
+        return any(next(Path(one).glob(f"{glob.escape(self.name)}.*.nbi"), None) for one in self.folders)
+
     def _lock(self, key: tuple[Any, ...]) -> bool:
         """Wait for the lock of an entry; tell whether that was any use."""
         name = self._entry(key)
@@ -194,18 +221,44 @@ class _Entries:
 
 
 class _Announcement(event.Listener):
-    """Says once a process, in the log, that kernels are being compiled: it takes half a minute."""
+    """Says once a process, in the log, that kernels are being compiled: it takes half a minute.
+
+    Attributes
+    ----------
+    is_due : bool
+        Whether it is still to be said.
+    seconds : float
+        How long this process has compiled kernels so far.
+    watch : callable
+        Called with the name of each kernel and whether it is there by then: False where its compilation
+        begins, True where it ends, or where the kernel was found in the cache.
+    """
 
     is_due = True
+    seconds = 0.0
+    watch: Callable[[str, bool], object] = staticmethod(lambda name, is_there: None)
 
     def on_start(self, event: event.Event) -> None:
-        module = event.data["dispatcher"].py_func.__module__ or ""  # what exec made has None
-        if self.is_due and module.startswith("varflow.kernels."):
-            self.is_due = False
-            logger.warning("compiling kernels; later starts find them in the cache")
+        function = event.data["dispatcher"].py_func
+        if self.is_due and (function.__module__ or "").startswith("varflow.kernels."):  # exec's has None
+            self.announce()
+        self._tell(function, False)
+        self.seconds -= time.perf_counter() if function in KERNELS else 0.0
 
     def on_end(self, event: event.Event) -> None:
-        """Nothing: only the start is worth a word."""
+        """Tell that a kernel is compiled."""
+        function = event.data["dispatcher"].py_func
+        self.seconds += time.perf_counter() if function in KERNELS else 0.0
+        self._tell(function, True)
+
+    def announce(self) -> None:
+        """Say it."""
+        self.is_due = False
+        logger.warning("compiling kernels; later starts find them in the cache")
+
+    def _tell(self, function: Callable[..., Any], is_there: bool) -> None:
+        if function in KERNELS:
+            self.watch(function.__name__, is_there)
 
 
 announcement = _Announcement()

@@ -49,12 +49,17 @@ import numpy as np
 
 from varflow.kernels.compile import device_function, inlined, kernel
 from varflow.kernels.counter import take
+from varflow.kernels.lanes import LANES, numbers, total
 from varflow.kernels.layout import Sizes, aligned_zeros
 from varflow.kernels.network import layer_weights, network_backward, network_forward, transpose_weights
-from varflow.kernels.splines import SCRATCH_ROWS, cell_activate, cell_backward, cell_forward, cell_inverse
+from varflow.kernels.splines import N_KEPT, NORMAL, all_backward, all_forward, all_inverse, cell_activate
 
 NEGLIGIBLE = 1e-20  # share of the loss below which the gradient of a point is dropped: denormals are slow
 TILE_ROWS = 128
+MAX_COORDINATE = 1e18  # of unbounded ones, as networks see them: its square does not overflow in float32
+MAX_INPUT = 3.0  # of a network, what an unbounded coordinate tends to as it grows
+HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
+MAX_EXPONENT = 40.0  # of the variance loss of an unbounded point, before it grows linearly
 SLOPES_PER_LOG = 8  # slopes that can be multiplied without underflow before taking a log: exp(-80)^8 > 1e-300
 
 
@@ -67,10 +72,10 @@ class Workspace(NamedTuple):
     inputs: np.ndarray  # (n_kept, d * T), of the networks
     hidden: np.ndarray  # (n_kept, n_hidden, T, H)
     values: np.ndarray  # (n_kept, P * d * T), of the splines
-    x: np.ndarray  # (n_kept, d * T) float64, transformed coordinates before the cell
+    kept: np.ndarray  # (n_kept, N_KEPT * d * T) or (1, 0) float64, by the splines
+    x: np.ndarray  # (d * T,) float64, transformed coordinates before the cell
     z: np.ndarray  # (n_kept, d * T) float64, transformed coordinates after the cell
     slope: np.ndarray  # (n_kept, d * T) float64
-    scratch: np.ndarray  # (SCRATCH_ROWS * d * T,) float64
     dcoordinates: np.ndarray  # (d, T) float64
     dlog_q: np.ndarray  # (T,) float64
     dz: np.ndarray  # (2, d * T) float64
@@ -96,10 +101,10 @@ def make_workspace(sizes: Sizes, keeps_all: bool) -> Workspace:
         inputs=aligned_zeros((n_kept, m), dtype),
         hidden=aligned_zeros((n_kept, n_hidden, n_rows, d_hidden), dtype),
         values=aligned_zeros((n_kept, m * n_logits), dtype),
-        x=aligned_zeros((n_kept, m), float),
+        kept=aligned_zeros((n_kept, N_KEPT * m if keeps_all else 0), float),
+        x=aligned_zeros((m,), float),
         z=aligned_zeros((n_kept, m), float),
         slope=aligned_zeros((n_kept, m), float),
-        scratch=aligned_zeros((SCRATCH_ROWS * m,), float),
         dcoordinates=aligned_zeros((d, n_rows), float),
         dlog_q=aligned_zeros((n_rows,), float),
         dz=aligned_zeros((2, m), float),
@@ -120,19 +125,17 @@ def add_number(values, number):
 
 
 @device_function
-def add_row_sums(total, terms):
-    """Add the sums of the rows of terms (n, T) to total (n,), by halving; T is a power of two.
+def add_row_sums(sums, terms, is_first):
+    """Add the sums of the rows of terms (n, T) to sums (n,), or set them; T is a multiple of LANES.
 
-    terms is overwritten: the right half of its columns is added to the left half until one column remains.
+    Vectors are added up one after another, and the numbers of what comes out by halving.
     """
-    width = terms.shape[1]
-    while width > 1:
-        width //= 2
-        for i in range(terms.shape[0]):
-            for r in range(width):
-                terms[i, r] += terms[i, width + r]
     for i in range(terms.shape[0]):
-        total[i] += terms[i, 0]
+        row = terms[i]
+        value = numbers(row, 0)
+        for r in range(LANES, row.shape[0], LANES):
+            value = value + numbers(row, r)
+        sums[i] = total(value) if is_first else sums[i] + total(value)
 
 
 @device_function
@@ -142,10 +145,104 @@ def copy(target, source):
         target[i] = source[i]
 
 
+@device_function
+def is_zero(values):
+    """Tell whether all values (m, n) are zero; the first one mostly tells."""
+    for i in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            if values[i, k] != 0:
+                return False
+    return True
+
+
 @inlined
 def slot_of(c, work):
     """Return the index of the buffers of cell c: its own in training, otherwise the only ones."""
     return min(c, work.hidden.shape[0] - 1)
+
+
+@inlined
+def values_of(c, values, layout, n_rows):
+    """Return the spline values of cell c as a matrix (P, n_transformed * T), which values begin with."""
+    m = (layout.split.shape[1] - layout.n_inputs[c]) * n_rows
+    return values[: layout.n_logits * m].reshape(layout.n_logits, m)
+
+
+@inlined
+def kept_of(slot, m, work):
+    """Return what the splines keep, (N_KEPT, m) in training and otherwise (0, m)."""
+    n_kept = min(work.kept.shape[1], N_KEPT)
+    return work.kept[slot, : n_kept * m].reshape(n_kept, m)
+
+
+@device_function
+def bounded_input(x):
+    """Return what a network sees of an unbounded coordinate: b x / sqrt(b^2 + x^2) with b = MAX_INPUT.
+
+    So a network sees no more than it has learnt from, however far away a point is, and what it predicts
+    there does not grow with the distance: q falls as a normal density does, and no faster.
+    """
+    x = min(max(x, -MAX_COORDINATE), MAX_COORDINATE)
+    return MAX_INPUT * x / math.sqrt(MAX_INPUT * MAX_INPUT + x * x)
+
+
+@device_function
+def bounded_input_slope(bounded):
+    """Return the derivative of `bounded_input` where it has this value."""
+    rest = max(1.0 - (bounded / MAX_INPUT) ** 2, 0.0)
+    return rest * math.sqrt(rest)
+
+
+@device_function
+def gather(c, layout, work):
+    """Copy the coordinates before cell c, those to be transformed to x and the others to inputs of `work`."""
+    slot = slot_of(c, work)
+    n_rows = work.log_det.shape[0]
+    n_inputs = layout.n_inputs[c]
+    for i in range(n_inputs):
+        k = layout.split[c, i]
+        source, inputs = work.coordinates[k], work.inputs[slot, i * n_rows : (i + 1) * n_rows]
+        if layout.latent == NORMAL and k < layout.d:
+            for r in range(n_rows):
+                inputs[r] = bounded_input(source[r])
+            continue
+        for r in range(n_rows):
+            inputs[r] = 2.0 * source[r] - 1.0
+    for i in range(layout.split.shape[1] - n_inputs):
+        values = work.x[i * n_rows : (i + 1) * n_rows]
+        copy(values, work.coordinates[layout.split[c, n_inputs + i]])
+
+
+@device_function
+def predict(c, params, layout, work):
+    """Compute the logits of cell c, without the output biases, and leave them in values of `work`."""
+    slot = slot_of(c, work)
+    n_rows = work.log_det.shape[0]
+    n_inputs = layout.n_inputs[c]
+    n_out = (layout.split.shape[1] - n_inputs) * layout.n_logits
+    logits = work.values[slot, : n_out * n_rows]
+    weights, _ = layer_weights(params, layout.layers[c, -1])
+    is_training = work.transposed.shape[0] > 0  # the backward pass needs the activations
+    if n_inputs > 0 and (is_training or not is_zero(weights)):
+        network_forward(
+            work.hidden[slot], logits.reshape(n_out, n_rows),
+            work.inputs[slot, : n_inputs * n_rows].reshape(n_inputs, n_rows), params, layout.layers[c],
+            work.network[0], work.zeros,
+        )  # fmt: skip
+    else:  # conditioned on nothing, or not trained, as where an element-wise map is all there is
+        logits[:] = 0
+
+
+@device_function
+def activate(c, params, layout, work):
+    """Convert the logits of cell c to the spline values, in place."""
+    n_rows = work.log_det.shape[0]
+    values = values_of(c, work.values[slot_of(c, work)], layout, n_rows)
+    _, biases = layer_weights(params, layout.layers[c, -1])
+    logits = values.reshape(biases.shape[0], n_rows)
+    for i in range(biases.shape[0]):
+        add_number(logits[i], biases[i])
+    cell_activate(layout.cell, values, work.network[1])
 
 
 @device_function
@@ -154,31 +251,9 @@ def conditioner(c, params, layout, work):
 
     They are left in values of `work`, and the coordinates to be transformed are copied to its x.
     """
-    slot = slot_of(c, work)
-    n_rows = work.log_det.shape[0]
-    n_inputs = layout.n_inputs[c]
-    n_transformed = layout.split.shape[1] - n_inputs
-    inputs = work.inputs[slot, : n_inputs * n_rows].reshape(n_inputs, n_rows)
-    for i in range(n_inputs):
-        source = work.coordinates[layout.split[c, i]]
-        for r in range(n_rows):
-            inputs[i, r] = 2.0 * source[r] - 1.0
-    for i in range(n_transformed):
-        values = work.x[slot, i * n_rows : (i + 1) * n_rows]
-        copy(values, work.coordinates[layout.split[c, n_inputs + i]])
-    n_out = n_transformed * layout.n_logits
-    logits = work.values[slot, : n_out * n_rows]
-    if n_inputs > 0:
-        network_forward(
-            work.hidden[slot], logits.reshape(n_out, n_rows), inputs, params, layout.layers[c],
-            work.network[0], work.zeros,
-        )  # fmt: skip
-    else:
-        logits[:] = 0
-    _, biases = layer_weights(params, layout.layers[c, -1])
-    for i in range(n_out):
-        add_number(logits[i * n_rows : (i + 1) * n_rows], biases[i])
-    cell_activate(layout.cell, logits.reshape(layout.n_logits, n_transformed * n_rows), work.network[1])
+    gather(c, layout, work)
+    predict(c, params, layout, work)
+    activate(c, params, layout, work)
 
 
 @device_function
@@ -222,102 +297,191 @@ def scatter(coordinates, values, transformed):
 
 
 @inlined
+def slope_of(c, layout, work):
+    """Return the slopes of cell c, (n_transformed * T,)."""
+    n_transformed = layout.split.shape[1] - layout.n_inputs[c]
+    return work.slope[slot_of(c, work), : n_transformed * work.log_det.shape[0]]
+
+
+@device_function
+def spline_forward(c, layout, work):
+    """Set z and the slopes of cell c."""
+    slot, slope = slot_of(c, work), slope_of(c, layout, work)
+    m = slope.shape[0]
+    values = values_of(c, work.values[slot], layout, work.log_det.shape[0])
+    all_forward(layout.cell, work.z[slot, :m], slope, kept_of(slot, m, work), values, work.x[:m])
+
+
+@device_function
 def coupling_forward(c, params, layout, work):
-    """Map the coordinates of `work` through cell c; return the slopes, (n_transformed * T,)."""
+    """Map the coordinates of `work` through cell c, and set its slopes."""
     conditioner(c, params, layout, work)
-    slot = slot_of(c, work)
-    m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
-    values = work.values[slot, : layout.n_logits * m].reshape(layout.n_logits, m)
-    x, z, slope = work.x[slot, :m], work.z[slot, :m], work.slope[slot, :m]
-    cell_forward(layout.cell, z, slope, values, x, work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m))
-    scatter(work.coordinates, z, layout.split[c, layout.n_inputs[c] :])
-    return slope
+    spline_forward(c, layout, work)
+    scatter(work.coordinates, work.z[slot_of(c, work)], layout.split[c, layout.n_inputs[c] :])
 
 
-@inlined
-def coupling_backward(c, dparams, params, layout, work):
-    """Backpropagate through `coupling_forward`.
-
-    dparams: (n_params,), added to. dcoordinates of `work`: (d, T), derivatives with respect to the
-    coordinates after the cell on entry, and before it on exit. Those before the first cell are incomplete.
-    """
+@device_function
+def gather_derivatives(c, layout, work):
+    """Copy the derivatives with respect to z and to the log slopes of cell c to dz of `work`."""
     n_rows = work.log_det.shape[0]
     n_inputs = layout.n_inputs[c]
-    transformed = layout.split[c, n_inputs:]
-    m = transformed.shape[0] * n_rows
+    for i in range(layout.split.shape[1] - n_inputs):
+        copy(work.dz[0, i * n_rows : (i + 1) * n_rows], work.dcoordinates[layout.split[c, n_inputs + i]])
+        copy(work.dz[1, i * n_rows : (i + 1) * n_rows], work.dlog_q)
+
+
+@device_function
+def spline_backward(c, layout, work):
+    """Set dlogits of `work`, and dz[0] to the derivatives with respect to x, for cell c."""
+    n_rows, slope = work.log_det.shape[0], slope_of(c, layout, work)
+    m = slope.shape[0]
+    values, dlogits = values_of(c, work.values[c], layout, n_rows), values_of(c, work.dlogits, layout, n_rows)
     dz, dlog_slope = work.dz[0, :m], work.dz[1, :m]
-    for i in range(transformed.shape[0]):
-        copy(dz[i * n_rows : (i + 1) * n_rows], work.dcoordinates[transformed[i]])
-        copy(dlog_slope[i * n_rows : (i + 1) * n_rows], work.dlog_q)
-    values = work.values[c, : layout.n_logits * m].reshape(layout.n_logits, m)
-    dlogits = work.dlogits[: layout.n_logits * m].reshape(layout.n_logits, m)
-    cell_backward(
-        layout.cell, dlogits, dz, values, work.x[c, :m], work.z[c, :m], work.slope[c, :m], dz, dlog_slope,
-        work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m),
-    )  # fmt: skip
-    scatter(work.dcoordinates, dz, transformed)
-    n_out = transformed.shape[0] * layout.n_logits
-    dlogits_by_row = work.dlogits[: layout.n_logits * m].reshape(n_out, n_rows)
+    kept, z = kept_of(c, m, work), work.z[c, :m]
+    all_backward(layout.cell, dlogits, dz, kept, values, z, slope, dz, dlog_slope)
+
+
+@device_function
+def predict_backward(c, dparams, is_first, params, layout, work):
+    """Backpropagate through `predict`: add to dparams, or set them, and dinputs of `work` but for cell 0."""
+    n_rows = work.log_det.shape[0]
+    n_inputs = layout.n_inputs[c]
     if n_inputs > 0:
-        inputs = work.inputs[c, : n_inputs * n_rows].reshape(n_inputs, n_rows)
-        dinputs = work.dinputs[: n_inputs * n_rows].reshape(n_inputs, n_rows)
-        wants_dinputs = c > 0  # derivatives with respect to x are not needed
+        n_out = (layout.split.shape[1] - n_inputs) * layout.n_logits
         network_backward(
-            dinputs, dparams, dlogits_by_row, inputs, work.hidden[c], params, work.transposed,
-            layout.layers[c], work.network, work.zeros, work.ones, wants_dinputs,
+            work.dinputs[: n_inputs * n_rows].reshape(n_inputs, n_rows), dparams, is_first,
+            work.dlogits[: n_out * n_rows].reshape(n_out, n_rows),
+            work.inputs[c, : n_inputs * n_rows].reshape(n_inputs, n_rows), work.hidden[c], params,
+            work.transposed, layout.layers[c], work.network, work.zeros, work.ones,
+            c > 0,  # derivatives with respect to x are not needed
         )  # fmt: skip
-        for i in range(n_inputs if wants_dinputs else 0):
-            target = work.dcoordinates[layout.split[c, i]]
+    elif is_first:
+        for k in range(layout.layers.shape[1]):
+            weights, biases = layer_weights(dparams, layout.layers[c, k])
+            weights[:], biases[:] = 0, 0
+
+
+@device_function
+def scatter_derivatives(c, layout, work):
+    """Set dcoordinates of `work` to the derivatives before cell c, those before the first one in part."""
+    n_rows = work.log_det.shape[0]
+    n_inputs = layout.n_inputs[c]
+    scatter(work.dcoordinates, work.dz[0], layout.split[c, n_inputs:])
+    for i in range(n_inputs if c > 0 else 0):
+        k = layout.split[c, i]
+        target, dinputs = work.dcoordinates[k], work.dinputs[i * n_rows : (i + 1) * n_rows]
+        if layout.latent == NORMAL and k < layout.d:
+            inputs = work.inputs[c, i * n_rows : (i + 1) * n_rows]
             for r in range(n_rows):
-                target[r] += 2.0 * dinputs[i, r]
+                target[r] += dinputs[r] * bounded_input_slope(inputs[r])
+            continue
+        for r in range(n_rows):
+            target[r] += 2.0 * dinputs[r]
+
+
+@device_function
+def add_biases_backward(c, dparams, is_first, layout, work):
+    """Add the derivatives with respect to the output biases of cell c to dparams, or set them."""
     _, dbiases = layer_weights(dparams, layout.layers[c, -1])
-    add_row_sums(dbiases, dlogits_by_row)  # overwrites dlogits: must come last
+    n_rows = work.log_det.shape[0]
+    add_row_sums(
+        dbiases, work.dlogits[: dbiases.shape[0] * n_rows].reshape(dbiases.shape[0], n_rows), is_first
+    )
 
 
-@inlined
+@device_function
+def coupling_backward(c, dparams, is_first, params, layout, work):
+    """Backpropagate through `coupling_forward`.
+
+    dparams: (n_params,), added to, or set if is_first. dcoordinates of `work`: (d, T), derivatives with
+    respect to the coordinates after the cell on entry, and before it on exit. Those before the first cell are
+    incomplete.
+    """
+    gather_derivatives(c, layout, work)
+    spline_backward(c, layout, work)
+    predict_backward(c, dparams, is_first, params, layout, work)
+    scatter_derivatives(c, layout, work)
+    add_biases_backward(c, dparams, is_first, layout, work)
+
+
+@device_function
 def coupling_inverse(c, params, layout, work):
-    """Map the coordinates of `work` through the inverse of cell c; return the slopes of the forward map."""
+    """Map the coordinates of `work` through the inverse of cell c, and set the slopes of the forward map."""
     conditioner(c, params, layout, work)
-    m = (layout.split.shape[1] - layout.n_inputs[c]) * work.log_det.shape[0]
-    values = work.values[0, : layout.n_logits * m].reshape(layout.n_logits, m)
-    x, slope = work.x[0, :m], work.slope[0, :m]
-    cell_inverse(layout.cell, x, slope, values, x, work.scratch[: SCRATCH_ROWS * m].reshape(SCRATCH_ROWS, m))
+    slope = slope_of(c, layout, work)
+    values = values_of(c, work.values[0], layout, work.log_det.shape[0])
+    x = work.x[: slope.shape[0]]
+    all_inverse(layout.cell, x, slope, values, x)
     scatter(work.coordinates, x, layout.split[c, layout.n_inputs[c] :])
-    return slope
+
+
+@device_function
+def add_normal(log_q, z):
+    """Add the log of the normal density of z (d, T) to log_q (T,)."""
+    for k in range(z.shape[0]):
+        row = z[k]
+        for r in range(log_q.shape[0]):
+            log_q[r] -= HALF_LOG_2_PI + 0.5 * row[r] * row[r]
+
+
+@device_function
+def normal_backward(dz, z, dlog_q):
+    """Backpropagate through `add_normal`: add to dz (d, T). z: (d, T). dlog_q: (T,)."""
+    for k in range(z.shape[0]):
+        dtarget, row = dz[k], z[k]
+        for r in range(dlog_q.shape[0]):
+            dtarget[r] -= row[r] * dlog_q[r]
 
 
 @inlined
 def flow_forward(params, layout, work):
-    """Map the coordinates of `work` through all cells; its log_det is set."""
+    """Map the coordinates of `work` through all cells; its log_det is set.
+
+    It is log q with respect to the unit cube or, where the latent density is normal, to the scale.
+    """
     work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
     for c in range(layout.n_inputs.shape[0]):
-        n_pending = add_log_slopes(work, coupling_forward(c, params, layout, work), n_pending)
+        coupling_forward(c, params, layout, work)
+        n_pending = add_log_slopes(work, slope_of(c, layout, work), n_pending)
     add_log(work.log_det, work.slopes)
+    if layout.latent == NORMAL:
+        add_normal(work.log_det, work.coordinates[: layout.d])
 
 
 @inlined
 def flow_inverse(params, layout, work):
-    """Map the coordinates of `work` through the inverse of all cells; log_det of the forward map is set."""
+    """Map the coordinates of `work` through the inverse of all cells; log_det as in `flow_forward` is set."""
     work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
+    if layout.latent == NORMAL:
+        add_normal(work.log_det, work.coordinates[: layout.d])
     for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
-        n_pending = add_log_slopes(work, coupling_inverse(c, params, layout, work), n_pending)
+        coupling_inverse(c, params, layout, work)
+        n_pending = add_log_slopes(work, slope_of(c, layout, work), n_pending)
     add_log(work.log_det, work.slopes)
 
 
 @device_function
 def from_box(coordinates, layout):
-    """Map coordinates (d, T) from the box to the unit cube, in place."""
+    """Map coordinates (d, T) from the box to the unit cube, or to their scale, in place."""
     for k in range(coordinates.shape[0]):
         lower, width = layout.lower[k], layout.width[k]
+        if layout.latent == NORMAL:
+            for r in range(coordinates.shape[1]):
+                coordinates[k, r] = (coordinates[k, r] - lower) / width
+            continue
         for r in range(coordinates.shape[1]):
             coordinates[k, r] = min(max((coordinates[k, r] - lower) / width, 0.0), 1.0)
 
 
 @device_function
 def to_box(coordinates, layout):
-    """Map coordinates (d, T) from the unit cube to the box, in place."""
+    """Map coordinates (d, T) from the unit cube, or from their scale, to the box, in place."""
     for k in range(coordinates.shape[0]):
         lower, upper, width = layout.lower[k], layout.upper[k], layout.width[k]
+        if layout.latent == NORMAL:
+            for r in range(coordinates.shape[1]):
+                coordinates[k, r] = lower + width * coordinates[k, r]
+            continue
         for r in range(coordinates.shape[1]):
             coordinates[k, r] = min(max(lower + width * coordinates[k, r], lower), upper)
 
@@ -326,8 +490,8 @@ def to_box(coordinates, layout):
 def transform(out, log_det, points, is_inverse, next_tile, params, layout, work):
     """Map points from target to latent space, or the other way if is_inverse, as long as tiles are left.
 
-    out: (n, d), set. log_det: (n,), of the map from the unit cube to latent space, set. points: (n, d), in
-    the box, or in the unit cube if is_inverse. next_tile: (1,), counter shared by all threads.
+    out: (n, d), set. log_det: (n,), as in `flow_forward`, set. points: (n, d + c), in the box, or in latent
+    space if is_inverse, and their conditions. next_tile: (1,), counter shared by all threads.
     """
     n, n_rows = points.shape[0], work.log_det.shape[0]
     while True:
@@ -349,9 +513,18 @@ def transform(out, log_det, points, is_inverse, next_tile, params, layout, work)
             log_det[first + r] = work.log_det[r]
 
 
+@inlined
+def max_exponent(layout):
+    """Return the logarithm from which on the variance loss of a point grows linearly in -log q."""
+    return MAX_EXPONENT if layout.latent == NORMAL else math.inf
+
+
 @device_function
-def variance_loss(dlog_q, log_q, log_weights, rows, first):
+def variance_loss(dlog_q, log_q, log_weights, rows, first, most):
     """Compute the sum of the variance loss l = f^2 / (p q) over a tile, and the derivative -l in log q.
+
+    Where log l is above `most`, l goes on along its tangent: q of unbounded points may be so small far away
+    that l, or its derivatives in float32, would overflow, where f is nothing.
 
     dlog_q: (T,), derivative of the mean over the minibatch, set. log_q: (T,). log_weights: (n,),
     log(f^2 / p). rows: (n_batch,), the minibatch. first: index in rows at which the tile begins.
@@ -359,8 +532,10 @@ def variance_loss(dlog_q, log_q, log_weights, rows, first):
     total = 0.0
     n_batch = rows.shape[0]
     for r in range(min(log_q.shape[0], n_batch - first)):
-        value = math.exp(log_weights[rows[first + r]] - log_q[r])
-        total += value
+        exponent = log_weights[rows[first + r]] - log_q[r]
+        bounded = min(exponent, most)
+        value = math.exp(bounded)
+        total += value + value * (exponent - bounded) if exponent > most else value
         share = value / n_batch
         dlog_q[r] = 0.0 if share < NEGLIGIBLE else -share
     return total
@@ -400,10 +575,10 @@ def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_varianc
     """Compute the loss and the gradient of lanes of a minibatch, as long as lanes are left.
 
     dparams: (n_lanes, n_params), set. losses: (n_lanes,), sums over the rows of the lane, set. next_lane:
-    (2,), counter shared by all threads, and the lane that ends them. x: (n, d), in the box. rows:
-    (n_batch,), indices of the minibatch in x. weights: (n,), log(f^2 / p) if is_variance, otherwise the
-    factor of -log q. log_p: (n,) for a gradient with a control variate, or (0,) for one without. dz:
-    (n_batch, d), additional derivative of the loss with respect to z, or (0, d) for none.
+    (2,), counter shared by all threads, and the lane that ends them. x: (n, d + c), in the box, and their
+    conditions. rows: (n_batch,), indices of the minibatch in x. weights: (n,), log(f^2 / p) if is_variance,
+    otherwise the factor of -log q. log_p: (n,) for a gradient with a control variate, or (0,) for one
+    without. dz: (n_batch, d), additional derivative of the loss with respect to z, or (0, d) for none.
     """
     transpose_weights(work.transposed, params, layout)
     n_rows = work.log_det.shape[0]
@@ -414,9 +589,9 @@ def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_varianc
         lane = take(next_lane)
         if lane >= next_lane[1]:
             return
-        dparams[lane] = 0
         losses[lane] = 0
-        for tile in range(lane * n_tiles // n_lanes, (lane + 1) * n_tiles // n_lanes):
+        first_tile = lane * n_tiles // n_lanes
+        for tile in range(first_tile, (lane + 1) * n_tiles // n_lanes):
             first = tile * n_rows
             for r in range(n_rows):
                 row = rows[min(first + r, n_batch - 1)]
@@ -426,7 +601,9 @@ def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_varianc
             flow_forward(params, layout, work)
             work.dlog_q[:] = 0
             if is_variance:
-                losses[lane] += variance_loss(work.dlog_q, work.log_det, weights, rows, first)
+                losses[lane] += variance_loss(
+                    work.dlog_q, work.log_det, weights, rows, first, max_exponent(layout)
+                )
             else:
                 losses[lane] += linear_loss(work.dlog_q, work.log_det, weights, rows, first)
             if log_p.shape[0] > 0:
@@ -435,5 +612,7 @@ def gradient(dparams, losses, next_lane, x, rows, weights, log_p, dz, is_varianc
             for r in range(min(n_rows, dz.shape[0] - first)):
                 for k in range(dz.shape[1]):
                     work.dcoordinates[k, r] = dz[first + r, k]
+            if layout.latent == NORMAL:
+                normal_backward(work.dcoordinates[: layout.d], work.coordinates[: layout.d], work.dlog_q)
             for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
-                coupling_backward(c, dparams[lane], params, layout, work)
+                coupling_backward(c, dparams[lane], tile == first_tile, params, layout, work)

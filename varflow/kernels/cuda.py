@@ -18,19 +18,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
-from numba.extending import overload
 
+from varflow.kernels import normal
 from varflow.kernels.compile import SOURCES
-from varflow.kernels.cpu import NEGLIGIBLE
+from varflow.kernels.cpu import (
+    HALF_LOG_2_PI,
+    MAX_COORDINATE,
+    MAX_EXPONENT,
+    MAX_INPUT,
+    NEGLIGIBLE,
+)
 from varflow.kernels.layout import Sizes
 from varflow.kernels.network import NEGATIVE_SLOPE
 from varflow.kernels.splines import (
-    SCRATCH_ROWS,
+    N_KEPT,
+    NORMAL,
     cell_activate,
     cell_backward,
     cell_forward,
     cell_inverse,
-    exponential,
 )
 
 IS_SIMULATED: bool = config.ENABLE_CUDASIM
@@ -47,6 +53,7 @@ PADDED_ROWS = TILE_ROWS + 4  # in shared memory, so that threads find each other
 # Of shared memory, so that a thread reads four numbers at once; the simulator does not know of it.
 ALIGNMENT = None if IS_SIMULATED else 16
 
+LARGEST = float(np.finfo(np.float64).max)
 MAX_NUMBERS = 1 << 32  # of a matrix of the workspace, and of the parameters: what indices can tell apart
 FAILED, N_DONE, SCALE = range(3)  # of the state that one step hands on to the next
 
@@ -75,11 +82,6 @@ def _cache(function: Callable[..., Any]) -> Any:
             return (*super()._index_key(*arguments), SOURCES)
 
     return Cache(function)
-
-
-@overload(exponential, target="cuda")
-def _exponential(x):
-    return lambda x: math.exp(x)
 
 
 class Workspace(NamedTuple):
@@ -279,6 +281,23 @@ def slot_of(c, work):
 
 
 @device_function
+def bounded_input(x):
+    """What a network sees of an unbounded coordinate; see cpu.py."""
+    real = type(x)
+    most, x = real(MAX_INPUT), min(max(x, real(-MAX_COORDINATE)), real(MAX_COORDINATE))
+    return most * x / math.sqrt(most * most + x * x)
+
+
+@device_function
+def bounded_input_slope(bounded):
+    """Its derivative where it has this value."""
+    real = type(bounded)
+    share = bounded / real(MAX_INPUT)
+    rest = max(real(1) - share * share, real(0))
+    return rest * math.sqrt(rest)
+
+
+@device_function
 def conditioner(c, first, params, transposed, layout, work, shared):
     """Logits that cell c gives for the coordinates that stand before it, into `values` of `work`.
 
@@ -289,7 +308,10 @@ def conditioner(c, first, params, transposed, layout, work, shared):
     real = work.coordinates.dtype.type
     for i in range(cuda.threadIdx.x, n_inputs * TILE_ROWS, THREADS):
         r, k = first + i // n_inputs, i % n_inputs
-        work.inputs[slot, r * n_inputs + k] = real(2) * work.coordinates[r, layout.split[c, k]] - real(1)
+        source = layout.split[c, k]
+        x = work.coordinates[r, source]
+        is_bounded = layout.latent != NORMAL or source >= layout.d
+        work.inputs[slot, r * n_inputs + k] = real(2) * x - real(1) if is_bounded else bounded_input(x)
     a = matrix(work.inputs[slot], first * n_inputs, TILE_ROWS, n_inputs)
     for k in range(0 if n_inputs > 0 else n_hidden, n_hidden + 1):
         n_in, n_out, place, biases = layout.layers[c, k]
@@ -310,20 +332,17 @@ def coupling_forward(c, first, params, transposed, layout, work, shared):
     n_transformed = layout.split.shape[1] - n_inputs
     n_out = n_transformed * layout.n_logits
     largest = cuda.local.array(1, work.values.dtype)
-    x = cuda.local.array(1, work.x.dtype)
-    z = cuda.local.array(1, work.x.dtype)
-    slope = cuda.local.array(1, work.x.dtype)
-    scratch = cuda.local.array((SCRATCH_ROWS, 1), work.x.dtype)
+    kept = cuda.local.array((N_KEPT, 1), work.coordinates.dtype)
     for i in range(cuda.threadIdx.x, n_transformed * TILE_ROWS, THREADS):
         r, k = first + i // n_transformed, i % n_transformed
         target = layout.split[c, n_inputs + k]
         row = slice(r * n_out + k, (r + 1) * n_out, n_transformed)
         values = work.values[slot, row][:, np.newaxis]
         cell_activate(layout.cell, values, largest)
-        x[0] = work.coordinates[r, target]
-        cell_forward(layout.cell, z, slope, values, x, scratch)
-        work.coordinates[r, target] = z[0]
-        work.x[slot, r, k], work.z[slot, r, k], work.slope[slot, r, k] = x[0], z[0], slope[0]
+        x = work.coordinates[r, target]
+        z, slope = cell_forward(layout.cell, kept, values, 0, x)
+        work.coordinates[r, target] = z
+        work.x[slot, r, k], work.z[slot, r, k], work.slope[slot, r, k] = x, z, slope
     add_log_slopes(first, slot, n_transformed, work)
 
 
@@ -338,21 +357,17 @@ def coupling_backward(c, first, params, transposed, layout, work, shared):
     n_transformed = layout.split.shape[1] - n_inputs
     n_out = n_transformed * layout.n_logits
     n_hidden = work.hidden.shape[1]
-    x = cuda.local.array(1, work.x.dtype)
-    z = cuda.local.array(1, work.x.dtype)
-    slope = cuda.local.array(1, work.x.dtype)
-    dz = cuda.local.array(1, work.x.dtype)
-    dlog_slope = cuda.local.array(1, work.x.dtype)
-    scratch = cuda.local.array((SCRATCH_ROWS, 1), work.x.dtype)
+    kept = cuda.local.array((N_KEPT, 1), work.coordinates.dtype)
     for i in range(cuda.threadIdx.x, n_transformed * TILE_ROWS, THREADS):
         r, k = first + i // n_transformed, i % n_transformed
         target = layout.split[c, n_inputs + k]
         row = slice(r * n_out + k, (r + 1) * n_out, n_transformed)
         values, dlogits = work.values[c, row][:, np.newaxis], work.dlogits[c, row][:, np.newaxis]
-        x[0], z[0], slope[0] = work.x[c, r, k], work.z[c, r, k], work.slope[c, r, k]
-        dz[0], dlog_slope[0] = work.dcoordinates[r, target], work.dlog_q[r]
-        cell_backward(layout.cell, dlogits, dz, values, x, z, slope, dz, dlog_slope, scratch)
-        work.dcoordinates[r, target] = dz[0]
+        x, z, slope = work.x[c, r, k], work.z[c, r, k], work.slope[c, r, k]
+        dz, dlog_slope = work.dcoordinates[r, target], work.dlog_q[r]
+        cell_forward(layout.cell, kept, values, 0, x)  # to keep what it finds takes longer than to find it
+        dx = cell_backward(layout.cell, dlogits, kept, values, 0, z, slope, dz, dlog_slope)
+        work.dcoordinates[r, target] = dx
     if n_inputs == 0:
         return
     dout = matrix(work.dlogits[c], first * n_out, TILE_ROWS, n_out)
@@ -371,7 +386,11 @@ def coupling_backward(c, first, params, transposed, layout, work, shared):
     if c > 0:
         for i in range(cuda.threadIdx.x, n_inputs * TILE_ROWS, THREADS):
             r, k = first + i // n_inputs, i % n_inputs
-            work.dcoordinates[r, layout.split[c, k]] += real(2) * work.dinputs[r * n_inputs + k]
+            place = r * n_inputs + k
+            target = layout.split[c, k]
+            is_bounded = layout.latent != NORMAL or target >= layout.d
+            factor = real(2) if is_bounded else real(bounded_input_slope(work.inputs[c, place]))
+            work.dcoordinates[r, target] += factor * work.dinputs[place]
         cuda.syncthreads()
 
 
@@ -383,18 +402,14 @@ def coupling_inverse(c, first, params, transposed, layout, work, shared):
     n_transformed = layout.split.shape[1] - n_inputs
     n_out = n_transformed * layout.n_logits
     largest = cuda.local.array(1, work.values.dtype)
-    x = cuda.local.array(1, work.x.dtype)
-    slope = cuda.local.array(1, work.x.dtype)
-    scratch = cuda.local.array((SCRATCH_ROWS, 1), work.x.dtype)
     for i in range(cuda.threadIdx.x, n_transformed * TILE_ROWS, THREADS):
         r, k = first + i // n_transformed, i % n_transformed
         target = layout.split[c, n_inputs + k]
         row = slice(r * n_out + k, (r + 1) * n_out, n_transformed)
         values = work.values[0, row][:, np.newaxis]
         cell_activate(layout.cell, values, largest)
-        x[0] = work.coordinates[r, target]
-        cell_inverse(layout.cell, x, slope, values, x, scratch)
-        work.coordinates[r, target], work.slope[0, r, k] = x[0], slope[0]
+        x, slope = cell_inverse(layout.cell, values, 0, work.coordinates[r, target])
+        work.coordinates[r, target], work.slope[0, r, k] = x, slope
     add_log_slopes(first, 0, n_transformed, work)
 
 
@@ -409,19 +424,35 @@ def add_log_slopes(first, slot, n_transformed, work):
 
 @device_function
 def from_box(x, k, layout):
-    """Map coordinate k from the box to the unit interval."""
+    """Map coordinate k from the box to the unit interval, or to its scale."""
+    if layout.latent == NORMAL:
+        return (x - layout.lower[k]) / layout.width[k]
     return min(max((x - layout.lower[k]) / layout.width[k], 0.0), 1.0)
 
 
 @device_function
 def to_box(u, k, layout):
-    """Map coordinate k from the unit interval to the box."""
+    """Map coordinate k from the unit interval, or from its scale, to the box."""
+    if layout.latent == NORMAL:
+        return layout.lower[k] + layout.width[k] * u
     return min(max(layout.lower[k] + layout.width[k] * u, layout.lower[k]), layout.upper[k])
+
+
+@device_function
+def add_log_latent(first, d, work):
+    """Add the log of the normal density of the first d coordinates of a tile's rows to their log_det."""
+    real = work.coordinates.dtype.type
+    cuda.syncthreads()
+    for r in range(first + cuda.threadIdx.x, first + TILE_ROWS, THREADS):
+        for k in range(d):
+            z = work.coordinates[r, k]
+            work.log_det[r] -= real(HALF_LOG_2_PI) + real(0.5) * z * z
+    cuda.syncthreads()
 
 
 @kernel
 def first_outside(found, points, is_latent, layout):
-    """Find the first row that is not finite and in the box, or in the unit cube if is_latent.
+    """Find the first row that is not finite and in the box, or in latent space if is_latent.
 
     found: (1,) int64, lowered to it. points: (n, d). One thread a number.
     """
@@ -430,8 +461,21 @@ def first_outside(found, points, is_latent, layout):
     if i < points.shape[0] * d:
         row, k = i // d, i % d
         lower, upper = (0.0, 1.0) if is_latent else (layout.lower[k], layout.upper[k])
+        if layout.latent == NORMAL:
+            lower, upper = -LARGEST, LARGEST
         if not lower <= points[row, k] <= upper:
             cuda.atomic.min(found, 0, row)
+
+
+@kernel
+def join_columns(joined, points, conditions):
+    """Set joined (n, d + c) to points (n, d) and conditions (n, c), side by side. One thread a number."""
+    n, d = points.shape
+    width = joined.shape[1]
+    i = cuda.grid(1)
+    if i < n * width:
+        row, k = i // width, i % width
+        joined[row, k] = points[row, k] if k < d else conditions[row, k - d]
 
 
 @kernel
@@ -454,8 +498,8 @@ def transpose_weights(transposed, params, layers):
 def transform(out, log_det, points, is_inverse, log_volume, params, transposed, layout, work):
     """Map points from target to latent space, or back if is_inverse.
 
-    out: (n, d), set, which may be points. log_det: (n,), of the map from the box to latent space, set.
-    points: (n, d), in the box, or in the unit cube if is_inverse. Each block has rows of `work` of its own.
+    out: (n, d), set. log_det: (n,), of the map from the box to latent space, set. points: (n, d + c), in the
+    box, or in latent space if is_inverse, with conditions. Each block has rows of `work` of its own.
     """
     left = cuda.shared.array((TILE_DEPTH, PADDED_ROWS), params.dtype, alignment=ALIGNMENT)
     right = cuda.shared.array((TILE_DEPTH, TILE_COLUMNS), params.dtype, alignment=ALIGNMENT)
@@ -472,14 +516,19 @@ def transform(out, log_det, points, is_inverse, log_volume, params, transposed, 
         for r in range(cuda.threadIdx.x, TILE_ROWS, THREADS):
             work.log_det[first + r] = -log_volume
         cuda.syncthreads()
+        if layout.latent == NORMAL and is_inverse:
+            add_log_latent(first, layout.d, work)
         for c in range(n_cells):
             if is_inverse:
                 coupling_inverse(n_cells - 1 - c, first, params, transposed, layout, work, shared)
             else:
                 coupling_forward(c, first, params, transposed, layout, work, shared)
             cuda.syncthreads()
-        for i in range(cuda.threadIdx.x, min(TILE_ROWS, n - begin) * d, THREADS):
-            r, k = i // d, i % d
+        if layout.latent == NORMAL and not is_inverse:
+            add_log_latent(first, layout.d, work)
+        d_out = out.shape[1]
+        for i in range(cuda.threadIdx.x, min(TILE_ROWS, n - begin) * d_out, THREADS):
+            r, k = i // d_out, i % d_out
             u = work.coordinates[first + r, k]
             out[begin + r, k] = to_box(u, k, layout) if is_inverse else u
         for r in range(cuda.threadIdx.x, min(TILE_ROWS, n - begin), THREADS):
@@ -487,13 +536,17 @@ def transform(out, log_det, points, is_inverse, log_volume, params, transposed, 
 
 
 @device_function
-def row_loss(weight, log_q, log_volume, is_variance):
+def row_loss(weight, log_q, log_volume, is_variance, is_normal):
     """A row's loss and its derivative in log q, times -1; see `variance_loss` and `linear_loss` of cpu.py.
 
-    log_q: of the density in the unit cube. log_volume: of the box.
+    log_q: of the density in the unit cube. log_volume: of the box. is_normal: whether the latent density is.
     """
     if is_variance:
-        value = math.exp(weight - log_q)
+        exponent = weight - log_q
+        if is_normal and exponent > MAX_EXPONENT:
+            value = math.exp(MAX_EXPONENT)
+            return value + value * (exponent - MAX_EXPONENT), value
+        value = math.exp(exponent)
         return value, value
     return -weight * (log_q - log_volume), weight
 
@@ -505,10 +558,10 @@ def gradient(
     """Loss of a minibatch, and its derivatives in whatever the weights are multiplied with.
 
     losses: (n_tiles,), sums over the rows of a tile, set. begin: of the minibatch's rows, that of the first
-    block. x: (n, d) in the box. rows: (n_batch,), which of them make the minibatch. weights: (n,),
-    log(f^2 / p) where is_variance, else the factor of -log q. log_p: (n,), where the gradient is to have a
-    control variate, or (0,). dz: (n_batch, d), derivative of the loss in z, or (0, d) for none. One block a
-    tile, which has rows of `work` of its own.
+    block. x: (n, d + c), in the box, with conditions. rows: (n_batch,), which of them make the minibatch.
+    weights: (n,), log(f^2 / p) where is_variance, else the factor of -log q. log_p: (n,), where the gradient
+    is to have a control variate, or (0,). dz: (n_batch, d), derivative of the loss in z, or (0, d) for none.
+    One block a tile, which has rows of `work` of its own.
     """
     left = cuda.shared.array((TILE_DEPTH, PADDED_ROWS), params.dtype, alignment=ALIGNMENT)
     right = cuda.shared.array((TILE_DEPTH, TILE_COLUMNS), params.dtype, alignment=ALIGNMENT)
@@ -521,18 +574,24 @@ def gradient(
         r, k = i // d, i % d
         row = rows[min(begin + r, n_batch - 1)]
         work.coordinates[first + r, k] = from_box(x[row, k], k, layout)
-        work.dcoordinates[first + r, k] = dz[begin + r, k] if begin + r < dz.shape[0] else 0.0
+        work.dcoordinates[first + r, k] = 0.0
+        if begin + r < dz.shape[0] and k < dz.shape[1]:
+            work.dcoordinates[first + r, k] = dz[begin + r, k]
     for r in range(cuda.threadIdx.x, TILE_ROWS, THREADS):
         work.log_det[first + r] = 0
     cuda.syncthreads()
     for c in range(layout.n_inputs.shape[0]):
         coupling_forward(c, first, params, transposed, layout, work, shared)
         cuda.syncthreads()
+    if layout.latent == NORMAL:
+        add_log_latent(first, layout.d, work)
     for r in range(cuda.threadIdx.x, TILE_ROWS, THREADS):
         partial[r], work.dlog_q[first + r] = 0, 0
         if begin + r < n_batch:
             row, log_q = rows[begin + r], work.log_det[first + r]
-            partial[r], slope = row_loss(weights[row], log_q, log_volume, is_variance)
+            partial[r], slope = row_loss(
+                weights[row], log_q, log_volume, is_variance, layout.latent == NORMAL
+            )
             if log_p.shape[0] > 0:
                 slope -= math.exp(log_q - log_p[row])  # see `control_variate` of cpu.py
             share = slope / n_batch
@@ -543,6 +602,11 @@ def gradient(
         for r in range(TILE_ROWS):
             total += partial[r]
         losses[begin // TILE_ROWS] = total
+    if layout.latent == NORMAL:
+        for i in range(cuda.threadIdx.x, TILE_ROWS * layout.d, THREADS):
+            r, k = first + i // layout.d, i % layout.d
+            work.dcoordinates[r, k] -= work.coordinates[r, k] * work.dlog_q[r]
+        cuda.syncthreads()
     for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
         coupling_backward(c, first, params, transposed, layout, work, shared)
 
@@ -727,6 +791,7 @@ HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 FACTORS = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 BUMPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 BITS_TO_DROP, UNIT = np.uint64(11), 2.0**-53
+LEAST = 0.5 * UNIT  # in the place of zero, whose quantile is not finite
 
 
 @device_function
@@ -747,9 +812,12 @@ def wrapped_sum(a, b):
     return ((high & LOW) << HALF) | (low & LOW)
 
 
+quantile = device_function(normal.quantile)
+
+
 @kernel
-def latent_points(z, block, first, key0, key1):
-    """Draw points of a block, with the bits of `random_rows` of `varflow.flow.latent`.
+def latent_points(z, block, first, key0, key1, is_normal):
+    """Draw points of a block, with the bits of `random_rows` of `varflow.flow.latent`, or quantiles of these.
 
     z: (n, d), set. block: its number, the upper part of the counter. first: row of the block that z begins
     with. key0, key1: of the generator. One thread a number.
@@ -767,4 +835,5 @@ def latent_points(z, block, first, key0, key1):
         key0, key1 = wrapped_sum(key0, BUMPS[0]), wrapped_sum(key1, BUMPS[1])
     which = number % 4
     word = a if which == 0 else (b if which == 1 else (c if which == 2 else e))
-    z[i // d, i % d] = np.float64(word >> BITS_TO_DROP) * UNIT
+    u = np.float64(word >> BITS_TO_DROP) * UNIT
+    z[i // d, i % d] = quantile(max(u, LEAST)) if is_normal else u

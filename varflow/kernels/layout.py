@@ -14,7 +14,7 @@ ALIGNMENT = 64  # bytes: a vector of AVX-512, the widest in use, and a cache lin
 class Sizes(NamedTuple):
     """The numbers from which the sizes of the buffers of a flow follow."""
 
-    d: int  # dimensions
+    d: int  # dimensions, and conditions: coordinates that no cell transforms
     n_cells: int
     n_transformed: int  # largest number of coordinates that a cell transforms
     n_logits: int  # per transformed coordinate
@@ -27,14 +27,16 @@ class Sizes(NamedTuple):
 class Layout(NamedTuple):
     """Tables of coordinates, parameters and bounds for the kernels."""
 
-    split: np.ndarray  # (n_cells, d): coordinates that a cell is conditioned on, then those it transforms
+    d: int  # dimensions; the coordinates beyond them are conditions
+    split: np.ndarray  # (n_cells, d + c): coordinates that a cell is conditioned on, then those it transforms
     n_inputs: np.ndarray  # (n_cells,): number of coordinates that a cell is conditioned on
     layers: np.ndarray  # (n_cells, n_hidden + 1, 4): n_in, n_out, offset of the weights, offset of the biases
     cell: int  # code of the spline
     n_logits: int  # per transformed coordinate
-    lower: np.ndarray  # (d,): lower bounds of the box
-    upper: np.ndarray  # (d,): upper bounds, from which lower + width may differ by rounding
-    width: np.ndarray  # (d,): upper - lower
+    latent: int  # code of the density in latent space
+    lower: np.ndarray  # (d + c,): lower bounds of the box; the location where the latent density is normal
+    upper: np.ndarray  # (d + c,): upper bounds, from which lower + width may differ by rounding
+    width: np.ndarray  # (d + c,): upper - lower; the scale where the latent density is normal
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:

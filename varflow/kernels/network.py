@@ -38,10 +38,12 @@ def transpose_weights(transposed, params, layout):
 
 
 @inlined
-def add_sums(dbiases, doutputs, ones):
-    """Add the sums over rows of doutputs (T, H) to dbiases (H,). ones: at least T of them."""
-    total = dbiases.reshape(1, dbiases.shape[0])
-    product(total, total, ones[: doutputs.shape[0]].reshape(1, doutputs.shape[0]), doutputs)
+def add_product(total, a, b, zeros, is_first):
+    """Add A B to total, or set total to it if it is the first; see `product`. zeros: at least m of them."""
+    if is_first:
+        product(total, zeros, a, b)
+    else:
+        product(total, total, a, b)
 
 
 @device_function
@@ -66,33 +68,36 @@ def network_forward(hidden, logits, inputs, params, layers, scratch, zeros):
 
 @device_function
 def network_backward(
-    dinputs, dparams, dlogits, inputs, hidden, params, transposed, layers, scratch, zeros, ones, wants_dinputs
-):
+    dinputs, dparams, is_first, dlogits, inputs, hidden, params, transposed, layers, scratch, zeros, ones,
+    wants_dinputs,
+):  # fmt: skip
     """Backpropagate through `network_forward`.
 
-    dinputs: (n_in, T), set if wants_dinputs. dparams: (n_params,), added to. dlogits: (n_out, T). inputs,
-    hidden: as left by `network_forward`. transposed: (n_params,), from `transpose_weights`. scratch: (2, at
-    least T * H). zeros: at least max(H, T) of them. ones: at least T of them.
+    dinputs: (n_in, T), set if wants_dinputs. dparams: (n_params,), added to, or set if is_first. dlogits:
+    (n_out, T). inputs, hidden: as left by `network_forward`. transposed: (n_params,), from
+    `transpose_weights`. scratch: (2, at least T * H). zeros: at least max(H, T) of them. ones: at least T of
+    them.
     """
     n_hidden, n_rows, d_hidden = hidden.shape
     slope = hidden.dtype.type(NEGATIVE_SLOPE)
     dweights = transposed_weights(dparams, layers[n_hidden])
-    product(dweights, dweights, dlogits, hidden[n_hidden - 1])
+    add_product(dweights, dlogits, hidden[n_hidden - 1], zeros, is_first)
     doutputs = scratch[0, : n_rows * d_hidden].reshape(n_rows, d_hidden)
     weights = transposed_weights(params, layers[n_hidden])
     gated_product(doutputs, zeros, dlogits.T, weights, hidden[n_hidden - 1], slope)
     for k in range(n_hidden - 1, -1, -1):
         dweights, dbiases = layer_weights(dparams, layers[k])
-        add_sums(dbiases, doutputs, ones)
+        row_of_ones = ones[:n_rows].reshape(1, n_rows)
+        add_product(dbiases.reshape(1, d_hidden), row_of_ones, doutputs, zeros, is_first)
         other = scratch[(n_hidden - k) % 2, : n_rows * d_hidden]
         if k > 0:
-            product(dweights, dweights, hidden[k - 1].T, doutputs)
+            add_product(dweights, hidden[k - 1].T, doutputs, zeros, is_first)
             dsource = other.reshape(n_rows, d_hidden)
             weights = transposed_weights(transposed, layers[k])
             gated_product(dsource, zeros, doutputs, weights, hidden[k - 1], slope)
             doutputs = dsource
         else:
-            product(dweights, dweights, inputs, doutputs)
+            add_product(dweights, inputs, doutputs, zeros, is_first)
             if wants_dinputs:
                 last = other.reshape(d_hidden, n_rows)
                 transpose(last, doutputs)

@@ -1,6 +1,7 @@
 """Building the shared library for programs in C and Fortran."""
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -16,6 +17,8 @@ from varflow.libvarflow import place
 from varflow.runtime.archive import FilePath, atomic_path
 
 __all__ = ["build", "missing"]
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
 
@@ -89,6 +92,7 @@ def _compile(library: Path) -> None:
                 "-lpthread",
             ),
         ]
+        logger.info("compiling libvarflow.c by %s", command[0])
         run = subprocess.run([*command, "-lm"], capture_output=True, text=True)
     if run.returncode != 0:
         raise BuildError(f"{command[0]} could not compile libvarflow.c: {run.stderr.strip()}")

@@ -37,7 +37,7 @@ INTEGRAL = (
     *("n_calls", "rtol", "atol", "seed", "threads", "loss", "flow", "on_invalid", "use_survey"),
     *("covariance", "latent_points", "backend", "log", "m"),
 )
-CHECKPOINT = ("checkpoint", "resume", "checkpoint_seconds")
+INTEGRATE = ("deterministic", "checkpoint", "resume", "checkpoint_seconds")  # besides: not for runs
 WITHOUT = {  # arguments of Python's that make no sense here, and what to do instead
     "callback": "integrate in a loop of your own, by vf_run_new",
     "progress": "nothing is printed",
@@ -69,7 +69,7 @@ def integrate(
     figures: Address,
 ) -> None:
     """Do what `vf_integrate` says; `call_host` calls f in the host program's floating-point environment."""
-    given = parse(options, INTEGRAL + CHECKPOINT + FLOW_SIZES, WITHOUT)
+    given = parse(options, INTEGRAL + INTEGRATE + FLOW_SIZES, WITHOUT)
     box, m = box_at(d, bounds), positive_int("m", given.pop("m", 1))
     address = not_null("f", f)
     not_null("result", figures)

@@ -125,7 +125,8 @@ def _dataset(
 ) -> Dataset:
     """Give the points; options that say what p and f are by their logarithms are taken out."""
     n = positive_int("n", n)
-    points, values = array_at("x", x, n, len(bounds)), {"px": array_at("p", p, n), "fx": array_at("f", f, n)}
+    points = array_at("x", x, n, len(bounds))
+    values: dict[str, Any] = {"px": array_at("p", p, n), "fx": array_at("f", f, n)}
     for name, is_log in take(given, LOGARITHMS).items():
         check_flag(name, is_log)
         if is_log:

@@ -74,15 +74,15 @@ static inline int vf_start(void)
 const char *vf_version(void);    /* of varflow, when the library was built */
 const char *vf_last_error(void); /* what went wrong last in this thread, until it goes wrong again */
 
-/* Integrate f over a box. Options: n_calls, rtol, atol, seed, threads, loss, flow, on_invalid, use_survey,
- * covariance, latent_points, backend, checkpoint, resume, checkpoint_seconds, masking, n_bins, d_hidden, n_hidden,
+/* Integrate f over a box. Options: n_calls, rtol, atol, seed, deterministic, threads, loss, flow, on_invalid,
+ * use_survey, covariance, latent_points, backend, checkpoint, resume, checkpoint_seconds, masking, n_bins, d_hidden, n_hidden,
  * repetitions, dtype, precision as in Python; log=true if f gives the logarithm of its one value, -inf
  * for 0; and m, the number of components of f (1). flow may also be the handle of a flow, or of a result
  * whose flow it is: a copy of it is trained on. */
 int vf_integrate(vf_integrand *f, void *user, int32_t d, const double *bounds, const char *options,
                  vf_result *result);
 
-/* Integrate in a loop of the caller's. Options: as for vf_integrate, but no checkpoint: see vf_save; and
+/* Integrate in a loop of the caller's. Options: as for vf_integrate, but neither deterministic nor checkpoint: see vf_save; and
  * train_in: where the flow is trained, in the vf_tell that completes what it learns from (tell), in a thread
  * that this vf_tell starts (thread), or in vf_run_step (step). */
 int vf_run_new(int32_t d, const double *bounds, const char *options, vf_handle *run);

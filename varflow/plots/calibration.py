@@ -46,6 +46,14 @@ def calibration(flow: Flow | Mixture, data: Dataset) -> "Figure":
         If Matplotlib is not installed.
     ValueError
         As for `weights`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> learnt, others = data.split(0.5)
+    >>> flow = vf.train(learnt, seed=1, n_epochs=10).flow
+    >>> vf.plots.calibration(flow, others).savefig("calibration.svg")
     """
     found = LogWeights.of(flow, data)
     order = np.argsort(found.q, kind="stable")

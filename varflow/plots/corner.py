@@ -8,10 +8,11 @@ import numpy as np
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
-from varflow.plots.picture import AFTER, BEFORE, empty_figure, import_for_plots
+from varflow.plots.picture import AFTER, BEFORE, check_dims, empty_figure, import_for_plots, shown_bounds
 from varflow.training.evaluation import check_measurable
-from varflow.training.log_weights import without_overflow
+from varflow.training.log_weights import drawn_like, without_overflow
 from varflow.training.objective import check_same_box
+from varflow.training.tempering import effective_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,12 @@ def corner(
 
     Examples
     --------
-    >>> vf.plots.corner(flow, data, dims=[0, 3], labels=["$m_{12}^2$ / GeV²", "angle"]).savefig("corner.png")
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> learnt, others = data.split(0.5)
+    >>> flow = vf.train(learnt, seed=1, n_epochs=10).flow
+    >>> figure = vf.plots.corner(flow, data, dims=[0, 1], labels=["$m_{12}^2$ / GeV²", "angle"])
+    >>> figure.savefig("corner.png")
     """
     check_same_box(flow, data)
     check_measurable(data)
@@ -80,13 +86,12 @@ def corner(
     size = PANEL * len(chosen) + 1
     figure = empty_figure(size, size)
     figure.subplots(len(chosen), len(chosen), squeeze=False)
-    drawn, _ = flow.sample(N_SAMPLE, seed=seed)
+    drawn = drawn_like(flow, data, N_SAMPLE, seed)
     log_weights = data.log_weight(1)
     weights = without_overflow(log_weights - log_weights.max())
-    n_effective = weights.sum() ** 2 / np.square(weights).sum()
     common = {
-        "bins": int(np.clip(n_effective**POWER_OF_BINS, MIN_BINS, MAX_BINS)),
-        "range": flow.bounds[chosen].tolist(),
+        "bins": int(np.clip(effective_size(log_weights) ** POWER_OF_BINS, MIN_BINS, MAX_BINS)),
+        "range": shown_bounds(flow.bounds, drawn)[chosen].tolist(),
         "labels": labels,
         "levels": LEVELS,
         "smooth": 1.0,
@@ -115,11 +120,7 @@ def _checked_dims(dims: Sequence[int] | None, data: Dataset) -> list[int]:
         raise ValueError(
             f"dims must be 1 to {MAX_PANELS} dimensions, got {len(chosen)}: choose some, as in dims=[0, 1, 2]"
         )
-    for dim in chosen:
-        if not 0 <= dim < data.d:
-            raise ValueError(f"dims must lie between 0 and {data.d - 1}, found {dim}")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"dims must be different, got {chosen}")
+    check_dims(chosen, data.d)
     if data.n <= len(chosen):
         raise ValueError(f"a picture of {len(chosen)} dimensions needs more points than that, got {data.n}")
     return chosen

@@ -30,6 +30,13 @@ def learning_curve(curve: LearningCurve) -> "Figure":
     ------
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> curve = vf.learning_curve(data, seed=1, n_epochs=5)
+    >>> vf.plots.learning_curve(curve).savefig("learning_curve.png")
     """
     figure, (axes,) = panels(1, 1)
     axes.axhline(curve.variance_before, color=BEFORE, linewidth=1, label="f/p, x from p")

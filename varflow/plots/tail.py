@@ -43,6 +43,7 @@ def draw_tail(
     is_drawn = share <= UPPER
     axes.step(weights[is_drawn], share[is_drawn], where="pre", color=style["color"], label=style["label"])
     axes.set(xscale="log", yscale="log")
+    axes.tick_params(which="minor", labelsize="xx-small")  # of an axis that is shorter than a decade
     n_tail = int(np.searchsorted(share, tail_size(n) / n))
     has_fit = math.isfinite(k) and k != 0 and 0 < n_tail < len(weights)
     if not (has_fit and weights[n_tail] < weights[0]):

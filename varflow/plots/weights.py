@@ -27,7 +27,7 @@ def weights(flow: Flow | Mixture, data: Dataset) -> "Figure":
 
     On the left is the share of points with each weight: the narrower around 1, the better. On the right is
     the share of points with a larger weight, for the tail on which the error of an estimate depends, and
-    the generalised Pareto distributions that fit it; see `evaluate` for what their shape means.
+    the generalised Pareto distributions that fit it; see `varflow.Evaluation` for what their shape means.
 
     Parameters
     ----------
@@ -52,7 +52,11 @@ def weights(flow: Flow | Mixture, data: Dataset) -> "Figure":
 
     Examples
     --------
-    >>> figure = vf.plots.weights(flow, data)
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> learnt, others = data.split(0.5)
+    >>> flow = vf.train(learnt, seed=1, n_epochs=10).flow
+    >>> figure = vf.plots.weights(flow, others)
     >>> figure.savefig("weights.pdf")
     """
     found = LogWeights.of(flow, data)

@@ -8,7 +8,7 @@ from varflow.data.arrays import weighted_quantiles
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
-from varflow.plots.picture import BEFORE, import_for_plots, panels
+from varflow.plots.picture import BEFORE, import_for_plots, panels, shown_bounds
 from varflow.training.log_weights import without_overflow
 from varflow.training.worst_points import worst_points
 
@@ -46,9 +46,17 @@ def worst(flow: Flow | Mixture, data: Dataset, k: int = 10) -> "Figure":
         If Matplotlib is not installed.
     TypeError, ValueError
         As for `varflow.worst_points`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> learnt, others = data.split(0.5)
+    >>> flow = vf.train(learnt, seed=1, n_epochs=10).flow
+    >>> vf.plots.worst(flow, others, k=5).savefig("worst.png")
     """
     found = worst_points(flow, data, k)
-    lower, upper = data.bounds.T
+    lower, upper = shown_bounds(data.bounds, data.x).T
     places, dims = (found.x - lower) / (upper - lower), np.arange(1, data.d + 1)
     figure, (axes,) = panels(1, 1)
     low, high = (_of_f(data) - lower[:, None]).T / (upper - lower)

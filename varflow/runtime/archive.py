@@ -7,6 +7,7 @@ A file that was truncated, or in which a single bit was changed, is therefore re
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import secrets
@@ -41,6 +42,8 @@ __all__ = [
     "write_archive",
     "write_npz",
 ]
+
+logger = logging.getLogger(__name__)
 
 FilePath = str | os.PathLike[str]
 Array = npt.NDArray[Any]
@@ -196,6 +199,7 @@ def write_archive(path: FilePath, kind: Kind, header: Mapping[str, Any], arrays:
     with atomic_path(path) as temporary:
         write_npz(temporary, {"header": np.frombuffer(text.encode(), np.uint8), **arrays})
         seal(temporary)
+    logger.info("wrote %s, a %s", os.fspath(path), kind.name)
 
 
 def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -230,6 +234,7 @@ def read_archive(path: FilePath, kind: Kind) -> tuple[dict[str, Any], dict[str, 
     if header["version"] >= kind.sealed and not is_sealed:
         raise FileFormatError(f"{path} is damaged: its checksum is missing")
     native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+    logger.info("read %s, a %s", os.fspath(path), kind.name)
     return header, native
 
 

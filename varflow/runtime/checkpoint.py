@@ -131,6 +131,7 @@ class Checkpoint:
                 raise ValueError(
                     f"{self.path} is of another run: {name} {both}; give another file, or remove it"
                 )
+        logger.info("going on from %s", self.path)
         return header, arrays
 
     @contextmanager

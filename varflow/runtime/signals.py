@@ -32,10 +32,28 @@ def stop_by_signals() -> Iterator[None]:
     as they do outside of the block. One that the process ignores, as its parent may have wanted, stays
     ignored. At the end of the block the signals do what they did before it.
 
+    Yields
+    ------
+    None
+        Nothing.
+
     Raises
     ------
     RuntimeError
         If a signal has a handler already, which would be replaced, or this is not the main thread.
+
+    Examples
+    --------
+    >>> import os, signal
+    >>> def f(x):
+    ...     os.kill(os.getpid(), signal.SIGTERM)  # as a batch system does when the time is up
+    ...     return x[:, 0]
+    >>> with vf.stop_by_signals():
+    ...     try:
+    ...         vf.integrate(f, 2, n_calls=10_000, checkpoint="integral.ckpt", seed=1)
+    ...     except vf.Preempted:
+    ...         print("submit the job again, with resume=True")
+    submit the job again, with resume=True
     """
     global _owner
     if threading.current_thread() is not threading.main_thread():
@@ -64,6 +82,14 @@ def request_stop() -> None:
     """Do what the signals of `stop_by_signals` do, for programs with handlers of their own.
 
     It may be called in a handler. No run that keeps a checkpoint goes on in this process then.
+
+    Examples
+    --------
+    >>> import signal
+    >>> def on_signal(number, frame):
+    ...     vf.request_stop()
+    >>> before = signal.signal(signal.SIGUSR1, on_signal)
+    >>> before = signal.signal(signal.SIGUSR1, before)  # as it was
     """
     _stop.set()
 

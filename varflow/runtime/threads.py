@@ -5,11 +5,16 @@ import queue
 import threading
 from collections.abc import Callable
 
-__all__ = ["SLICE", "default_threads", "end_idle_threads", "run", "share"]
+__all__ = ["SLICE", "default_threads", "end_idle_threads", "n_cores", "run", "share"]
 
 SLICE = 65_536  # parameters per thread; for fewer of them, a second thread costs more than it gains
 
 Task = Callable[[int], None]
+
+
+def n_cores() -> int:
+    """Count the cores that are available to the process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_threads() -> int:
@@ -20,8 +25,7 @@ def default_threads() -> int:
     int
         Number of cores available to the process, limited by OMP_NUM_THREADS if that is set.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    cores, wanted = n_cores(), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
 
 

@@ -85,12 +85,12 @@ class Adam:
         Largest norm of the gradient, > 0; longer gradients are scaled down to it.
     schedule : {"constant", "cosine", "one_cycle"}
         Schedule of the learning rate in the course of a training.
-    warm_up : int
-        Number of steps in which the learning rate rises linearly to that of the schedule, counted from the
-        first step of this state; 0 for none.
     average : float
         Decay rate per step of a moving average of the parameters, in [0, 1); 0 for no average. With an
         average, a training leaves that in the flow.
+    warm_up : int
+        Number of steps in which the learning rate rises linearly to that of the schedule, counted from the
+        first step of this state; 0 for none.
 
     Attributes
     ----------
@@ -107,6 +107,40 @@ class Adam:
         If a setting is not a number, or `betas` are not numbers.
     ValueError
         If a setting is out of range, or the name of the schedule is unknown.
+
+    Examples
+    --------
+    >>> flow = vf.Flow(2, n_bins=4, d_hidden=8, seed=1)
+    >>> x = np.random.default_rng(1).random((500, 2))
+    >>> optim = vf.Adam(lr=0.005, schedule="cosine", average=0.9)
+    >>> trainer = vf.BasicVarTrainer(flow)
+    >>> trainer.train_on_target_batch(x, np.ones(500), x[:, 0], optim, n_epochs=2, minibatch_size=100)
+    >>> optim.t
+    10
+
+    Its state can be kept, and a copy of it put back; another flow begins without one:
+
+    >>> state = optim.state()
+    >>> optim.reset()
+    >>> optim.t, optim.m
+    (0, None)
+    >>> optim.restore(state)
+    >>> optim.claim(flow.params)  # from here on, it is this flow's again
+    >>> optim.t
+    10
+
+    What a step does, on parameters alone:
+
+    >>> optim, params, gradient = vf.Adam(lr=0.1), np.ones(2), np.array([[3.0, -4.0]])
+    >>> optim.step(params, gradient, progress=0.0, scale=1.0, threads=1)
+    (0.1, 5.0)
+    >>> params.round(6)
+    array([0.9, 1.1])
+    >>> optim.learning_rate(t=2, progress=0.5, scale=1.0), optim.renewal(t=1)
+    (0.1, 1.0)
+    >>> step_size, *betas, eps, decay = optim.factors(t=1, lr=0.1)
+    >>> vf.Adam(**optim.settings()).lr
+    0.1
     """
 
     lr: float = 1e-3
@@ -138,7 +172,13 @@ class Adam:
         self.warm_up = checked_int("warm_up", self.warm_up)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings by name, without the state."""
+        """Return the settings by name, without the state.
+
+        Returns
+        -------
+        dict
+            The arguments that make the optimiser anew.
+        """
         return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     def reset(self) -> None:
@@ -147,11 +187,23 @@ class Adam:
         self.t = 0
 
     def state(self) -> AdamState:
-        """Return a copy of the state, for `restore`."""
+        """Return a copy of the state, for `restore`.
+
+        Returns
+        -------
+        AdamState
+            A tuple of m, v, averaged and t.
+        """
         return AdamState(_copy(self.m), _copy(self.v), _copy(self.averaged), self.t)
 
     def restore(self, state: AdamState) -> None:
-        """Set the state, which then belongs to the flow that takes the next step."""
+        """Set the state, which then belongs to the flow that takes the next step.
+
+        Parameters
+        ----------
+        state : AdamState
+            What `state` has returned; it is copied.
+        """
         self.m, self.v, self.averaged, self.t = _copy(state.m), _copy(state.v), _copy(state.averaged), state.t
         self._owner = None
 
@@ -231,7 +283,18 @@ class Adam:
         return lr, norm
 
     def claim(self, params: np.ndarray) -> None:
-        """Let the state belong to these parameters; raise ValueError if it belongs to another flow."""
+        """Let the state belong to a flow.
+
+        Parameters
+        ----------
+        params : ndarray, (n_params,)
+            The parameters of the flow.
+
+        Raises
+        ------
+        ValueError
+            If it belongs to another flow, or is of another number of parameters.
+        """
         if self.m is not None and self.m.shape != params.shape:
             raise ValueError(f"optim has the state of {len(self.m)} parameters, the flow has {len(params)}")
         if self.m is not None and self._owner is not None and self._owner() is not params:
@@ -242,7 +305,20 @@ class Adam:
         self._owner = weakref.ref(params)
 
     def factors(self, t: int, lr: float) -> tuple[float, ...]:
-        """Compute step size, both betas, epsilon and decay of step t, counted from 1, of a learning rate."""
+        """Compute the numbers that the kernel of a step needs.
+
+        Parameters
+        ----------
+        t : int
+            Number of the step, counted from 1.
+        lr : float
+            Its learning rate.
+
+        Returns
+        -------
+        tuple of float
+            Step size, both betas, epsilon and decay.
+        """
         # Both bias corrections are combined in the step size (end of section 2 of the paper); eps is scaled
         # along with the second moment, so that it has the meaning that it has in algorithm 1.
         root = math.sqrt(1 - self.betas[1] ** t)
@@ -250,12 +326,38 @@ class Adam:
         return step_size, *self.betas, self.eps * root, lr * self.weight_decay
 
     def learning_rate(self, t: int, progress: float, scale: float) -> float:
-        """Compute the learning rate of step t, counted from 1, after so much of a training, from 0 to 1."""
+        """Compute the learning rate of a step.
+
+        Parameters
+        ----------
+        t : int
+            Number of the step, counted from 1.
+        progress : float
+            Completed fraction of the training, from 0 to 1.
+        scale : float
+            Additional factor of the learning rate.
+
+        Returns
+        -------
+        float
+            The learning rate.
+        """
         lr = self.lr * scale * SCHEDULES[self.schedule](progress)
         return lr * t / self.warm_up if t < self.warm_up else lr
 
     def renewal(self, t: int) -> float:
-        """Compute the share in the moving average of the parameters after step t, counted from 1."""
+        """Compute the share that parameters after a step get in their moving average.
+
+        Parameters
+        ----------
+        t : int
+            Number of the step, counted from 1.
+
+        Returns
+        -------
+        float
+            The share, in (0, 1].
+        """
         return 1 - min(self.average, t / (10 + t))  # larger at first, so that the first steps soon fade
 
     def _add_to_average(self, params: np.ndarray) -> None:

@@ -68,8 +68,7 @@ class CpuSteps:
         """
         steps: list[StepTaken] = []
         for rows, moment in zip(minibatches, progress, strict=True):
-            with self._sharing.step(len(rows)) as self._buffers.is_shared:
-                loss, dparams = objective.gradient(rows, self._buffers)
+            loss, dparams = self._gradient(objective, rows)
             if not math.isfinite(loss):
                 return Taken(steps, f"the loss is {loss}")
             if is_of_log and loss == 0:
@@ -81,3 +80,8 @@ class CpuSteps:
                 return Taken(steps, str(error))
             steps.append(StepTaken(loss, rate, length))
         return Taken(steps, None)
+
+    def _gradient(self, objective: Objective, rows: np.ndarray) -> tuple[float, np.ndarray]:
+        """Compute the loss and parts of its gradient, (n_lanes, n_params)."""
+        with self._sharing.step(len(rows)) as self._buffers.is_shared:
+            return objective.gradient(rows, self._buffers)

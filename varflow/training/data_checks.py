@@ -32,7 +32,8 @@ def check_enough(data: Dataset) -> None:
 
 def data_warnings(data: Dataset) -> list[str]:
     """Tell what is wrong with points whatever is trained on them."""
-    if data.n_duplicates == 0:
+    has_states_alone = len(data.discrete) == data.d  # of which copies are usual
+    if data.n_duplicates == 0 or has_states_alone:
         return []
     return [
         f"{data.n_duplicates} of {data.n} points are copies of others, so that held-out points are among "
@@ -41,8 +42,13 @@ def data_warnings(data: Dataset) -> list[str]:
 
 
 def normalization_warnings(data: Dataset) -> list[str]:
-    """Tell whether the points contradict that p is normalised over the box."""
-    found = estimate_normalization(data.x, data.logpx, data.bounds)
+    """Tell whether the points contradict that p is normalised over the box.
+
+    A density that varies with conditions is not looked at: how these are distributed is not known.
+    """
+    if data.n_conditions > 0 and np.ptp(data.logpx) > 0:
+        return []
+    found = estimate_normalization(_spread(data), data.logpx, data.bounds)
     if not found.is_wrong:
         return []
     integral, error = found.factor, found.factor * found.error
@@ -52,6 +58,16 @@ def normalization_warnings(data: Dataset) -> list[str]:
         "without the control variate, which leaves a larger variance; correct p, or if it cannot be "
         "normalised, say p_normalized=False"
     ]
+
+
+def _spread(data: Dataset) -> np.ndarray:
+    """Give the points, with states spread evenly over the unit interval above each, where p is the same."""
+    if not data.discrete:
+        return data.x
+    x, generator = data.x.copy(), np.random.default_rng(0)
+    for column in data.discrete:
+        x[:, column] += generator.random(data.n)
+    return x
 
 
 def flow_warnings(objective: Objective, rows: np.ndarray, n_eff: float) -> list[str]:

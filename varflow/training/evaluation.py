@@ -10,10 +10,19 @@ from varflow.data.arrays import log_mean_exp, weighted_quantiles
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
+from varflow.markup import bullets, paragraph, table
 from varflow.training.objective import check_same_box
 from varflow.training.pareto import pareto_shape, tail_size
 
-__all__ = ["Evaluation", "check_measurable", "evaluate", "evaluate_density", "relative_variance"]
+__all__ = [
+    "Evaluation",
+    "check_measurable",
+    "evaluate",
+    "evaluate_density",
+    "figures_table",
+    "log_prob_of",
+    "relative_variance",
+]
 
 TAIL = 0.001  # share of the points whose weights exceed the reference weight of unweighting
 LARGE = 40.0  # log of a ratio to which one more or less makes no difference
@@ -28,6 +37,8 @@ class Evaluation:
     All are estimated from the same points x ~ p. Errors are standard deviations, to first order in the
     fluctuations of the means; that of the variance after has what a heavy tail hides from few points, too.
     For n -> infinity points, the relative error of the estimated integral is sqrt(relative variance / n).
+    Where points have conditions, it is the mean of the integrals over these that is estimated, and how much
+    the integral varies with them is part of the variances.
 
     Where f has both signs, the figures are those of |f|. The relative variance of f/q is then
 
@@ -35,7 +46,7 @@ class Evaluation:
 
     which is at least ``floor``, whatever q is.
 
-    Attributes
+    Parameters
     ----------
     n : int
         Number of points.
@@ -50,11 +61,28 @@ class Evaluation:
     efficiency_before, efficiency_after : float
         Unweighting efficiency: mean of the weights divided by their 99.9 % quantile.
     pareto_before, pareto_after : float
-        Shape k of the tail of the weights; see `varflow.training.pareto`. Above 0.5 their variance may be
-        infinite, above 0.7 the other figures cannot be relied on. NaN where there are too few points to tell,
-        -inf where there is no tail.
+        Shape k of the generalised Pareto distribution that fits the largest weights. Above 0.5 their variance
+        may be infinite, above 0.7 the other figures cannot be relied on (Vehtari et al., arXiv 1507.02646).
+        NaN where there are too few points to tell, -inf where there is no tail.
     floor : float
         Relative variance that no density can go below, which is 0 unless f has both signs.
+
+    Examples
+    --------
+    A uniform density, and points that are uniform, too:
+
+    >>> x = np.linspace(0.005, 0.995, 100)[:, None]
+    >>> evaluation = vf.evaluate(vf.Flow(1), vf.Dataset(x, px=np.ones(100), fx=x[:, 0]))
+    >>> print(evaluation)
+    on 100 points                   before (f/p)         after (f/q)
+    relative variance             0.3333 ± 0.049      0.3333 ± 0.049
+    effective sample size                  75.0%               75.0%
+    unweighting efficiency                 50.3%               50.3%
+    Pareto shape of the tail               -0.40               -0.40
+    variance ratio                                             1 ± 0
+    warning: on these points q is no better than p: keep sampling from p, or train on more points
+    >>> round(evaluation.ess_before, 3), len(evaluation.warnings)
+    (0.75, 1)
     """
 
     n: int
@@ -90,23 +118,42 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return a table of the figures, and the warnings below it."""
-        rows = [
-            (
-                "relative variance",
-                _pm(self.variance_before, self.variance_before_error),
-                _pm(self.variance_after, self.variance_after_error),
-            ),
-            ("effective sample size", f"{self.ess_before:.1%}", f"{self.ess_after:.1%}"),
-            ("unweighting efficiency", f"{self.efficiency_before:.1%}", f"{self.efficiency_after:.1%}"),
-            ("Pareto shape of the tail", _shape(self.pareto_before), _shape(self.pareto_after)),
-        ]
         lines = [f"{'on ' + format(self.n, ',') + ' points':<24}{'before (f/p)':>20}{'after (f/q)':>20}"]
-        lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in rows]
+        lines += [f"{name:<24}{before:>20}{after:>20}" for name, before, after in _rows(self)]
         lines += [f"{'variance ratio':<24}{_pm(self.ratio, self.ratio_error):>40}"]
-        if self.floor > 0:
-            signs = f"these are figures of |f|; as f has both signs, its variance is {self.floor:.4g} or more"
-            lines += [signs]
-        return "\n".join(lines + [f"warning: {text}" for text in self.warnings])
+        return "\n".join([*lines, *_remarks(self), *(f"warning: {text}" for text in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        """Return the table and the warnings as HTML, for notebooks."""
+        return figures_table(self) + bullets(self.warnings)
+
+
+def figures_table(found: Evaluation) -> str:
+    """Make a table, in HTML, of the figures before and after."""
+    rows = [*_rows(found), ("variance ratio", "", _pm(found.ratio, found.ratio_error))]
+    table_of_figures = table(f"On {found.n:,} points", ["figure", "before (f/p)", "after (f/q)"], rows)
+    return table_of_figures + "".join(map(paragraph, _remarks(found)))
+
+
+def _rows(found: Evaluation) -> list[tuple[str, str, str]]:
+    """Name the figures, with their values before and after as text."""
+    return [
+        (
+            "relative variance",
+            _pm(found.variance_before, found.variance_before_error),
+            _pm(found.variance_after, found.variance_after_error),
+        ),
+        ("effective sample size", f"{found.ess_before:.1%}", f"{found.ess_after:.1%}"),
+        ("unweighting efficiency", f"{found.efficiency_before:.1%}", f"{found.efficiency_after:.1%}"),
+        ("Pareto shape of the tail", _shape(found.pareto_before), _shape(found.pareto_after)),
+    ]
+
+
+def _remarks(found: Evaluation) -> list[str]:
+    """Say what the table of figures does not."""
+    if found.floor <= 0:
+        return []
+    return [f"these are figures of |f|; as f has both signs, its variance is {found.floor:.4g} or more"]
 
 
 def evaluate(flow: Flow | Mixture, data: Dataset) -> Evaluation:
@@ -128,11 +175,27 @@ def evaluate(flow: Flow | Mixture, data: Dataset) -> Evaluation:
     Raises
     ------
     ValueError
-        If there are fewer than two points, f is zero at all points, or the points do not have the dimension d
-        and the bounds of the flow.
+        If there are fewer than two points, f is zero at all points, or the points do not have the dimension
+        d, the bounds and the number of conditions of the flow.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> learnt, others = data.split(0.2)
+    >>> evaluation = vf.evaluate(vf.train(learnt, seed=1, n_epochs=10).flow, others)
+    >>> evaluation.variance_after < evaluation.variance_before
+    True
     """
     check_same_box(flow, data)
-    return evaluate_density(flow.log_prob(data.x), data)
+    return evaluate_density(log_prob_of(flow, data), data)
+
+
+def log_prob_of(flow: Flow | Mixture, data: Dataset, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+    """Compute log q (m,) at some points of a dataset, with the conditions that they have."""
+    if data.n_conditions == 0:
+        return flow.log_prob(data.x[rows])
+    return flow.log_prob(data.x[rows], data.conditions[rows])
 
 
 def check_measurable(data: Dataset) -> None:

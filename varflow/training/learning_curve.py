@@ -23,7 +23,7 @@ class LearningCurve:
 
     The power law is variance = c n^(-a), fitted by least squares of the logs, weighted by their errors.
 
-    Attributes
+    Parameters
     ----------
     n : ndarray of int, (m,)
         Numbers of points.
@@ -34,9 +34,19 @@ class LearningCurve:
     exponent, exponent_error : float
         The power a, and its error.
     log_prefactor : float
-        log c.
+        Logarithm of c.
     training : Training
         The last training, on all points.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> curve = vf.learning_curve(data, seed=1, n_epochs=5)
+    >>> curve.n
+    array([112, 225, 450, 900])
+    >>> curve.points_for(0.1 * curve.variance[-1]) > curve.points_for(curve.variance[-1])
+    True
     """
 
     n: np.ndarray
@@ -122,6 +132,15 @@ def learning_curve(
     ------
     TypeError, ValueError
         If an option is refused, or there are too few points.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((1000, 2))
+    >>> data = vf.Dataset(x, px=np.ones(1000), fx=np.exp(-5 * x.sum(axis=1)))
+    >>> print(vf.learning_curve(data, seed=1, n_epochs=5))
+          points       relative variance
+             112 ...
+    relative variance ~ n^(-...
     """
     if options.get("checkpoint") is not None:
         raise ValueError("a learning curve has no checkpoint: leave checkpoint out")

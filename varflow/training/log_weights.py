@@ -8,10 +8,10 @@ from varflow.data.arrays import log_mean_exp
 from varflow.data.dataset import Dataset
 from varflow.flow.flow import Flow
 from varflow.flow.mixture import Mixture
-from varflow.training.evaluation import check_measurable
+from varflow.training.evaluation import check_measurable, log_prob_of
 from varflow.training.objective import check_same_box
 
-__all__ = ["LogWeights", "without_overflow"]
+__all__ = ["LogWeights", "drawn_like", "without_overflow"]
 
 LARGEST = 300.0  # log of a weight that is as good as any larger one
 
@@ -21,6 +21,16 @@ def without_overflow(log_weights: np.ndarray) -> np.ndarray:
     with np.errstate(under="ignore"):
         weights: np.ndarray = np.exp(np.minimum(log_weights, LARGEST))
     return weights
+
+
+def drawn_like(flow: Flow | Mixture, data: Dataset, n: int, seed: int | None) -> np.ndarray:
+    """Draw points (n, d) of a flow, with conditions distributed as those of f in the data are."""
+    if data.n_conditions == 0:
+        return flow.sample(n, seed)[0]
+    log_weights = data.log_weight(1)
+    weights = without_overflow(log_weights - log_weights.max())
+    rows = np.random.default_rng(seed).choice(data.n, n, p=weights / weights.sum())
+    return flow.sample(n, seed, conditions=data.conditions[rows])[0]
 
 
 class LogWeights(NamedTuple):
@@ -55,7 +65,7 @@ class LogWeights(NamedTuple):
         """
         check_same_box(flow, data)
         check_measurable(data)
-        q = flow.log_prob(data.x)
+        q = log_prob_of(flow, data)
         before, counts = data.log_weight(1), q - data.logpx
         counts = counts - log_mean_exp(counts)
         return cls(before, before - counts, counts, q)

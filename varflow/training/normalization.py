@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from varflow.data.arrays import FloatArray, log_sum_exp
+from varflow.data.arrays import FloatArray, is_unbounded, log_sum_exp
 from varflow.training.margins import Margin, map_by_margins
 
 __all__ = ["Normalization", "estimate_normalization"]
@@ -103,7 +103,7 @@ def estimate_normalization(x: FloatArray, logpx: FloatArray, bounds: FloatArray)
     logpx : ndarray, (n,)
         Natural logarithm of the density that is said to be theirs.
     bounds : ndarray, (d, 2)
-        Lower and upper bound of each dimension.
+        Lower and upper bound of each dimension; all finite, or all infinite.
 
     Returns
     -------
@@ -111,10 +111,7 @@ def estimate_normalization(x: FloatArray, logpx: FloatArray, bounds: FloatArray)
         The integral, its error, and whether it is conclusive. It never is for a few dozen points, or fewer
         than 20 d + 40.
     """
-    x, log_p = _Sample(x, logpx).thinned(MAX_POINTS)
-    lower, upper = bounds.T
-    t = np.clip((x - lower) / (upper - lower), 0, 1)
-    log_p = log_p + np.log(upper - lower).sum()
+    t, log_p = _in_unit_cube(_Sample(x, logpx).thinned(MAX_POINTS), bounds)
     halves = [_Sample(t[k::2], log_p[k::2]) for k in (0, 1)]
     views = [_view(*pair) for pair in (halves, halves[::-1])] if len(t) >= MIN_POINTS else [None]
     if None in views:
@@ -133,6 +130,21 @@ class _Sample(NamedTuple):
         n_kept = min(len(self.x), n_max)
         rows = np.arange(n_kept) * len(self.x) // max(n_kept, 1)
         return _Sample(self.x[rows], self.log_p[rows])
+
+
+def _in_unit_cube(sample: _Sample, bounds: FloatArray) -> _Sample:
+    """Map points to the unit cube: linearly from a box, by a Cauchy distribution function from all of space.
+
+    That function is wider than most densities in their tails, so that they fall towards the faces.
+    """
+    x, log_p = sample
+    if not is_unbounded(bounds):
+        lower, upper = bounds.T
+        return _Sample(np.clip((x - lower) / (upper - lower), 0, 1), log_p + np.log(upper - lower).sum())
+    low, centre, high = np.quantile(x, (0.25, 0.5, 0.75), axis=0)
+    widths = np.where(high > low, high - low, 1.0)
+    y = (x - centre) / widths
+    return _Sample(0.5 + np.arctan(y) / math.pi, log_p + np.log(math.pi * widths * (1 + y * y)).sum(axis=1))
 
 
 class _Region(NamedTuple):

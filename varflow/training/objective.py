@@ -37,7 +37,7 @@ and both are quiet where q is near f̂.
 Values of losses that steps report are those of L_var and L_dkl, without a control variate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Protocol
 
@@ -45,8 +45,9 @@ import numpy as np
 
 from varflow.data.arrays import read_only
 from varflow.data.dataset import Dataset
+from varflow.data.discrete import Discrete
 from varflow.flow.flow import Flow
-from varflow.flow.mixture import Mixture
+from varflow.flow.mixture import Mixture, discrete_columns
 from varflow.kernels import cpu
 from varflow.kernels.adam import fold_lanes
 from varflow.kernels.layout import aligned_zeros
@@ -66,11 +67,25 @@ Rows = Callable[[int, int], np.ndarray]  # of numbers a point: from a first one 
 
 
 def check_same_box(flow: Flow | Mixture, data: Dataset) -> None:
-    """Raise ValueError unless the points have the dimension d and the bounds of the flow."""
+    """Raise ValueError unless the points have the dimension d, the bounds and the conditions of the flow."""
     if data.d != flow.d:
         raise ValueError(f"the flow has d = {flow.d}, the data have d = {data.d}")
     if not np.array_equal(data.bounds, flow.bounds):
         raise ValueError(f"the flow has bounds {flow.bounds.tolist()}, the data have {data.bounds.tolist()}")
+    states = _numbers_of_states(discrete_columns(flow)), _numbers_of_states(data.discrete)
+    if states[0] != states[1]:
+        raise ValueError(
+            f"the flow has discrete columns with numbers of states {states[0]}, the data have {states[1]}: "
+            "give the same to Dataset(..., discrete=) and to DiscreteFlow"
+        )
+    if data.n_conditions != flow.n_conditions:
+        found = f"n_conditions = {flow.n_conditions}, the data have n_conditions = {data.n_conditions}"
+        raise ValueError(f"the flow has {found}")
+
+
+def _numbers_of_states(discrete: Mapping[int, Discrete]) -> dict[int, int]:
+    """Numbers of states of columns that have several."""
+    return {column: one.k for column, one in discrete.items() if one.k > 1}
 
 
 class LatentPrior(Protocol):
@@ -146,6 +161,14 @@ class GradientBuffers:
         return losses, self._comm.reduce(dparams[begin:end], _in_order)[None]
 
 
+def _mean_exp(exponents: np.ndarray, flow: Flow) -> float:
+    """Average the variance losses of points, as the kernels compute them; see `variance_loss` of `cpu`."""
+    if flow.latent == "uniform":
+        return float(np.mean(np.exp(exponents)))
+    excess = np.maximum(exponents, cpu.MAX_EXPONENT) - cpu.MAX_EXPONENT
+    return float(np.mean(np.exp(np.minimum(exponents, cpu.MAX_EXPONENT)) * (1 + excess)))
+
+
 def _in_order(lanes: np.ndarray) -> np.ndarray:
     """Add up lanes (n_lanes, n) as Adam does, to (n,)."""
     fold_lanes(lanes, 0, lanes.shape[1])
@@ -186,7 +209,7 @@ class Objective:
     Raises
     ------
     ValueError
-        If the points do not have the dimension d and the bounds of the flow.
+        If the points do not have the dimension d, the bounds and the number of conditions of the flow.
     """
 
     def __init__(
@@ -200,8 +223,9 @@ class Objective:
         comm: Communicator = ALONE,
     ) -> None:
         check_same_box(flow, data)
-        self.flow, self.x, self.loss, self.prior = flow, read_only(data.x), loss, prior
-        self.device_x, self._comm = data.device_x, comm
+        self.flow, self.loss, self.prior, self._comm = flow, loss, prior, comm
+        self.x = self._columns(data)
+        self.device_x = data.device_x if flow.n_conditions == 0 else None
         self.is_known_to_kernels = loss.power is not None and prior is None
         self.power = loss.power or 0
         self.has_control_variate = control_variate and loss.power is not None
@@ -216,6 +240,18 @@ class Objective:
         if not self.is_known_to_kernels:
             self.px = data.px
         self._weigh(lambda begin, end: self.log_ratios[begin:end].copy())
+
+    def _columns(self, data: Dataset) -> np.ndarray:
+        """Give what kernels read: points, with conditions where the flow has some; see `Flow`."""
+        if self.flow.n_conditions == 0:
+            return read_only(data.x)
+        given = self.flow.condition_map.checked(data.conditions, data.n)
+
+        def joined(begin: int, end: int) -> np.ndarray:
+            return self.flow.condition_map.columns(data.x[begin:end], given[begin:end])
+
+        shape = (data.n, data.d + data.n_conditions)
+        return read_only(self._comm.fill_shared(shape, joined))
 
     def _of_points(self, fill: Rows) -> np.ndarray:
         """Compute a number for each point, (n,), where the ranks of a node have it in common."""
@@ -280,8 +316,8 @@ class Objective:
         ----------
         flow : Flow
             The flow.
-        x : ndarray, (n, d)
-            Points in the box of the flow, C-contiguous.
+        x : ndarray, (n, d + c)
+            Points in the box of the flow, and conditions as its `condition_map` joins them; C-contiguous.
         weights : ndarray, (n,)
             log(f̂^2 / p) for the variance loss, f̂ / p for the DKL loss, with f̂ in units of the integral and p
             the density in the unit cube.
@@ -321,7 +357,7 @@ class Objective:
             if not self.is_known_to_kernels:
                 return float(self.loss.value(self.fx[rows], self.px[rows], logqx))
             if self.loss.power == 2:
-                return float(np.mean(np.exp(self.weights[rows] - logqx - self.flow.log_volume)))
+                return _mean_exp(self.weights[rows] - logqx - self.flow.log_volume, self.flow)
             return float(np.mean(-self.weights[rows] * logqx))
 
     def log_q_over_p(self, rows: np.ndarray) -> np.ndarray:
@@ -391,6 +427,37 @@ class Objective:
             dz = dlogqx[:, None] * np.asarray(self.prior.grad_log_prob(z), np.float64)
         return loss, -dlogqx * len(rows), dz
 
+    def linear_weights(self, rows: np.ndarray, log_q: np.ndarray) -> tuple[float, np.ndarray]:
+        """Compute the loss on a minibatch, and the linear loss with the same derivatives, from log q.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, (m,)
+            Indices of the rows of the minibatch.
+        log_q : ndarray, (m,)
+            Log of the density q in the unit cube there.
+
+        Returns
+        -------
+        loss : float
+            The loss.
+        weights : ndarray, (m,)
+            Weights of -log q in the linear loss, the mean of -weight log q; the control variate is in them.
+        """
+        if not self.is_known_to_kernels:
+            loss, weights, _ = self.derivative(rows)
+            return loss, weights
+        given = self.weights[rows]
+        with np.errstate(over="ignore", under="ignore"):
+            if self.loss.power == 2:
+                weights = np.exp(given - log_q)
+                loss = float(np.mean(weights))
+            else:
+                weights, loss = given, float(np.mean(-given * (log_q - self.flow.log_volume)))
+            if self.has_control_variate:
+                weights = weights - np.exp(log_q - self.log_p[rows])
+        return loss, weights
+
     def _gradient_by_derivative(self, rows: np.ndarray, buffers: GradientBuffers) -> tuple[float, np.ndarray]:
         """Compute the gradient in two passes: one for log q and the derivative, then forward and backward."""
         loss, weights, dz = self.derivative(rows)
@@ -449,7 +516,7 @@ class Objective:
 
     def _log_q(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute the latent points (m, d) and log q (m,) of some of the rows."""
-        z, logqx = self.flow.to_latent(self.x[rows])
+        z, logqx = self.flow.columns_to_latent(self.x[rows])
         if self.prior is not None:
             logqx = logqx + self.prior.log_prob(z)
         return z, logqx

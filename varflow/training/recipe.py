@@ -55,4 +55,6 @@ def optimiser_for(n: int, architecture: Architecture, **given: Any) -> Adam:
         "average": 0.995,
         "warm_up": 100,
     }
+    if architecture.latent == "normal":  # q is tiny far away, and a single point there would be all there is
+        chosen["clip_norm"] = 1.0
     return Adam(**chosen | given)

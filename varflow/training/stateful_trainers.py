@@ -62,6 +62,11 @@ class _Task:
     turn: int  # which calls with the same seed differ by: see `BasicTrainer.train_on_target_batch`
     callback: Callback | None
 
+    @property
+    def steps_an_epoch(self) -> int:
+        """Number of steps in an epoch."""
+        return -(-len(self.rows) // self.settings.minibatch)
+
 
 @dataclass
 class _Place:
@@ -83,10 +88,9 @@ class BasicStatefulTrainer(BasicTrainer):
     on with half the learning rate, and gives up after `max_reloads` times.
 
     What is not given follows from the numbers of points and dimensions, by rules fitted to trainings on 500
-    to 200 000 points; see `varflow.training.recipe`. With a control variate, the flow learns f in units of an
-    integral that is estimated from the held-out rows as well (`varflow.training.held_out`), and where f is
-    narrow it learns a mixture of f and p (`varflow.training.target`). What in the data makes the outcome
-    doubtful is told in `TrainingRecord.warnings`, and by a warning of the logger "varflow".
+    to 200 000 points. With a control variate, the flow learns f in units of an integral that is estimated
+    from the held-out rows as well, and where f is narrow it learns a mixture of f and p. What in the data
+    makes the outcome doubtful is told in `TrainingRecord.warnings`, and by a warning of the logger "varflow".
 
     Parameters
     ----------
@@ -138,6 +142,36 @@ class BasicStatefulTrainer(BasicTrainer):
     ------
     TypeError, ValueError
         If a setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((500, 2))
+    >>> px, fx = np.ones(500), np.exp(-5 * x.sum(axis=1))
+    >>> trainer = vf.BasicStatefulTrainer(vf.Flow(2, seed=1), loss="variance", n_epochs=5)
+    >>> record = trainer.train_on_batch(x, px, fx)
+    >>> record.best_loss < record.initial_loss
+    True
+    >>> record is trainer.train_on_dataset(vf.Dataset(x, px, fx), held_out=np.arange(100))
+    False
+
+    Settings stay until they are changed; those of a call hold for that call:
+
+    >>> trainer.set_config(seed=2)
+    >>> trainer.get_config()["seed"], trainer.get_config()["n_epochs"]
+    (2, 5)
+    >>> trainer.train_on_batch(x, px, fx, n_epochs=1).epoch
+    1
+
+    The state in memory, and the state at the beginning:
+
+    >>> trainer.set_checkpoint()
+    >>> trainer.flow.params += 1
+    >>> trainer.restore_checkpoint()
+    >>> bool(np.all(trainer.flow.params == trainer.good_state.params))
+    True
+    >>> trainer.reset()
+    >>> trainer.record.epoch, trainer.flow.log_prob([[0.2, 0.6]])
+    (0, array([0.]))
     """
 
     def __init__(
@@ -179,6 +213,7 @@ class BasicStatefulTrainer(BasicTrainer):
         self.record = TrainingRecord()
         self.good_state: GoodState | None = None
         self._initial_params = flow.params.copy()
+        self._initial_range = flow.condition_bounds
 
     def set_config(self, **config: "Unpack[TrainingConfig]") -> None:
         """Change settings; they stay until they are changed again.
@@ -196,7 +231,13 @@ class BasicStatefulTrainer(BasicTrainer):
         self._settings = self._settings.replaced(**config)
 
     def get_config(self) -> dict[str, Any]:
-        """Return all settings by name, as a new dict; None where they follow from the points."""
+        """Return all settings by name.
+
+        Returns
+        -------
+        dict
+            A new dict; None where a setting follows from the points.
+        """
         return self._settings.as_dict()
 
     def train_on_batch(
@@ -205,6 +246,7 @@ class BasicStatefulTrainer(BasicTrainer):
         px: npt.ArrayLike,
         fx: npt.ArrayLike,
         *,
+        conditions: npt.ArrayLike | None = None,
         callback: Callback | None = None,
         **config: "Unpack[TrainingConfig]",
     ) -> TrainingRecord:
@@ -218,6 +260,8 @@ class BasicStatefulTrainer(BasicTrainer):
             Density they were drawn from.
         fx : array_like, (n,)
             Function values. Where they have both signs, |f| is learnt.
+        conditions : array_like, (n, c), optional
+            Conditions of each point, for a flow that has some.
         callback : callable, optional
             Called with the record after each step, and after each epoch; on a GPU after each epoch.
         **config
@@ -236,7 +280,7 @@ class BasicStatefulTrainer(BasicTrainer):
         TrainingInterruption
             If losses were not finite too often. The flow has the last good parameters.
         """
-        return self.train_on_dataset(self._dataset(x, px, fx), callback=callback, **config)
+        return self.train_on_dataset(self._dataset(x, px, fx, conditions), callback=callback, **config)
 
     def train_on_dataset(
         self,
@@ -263,19 +307,58 @@ class BasicStatefulTrainer(BasicTrainer):
         -------
         TrainingRecord
             The record, which is `record` too.
+
+        Raises
+        ------
+        TypeError, ValueError, TrainingInterruption
+            As `train_on_batch` does.
         """
         self.record = TrainingRecord()
         self._train_by(self._settings.replaced(**config), data, None, callback, held_out=held_out)
         return self.record
 
     def train_on_target_batch(self, *arguments: Any, **options: Any) -> TrainingRecord:  # type: ignore[override]
-        """Train for several epochs, see `BasicTrainer`; return the record."""
+        """Train for several epochs; return the record.
+
+        Parameters
+        ----------
+        *arguments
+            Those of `BasicTrainer.train_on_target_batch`.
+        **options
+            Likewise, by name.
+
+        Returns
+        -------
+        TrainingRecord
+            The record, which is `record` too.
+
+        Raises
+        ------
+        TypeError, ValueError, TrainingInterruption
+            As `train_on_batch` does.
+        """
         self.record = TrainingRecord()
         super().train_on_target_batch(*arguments, **options)
         return self.record
 
     def train_on_target_batches_from_posterior(self, **arguments: Any) -> TrainingRecord:  # type: ignore[override]
-        """Train on several batches of new points, see `BasicTrainer`; return the record."""
+        """Train on several batches of new points; return the record.
+
+        Parameters
+        ----------
+        **arguments
+            Those of `BasicTrainer.train_on_target_batches_from_posterior`.
+
+        Returns
+        -------
+        TrainingRecord
+            The record, which is `record` too.
+
+        Raises
+        ------
+        TypeError, ValueError, TrainingInterruption
+            As `train_on_batch` does; and if the trainer has a checkpoint, which would not hold the points.
+        """
         if self._settings.checkpoint is not None:
             raise ValueError("checkpoint is for given points; what is drawn anew is not in the file")
         self.record = TrainingRecord()
@@ -289,6 +372,11 @@ class BasicStatefulTrainer(BasicTrainer):
         ----------
         optim : Adam, optional
             The optimiser; that of the settings if not given, or else that of the last training.
+
+        Raises
+        ------
+        ValueError
+            If the state of the optimiser belongs to another flow.
         """
         optim = optim or self._settings.optim or (self.good_state.optim if self.good_state else Adam())
         optim.claim(self.flow.params)
@@ -311,6 +399,7 @@ class BasicStatefulTrainer(BasicTrainer):
     def reset(self) -> None:
         """Reset flow, optimiser and record to their state when the trainer was made."""
         self.flow.params[:] = self._initial_params
+        self.flow.condition_bounds = self._initial_range
         if self._settings.optim is not None:
             self._settings.optim.reset()
         self.record = TrainingRecord()
@@ -362,6 +451,7 @@ class BasicStatefulTrainer(BasicTrainer):
         chosen = settings.chosen_for(data.n, self.flow.architecture)
         rows, checked = _divide(data.n, chosen.holdout, chosen.seed, held_out, self.comm)
         schedule = schedule or Schedule(0, chosen.n_epochs)
+        self.flow.condition_map.learn(data.conditions)
         self._compare(settings, chosen, data, checked)
         objective = self._trusted_objective(data, chosen)
         target = Target(objective.log_ratios, rows, self.comm)
@@ -370,12 +460,32 @@ class BasicStatefulTrainer(BasicTrainer):
         )
         chosen.optim.claim(self.flow.params)
         checkpoint = self._open_checkpoint(settings, task, data)
+        self._log_begin(task)
         with checkpoint.running():
             place = self._watched(task, checkpoint)
+            self._log_end()
             self.flow.params[:] = place.best_params  # before the last write, which may be interrupted
             if chosen.holdout > 0:  # points that were trained on cannot tell
                 self._warn(flow_warnings(objective, checked, target.n_eff))
             checkpoint.try_to_write(lambda: self._saved(task, place))
+
+    def _log_begin(self, task: _Task) -> None:
+        """Log what is trained, and how."""
+        settings = task.settings
+        logger.info(
+            "training %d parameters on %d points, and %d held out: %d epochs of %d steps, learning rate %g",
+            self.flow.n_params, len(task.rows), len(task.checked) if settings.holdout > 0 else 0,
+            settings.n_epochs, task.steps_an_epoch, settings.optim.lr,
+        )  # fmt: skip
+
+    def _log_end(self) -> None:
+        """Log what the training has come to."""
+        record = self.record
+        logger.info(
+            "the best epoch was %s of %d, with a loss of %.4g after %.4g at first%s",
+            record.best_epoch, record.epoch, record.best_loss, record.initial_loss,
+            "; training has ended early, for lack of improvement" if record.stopped_early else "",
+        )  # fmt: skip
 
     def _compare(
         self, settings: TrainingSettings, chosen: ChosenSettings, data: Dataset, checked: np.ndarray
@@ -415,6 +525,7 @@ class BasicStatefulTrainer(BasicTrainer):
         """Run the epochs, repeating one where a loss is not finite."""
         place = self._resumed(task, checkpoint) or self._begun(task)
         record = self.record
+        self._plan(task, place)
         while place.n_epochs < task.settings.n_epochs and not record.stopped_early:
             try:
                 self._go_through_epoch(task, place, checkpoint)
@@ -423,6 +534,7 @@ class BasicStatefulTrainer(BasicTrainer):
                 place.n_reloads += 1
                 self._go_back(error, place.n_reloads, task.settings.max_reloads)
                 place.n_rows = 0
+                self._plan(task, place)
                 continue
             self.comm.add_up(about=params.tobytes())  # to end with a rank that has failed
             place.n_epochs, place.n_rows = place.n_epochs + 1, 0
@@ -435,6 +547,11 @@ class BasicStatefulTrainer(BasicTrainer):
             if task.callback is not None:
                 task.callback(record)
         return place
+
+    def _plan(self, task: _Task, place: _Place) -> None:
+        """Note what is left of a training."""
+        n_left, n_taken = task.settings.n_epochs - place.n_epochs, place.n_rows // task.settings.minibatch
+        self.record.plan(n_left, n_left * task.steps_an_epoch - n_taken)
 
     def _begun(self, task: _Task) -> _Place:
         place = _Place(self.flow.params.copy())
@@ -574,7 +691,27 @@ class BasicStatefulTrainer(BasicTrainer):
 
 
 class BasicStatefulVarTrainer(BasicStatefulTrainer):
-    """`BasicStatefulTrainer` with the variance loss."""
+    """`BasicStatefulTrainer` with the variance loss.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        See `BasicTrainer`.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that train together; see `BasicStatefulTrainer`.
+    **config
+        Settings; see `BasicStatefulTrainer`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((500, 2))
+    >>> trainer = vf.BasicStatefulVarTrainer(vf.Flow(2, seed=1), n_epochs=5)
+    >>> record = trainer.train_on_target_batch(x, np.ones(500), np.exp(-5 * x.sum(axis=1)))
+    >>> record.best_loss < record.initial_loss
+    True
+    """
 
     def __init__(
         self,
@@ -588,7 +725,27 @@ class BasicStatefulVarTrainer(BasicStatefulTrainer):
 
 
 class BasicStatefulDKLTrainer(BasicStatefulTrainer):
-    """`BasicStatefulTrainer` with the DKL loss."""
+    """`BasicStatefulTrainer` with the DKL loss.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        See `BasicTrainer`.
+    comm : mpi4py.MPI.Intracomm, optional
+        Ranks that train together; see `BasicStatefulTrainer`.
+    **config
+        Settings; see `BasicStatefulTrainer`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((500, 2))
+    >>> trainer = vf.BasicStatefulDKLTrainer(vf.Flow(2, seed=1), n_epochs=5)
+    >>> record = trainer.train_on_batch(x, np.ones(500), np.exp(-5 * x.sum(axis=1)))
+    >>> record.best_loss < record.initial_loss
+    True
+    """
 
     def __init__(
         self,
@@ -627,6 +784,14 @@ class StatefulTrainer(BasicStatefulTrainer):
     ------
     TypeError, ValueError
         If an argument is refused, or options are given for a flow that is there already.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((500, 2))
+    >>> trainer = vf.StatefulTrainer(2, "variance", "rqs", flow_options={"n_bins": 8}, n_epochs=5)
+    >>> record = trainer.train_on_batch(x, np.ones(500), np.exp(-5 * x.sum(axis=1)))
+    >>> record.best_loss < record.initial_loss
+    True
     """
 
     def __init__(

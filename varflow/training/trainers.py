@@ -9,12 +9,15 @@ import numpy.typing as npt
 
 from varflow.data.dataset import Dataset
 from varflow.errors import InvalidLossError
+from varflow.flow.conditions import check_unconditional
+from varflow.flow.discrete_flow import DiscreteFlow
 from varflow.flow.flow import Flow
+from varflow.flow.mixture import discrete_columns
 from varflow.runtime.communicator import ALONE, Communicator
 from varflow.training.adam import Adam
 from varflow.training.losses import Loss, as_loss
 from varflow.training.make_steps import make_steps
-from varflow.training.objective import LatentPrior, Objective
+from varflow.training.objective import LatentPrior, Objective, check_same_box
 from varflow.training.recipe import n_epochs_for, optimiser_for
 from varflow.training.settings import check_optim, chosen_rows
 from varflow.training.steps import Steps, StepTaken
@@ -60,12 +63,41 @@ class BasicTrainer:
         "variance", "dkl", or (value, derivative in log q), two NumPy functions of (fx, px, logqx).
     control_variate : bool
         Whether gradients of the variance and the DKL loss have a control variate, by which a finite set of
-        points teaches far more; see `varflow.training.objective`. It needs p to be normalised.
+        points teaches far more: the mean of (q/p) grad(log q), whose expectation is zero (Ranganath et al.,
+        arXiv 1401.0118, section 3.2, for points from q). It needs p to be normalised.
 
     Raises
     ------
     TypeError, ValueError
         If the flow is none, the prior lacks a method, or the loss is unknown.
+
+    Examples
+    --------
+    One step at a time, on points of one's own:
+
+    >>> f = lambda x: np.exp(-5 * x.sum(axis=1))
+    >>> flow, optim = vf.Flow(2, n_bins=4, d_hidden=8, seed=1), vf.Adam(lr=0.01)
+    >>> trainer = vf.BasicTrainer(flow, loss="variance")
+    >>> x, px = trainer.sample_forward(500, seed=1)
+    >>> fx = f(x)
+    >>> losses = [trainer.train_step_on_target_minibatch(x, px, fx, optim) for _ in range(50)]
+    >>> trainer.compute_loss(x, px, fx) < losses[-1] < losses[0]
+    True
+
+    Epochs in minibatches, on these points and then on new ones:
+
+    >>> trainer.train_step_on_target_batch(x, px, fx, optim, minibatch_size=100)
+    >>> trainer.train_on_target_batch(x, px, fx, optim, n_epochs=2)
+    >>> trainer.train_on_target_batches_from_posterior(
+    ...     f=f, batch_size=200, n_batches=2, n_epochs_per_batch=2,
+    ...     target_posterior=trainer.sample_forward, optim=optim,
+    ... )
+    >>> x, px, fx = trainer.generate_target_batch_from_posterior(200, f, trainer.sample_forward)
+
+    Below both, for loops of one's own over the rows of a dataset that was checked once:
+
+    >>> objective = trainer.objective(vf.Dataset(x, px, fx))
+    >>> loss = trainer.step(objective, np.arange(100), optim)
     """
 
     comm: Communicator = ALONE  # ranks that take the same steps
@@ -80,6 +112,16 @@ class BasicTrainer:
     ) -> None:
         if not isinstance(flow, Flow):
             raise TypeError(f"flow must be a Flow, got {type(flow).__name__}")
+        if latent_prior is not None and flow.latent == "normal":
+            raise ValueError(
+                "latent_prior is for flows whose latent density is uniform in the unit cube, and that of "
+                f"cells {flow.architecture.cell!r} is normal: leave latent_prior out"
+            )
+        if latent_prior is not None and isinstance(flow, DiscreteFlow):
+            raise ValueError(
+                "latent_prior is for flows without discrete coordinates, whose latent density stays uniform: "
+                "leave latent_prior out"
+            )
         for method in ("log_prob", "grad_log_prob", "sample"):
             if latent_prior is not None and not callable(getattr(latent_prior, method, None)):
                 raise TypeError(
@@ -92,7 +134,9 @@ class BasicTrainer:
         self.control_variate = control_variate
         self._steps: Steps | None = None
 
-    def sample_forward(self, n: int, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def sample_forward(
+        self, n: int, seed: int | None = None, conditions: npt.ArrayLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw points from the flow.
 
         Parameters
@@ -101,6 +145,8 @@ class BasicTrainer:
             Number of points.
         seed : int, optional
             Seed of the random numbers; drawn from the system if not given.
+        conditions : array_like, (n, c) or (c,), optional
+            Conditions of each point, or of all of them, for a flow that has some.
 
         Returns
         -------
@@ -111,14 +157,20 @@ class BasicTrainer:
         """
         n = positive_int("n", n)
         if self.latent_prior is None:
-            x, logqx = self.flow.sample(n, seed)
+            x, logqx = self.flow.sample(n, seed, conditions=conditions)
         else:
             z = self.latent_prior.sample(n, np.random.default_rng(seed))
-            x, logqx = self.flow.from_latent(z)
+            x, logqx = self.flow.from_latent(z, conditions)
             logqx = logqx + self.latent_prior.log_prob(z)
         return x, np.exp(logqx)
 
-    def compute_loss(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> float:
+    def compute_loss(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        conditions: npt.ArrayLike | None = None,
+    ) -> float:
         """Compute the loss of the flow as it is on weighted points.
 
         Parameters
@@ -129,17 +181,29 @@ class BasicTrainer:
             Density they were drawn from.
         fx : array_like, (n,)
             Function values.
+        conditions : array_like, (n, c), optional
+            Conditions of each point, for a flow that has some.
 
         Returns
         -------
         float
             The loss, of f scaled such that the mean of |f|/p over the points is one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the points are refused; see `Dataset`.
         """
-        data = self._dataset(x, px, fx)
+        data = self._dataset(x, px, fx, conditions)
         return self.objective(data).value(np.arange(data.n))
 
     def train_step_on_target_minibatch(
-        self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike, optim: Adam
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        optim: Adam,
+        conditions: npt.ArrayLike | None = None,
     ) -> float:
         """Take one training step on all points given.
 
@@ -153,6 +217,8 @@ class BasicTrainer:
             Function values. Where they have both signs, |f| is learnt.
         optim : Adam
             Settings and state of the optimiser.
+        conditions : array_like, (n, c), optional
+            Conditions of each point, for a flow that has some.
 
         Returns
         -------
@@ -168,7 +234,7 @@ class BasicTrainer:
         """
         check_optim(optim)
         check_no_schedule(optim)
-        data = self._dataset(x, px, fx)
+        data = self._dataset(x, px, fx, conditions)
         return self.step(self.objective(data), np.arange(data.n), optim)
 
     def train_step_on_target_batch(
@@ -178,15 +244,36 @@ class BasicTrainer:
         fx: npt.ArrayLike,
         optim: Adam,
         minibatch_size: int | float | None = None,
+        conditions: npt.ArrayLike | None = None,
     ) -> None:
         """Train for one epoch, as one of any number of calls.
 
-        Arguments are those of `train_on_target_batch`. As the number of calls is not known, a schedule of the
-        learning rate other than "constant" is refused with ValueError.
+        Parameters
+        ----------
+        x : array_like, (n, d)
+            Points, within the flow's bounds.
+        px : array_like, (n,)
+            Density they were drawn from.
+        fx : array_like, (n,)
+            Function values. Where they have both signs, |f| is learnt.
+        optim : Adam
+            Settings and state of the optimiser.
+        minibatch_size : int or float, optional
+            Rows a step, as in `train_on_target_batch`.
+        conditions : array_like, (n, c), optional
+            Conditions of each point, for a flow that has some.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is refused, as a schedule of the learning rate other than "constant" is: the number
+            of calls is not known. Nothing was trained then.
+        InvalidLossError
+            If a loss or its gradient is not finite. Flow and optimiser are as before that step.
         """
         check_optim(optim)
         check_no_schedule(optim)
-        self.train_on_target_batch(x, px, fx, optim, n_epochs=1, minibatch_size=minibatch_size)
+        self.train_on_target_batch(x, px, fx, optim, 1, minibatch_size, conditions)
 
     def train_on_target_batch(
         self,
@@ -196,6 +283,7 @@ class BasicTrainer:
         optim: Adam | None = None,
         n_epochs: int | None = None,
         minibatch_size: int | float | None = None,
+        conditions: npt.ArrayLike | None = None,
     ) -> None:
         """Train for several epochs, in minibatches.
 
@@ -217,7 +305,9 @@ class BasicTrainer:
             How many times.
         minibatch_size : int or float, optional
             Rows a step; a float in (0, 1] is a fraction of all. What is not given follows from the numbers of
-            points and dimensions; see `varflow.training.recipe`.
+            points and dimensions.
+        conditions : array_like, (n, c), optional
+            Conditions of each point, for a flow that has some.
 
         Raises
         ------
@@ -226,7 +316,7 @@ class BasicTrainer:
         InvalidLossError
             If a loss or its gradient is not finite. Flow and optimiser are as before that step.
         """
-        self._train(self._dataset(x, px, fx), optim, n_epochs, minibatch_size)
+        self._train(self._dataset(x, px, fx, conditions), optim, n_epochs, minibatch_size)
 
     @staticmethod
     def generate_target_batch_from_posterior(
@@ -241,9 +331,9 @@ class BasicTrainer:
         n_points : int
             Number of points.
         f : callable
-            (n, d) -> (n,), the function.
+            The function, (n, d) -> (n,).
         target_posterior : callable
-            n -> x (n, d), px (n,): draws points and gives their density, as `sample_forward` does.
+            Draws n points x, (n, d), and gives their density, (n,), as `sample_forward` does.
 
         Returns
         -------
@@ -268,12 +358,12 @@ class BasicTrainer:
         target_posterior: Callable[[int], tuple[np.ndarray, np.ndarray]],
         optim: Adam,
     ) -> None:
-        """Train on several batches of new points in turn.
+        """Train on several batches of new points in turn, for flows without conditions.
 
         Parameters
         ----------
         f : callable
-            (n, d) -> (n,), the function.
+            The function, (n, d) -> (n,).
         batch_size : int
             Points a batch.
         n_batches : int
@@ -283,26 +373,57 @@ class BasicTrainer:
         minibatch_size : int, float or None
             Rows a step, as in `train_on_target_batch`.
         target_posterior : callable
-            n -> x (n, d), px (n,): where the points come from.
+            Draws n points x, (n, d), and gives their density, (n,), as `sample_forward` does.
         optim : Adam
             Settings and state of the optimiser. The schedule of the learning rate spans all batches.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is refused, or what was drawn is none of the above.
+        InvalidLossError
+            If a loss or its gradient is not finite. Flow and optimiser are as before that step.
         """
+        check_unconditional("training on batches from a posterior", self.flow.n_conditions)
         n_epochs = positive_int("n_epochs_per_batch", n_epochs_per_batch)
         in_all = positive_int("n_batches", n_batches) * n_epochs
         for before in range(0, in_all, n_epochs):
             batch = self.generate_target_batch_from_posterior(batch_size, f, target_posterior)
             self._train(self._dataset(*batch), optim, n_epochs, minibatch_size, Schedule(before, in_all))
 
-    def _dataset(self, x: npt.ArrayLike, px: npt.ArrayLike, fx: npt.ArrayLike) -> Dataset:
+    def _dataset(
+        self,
+        x: npt.ArrayLike,
+        px: npt.ArrayLike,
+        fx: npt.ArrayLike,
+        conditions: npt.ArrayLike | None = None,
+    ) -> Dataset:
         shape: tuple[int, ...] = ()
         with suppress(ValueError):  # of lists of different lengths, which are refused below
             shape = np.shape(x)
         if len(shape) == 2 and shape[1] != self.flow.d:
             raise ValueError(f"x must have shape (n, {self.flow.d}), as the flow has, found {shape}")
-        return Dataset(x, px, fx, bounds=self.flow.bounds)
+        discrete = discrete_columns(self.flow) or None
+        return Dataset(x, px, fx, bounds=self.flow.bounds, conditions=conditions, discrete=discrete)
 
     def objective(self, data: Dataset, comm: Communicator = ALONE) -> Objective:
-        """Make the objective: the loss as a function of the flow's parameters."""
+        """Make the objective: the loss as a function of the flow's parameters.
+
+        Parameters
+        ----------
+        data : Dataset
+            The points, with the flow's bounds.
+        comm : Communicator
+            Ranks that share the rows.
+
+        Returns
+        -------
+        Objective
+            What `step` makes small. A flow that does not know the range of its conditions takes it from the
+            points.
+        """
+        check_same_box(self.flow, data)
+        self.flow.condition_map.learn(data.conditions)
         return Objective(
             self.flow, data, self.loss, self.latent_prior, control_variate=self.control_variate, comm=comm
         )
@@ -405,7 +526,27 @@ class BasicTrainer:
 
 
 class BasicVarTrainer(BasicTrainer):
-    """`BasicTrainer` with the variance loss."""
+    """`BasicTrainer` with the variance loss.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        See `BasicTrainer`.
+    control_variate : bool
+        See `BasicTrainer`.
+
+    Examples
+    --------
+    >>> flow = vf.Flow(2, n_bins=4, d_hidden=8, seed=1)
+    >>> trainer = vf.BasicVarTrainer(flow)
+    >>> x, px = trainer.sample_forward(500, seed=1)
+    >>> trainer.train_on_target_batch(x, px, x[:, 0], n_epochs=5)
+    >>> uniform = vf.BasicVarTrainer(vf.Flow(2)).compute_loss(x, px, x[:, 0])
+    >>> trainer.compute_loss(x, px, x[:, 0]) < uniform
+    True
+    """
 
     def __init__(
         self, flow: Flow, latent_prior: LatentPrior | None = None, *, control_variate: bool = True
@@ -414,7 +555,26 @@ class BasicVarTrainer(BasicTrainer):
 
 
 class BasicDKLTrainer(BasicTrainer):
-    """`BasicTrainer` with the DKL loss."""
+    """`BasicTrainer` with the DKL loss.
+
+    Parameters
+    ----------
+    flow : Flow
+        The flow to be trained, in place.
+    latent_prior : LatentPrior, optional
+        See `BasicTrainer`.
+    control_variate : bool
+        See `BasicTrainer`.
+
+    Examples
+    --------
+    >>> flow = vf.Flow(2, n_bins=4, d_hidden=8, seed=1)
+    >>> trainer = vf.BasicDKLTrainer(flow)
+    >>> x, px = trainer.sample_forward(500, seed=1)
+    >>> trainer.train_on_target_batch(x, px, x[:, 0], n_epochs=5)
+    >>> trainer.compute_loss(x, px, x[:, 0]) < 0  # what the uniform density has
+    True
+    """
 
     def __init__(
         self, flow: Flow, latent_prior: LatentPrior | None = None, *, control_variate: bool = True

@@ -23,10 +23,13 @@ enum {
     SAMPLE_BLOCK = 65536 /* points with a random generator of their own */
 };
 
-enum { PWLINEAR, PWQUAD, RQS };
+enum { PWLINEAR, PWQUAD, RQS, REALNVP };
 
 static const double MIN_SHARE = 1e-3, MIN_SLOPE = 1e-3;
 static const real MIN_LOGIT = -80, MAX_LOG_SLOPE = 20;
+static const real MAX_LOG_SCALE = 2, MAX_TANH = 20;
+static const double MAX_COORDINATE = 1e18, MAX_INPUT = 3;
+static const double HALF_LOG_2_PI = 0.91893853320467274178;
 
 static double min2(double a, double b) { return a < b ? a : b; }
 static double max2(double a, double b) { return a > b ? a : b; }
@@ -118,6 +121,13 @@ INLINED void last_layer(real *out, int n_out, const real *weights, const real *i
     }
 }
 
+/* What a network sees of a coordinate: of one without bounds, no more than MAX_INPUT. */
+static double network_input(double x)
+{
+    const double bounded = clip(x, -MAX_COORDINATE, MAX_COORDINATE);
+    return IS_NORMAL ? MAX_INPUT * bounded / sqrt(MAX_INPUT * MAX_INPUT + bounded * bounded) : 2 * x - 1;
+}
+
 /* Compute the logits of a cell, (n_transformed * n_logits, TILE), from the coordinates it is conditioned on. */
 INLINED void conditioner(const struct cell *cell, int rows, const real *weights, NAME_workspace *work, int is_fused)
 {
@@ -127,7 +137,7 @@ INLINED void conditioner(const struct cell *cell, int rows, const real *weights,
     weights += cell->weights;
     for (int i = 0; i < n_in; i++)
         for (int r = 0; r < rows; r++)
-            work->inputs[i * TILE + r] = (real)(2 * work->coordinates[cell->split[i] * TILE + r] - 1);
+            work->inputs[i * TILE + r] = (real)network_input(work->coordinates[cell->split[i] * TILE + r]);
     for (int k = 0; k < cell->n_hidden; k++) {
         weights = hidden_layer(work->hidden[k % 2], cell->d_hidden, weights, in, n_in, rows, is_fused);
         in = work->hidden[k % 2];
@@ -457,10 +467,43 @@ static void rqs_inverse(int n, double *restrict z, double *restrict slope, real 
     }
 }
 
+/* Convert the first of two logits to a log scale s, MAX_LOG_SCALE at most; the other is a shift. */
+static void realnvp_activate(real *restrict values, int rows)
+{
+    for (int i = 0; i < rows; i++) {
+        const real half = values[i] / MAX_LOG_SCALE > -MAX_TANH ? values[i] / MAX_LOG_SCALE : -MAX_TANH;
+        values[i] = half < MAX_TANH ? half + half : MAX_TANH + MAX_TANH;
+    }
+    exponentiate(values, rows);
+    for (int i = 0; i < rows; i++)
+        values[i] = MAX_LOG_SCALE * ((values[i] - 1) / (values[i] + 1));
+}
+
+/* Affine map (Dinh et al., arXiv 1605.08803, equation 7). */
+static void realnvp_forward(int n, double *restrict x, double *restrict slope, real *restrict values, int rows)
+{
+    (void)n;
+    realnvp_activate(values, rows);
+    for (int i = 0; i < rows; i++) {
+        slope[i] = exp((double)values[i]);
+        x[i] = x[i] * slope[i] + values[TILE + i];
+    }
+}
+
+static void realnvp_inverse(int n, double *restrict z, double *restrict slope, real *restrict values, int rows)
+{
+    (void)n;
+    realnvp_activate(values, rows);
+    for (int i = 0; i < rows; i++) {
+        slope[i] = exp((double)values[i]);
+        z[i] = (z[i] - values[TILE + i]) / slope[i];
+    }
+}
+
 typedef void spline(int n, double *restrict coordinates, double *restrict slope, real *restrict values, int rows);
 
-static spline *const forward[] = {pwlinear_forward, pwquad_forward, rqs_forward};
-static spline *const inverse[] = {pwlinear_inverse, pwquad_inverse, rqs_inverse};
+static spline *const forward[] = {pwlinear_forward, pwquad_forward, rqs_forward, realnvp_forward};
+static spline *const inverse[] = {pwlinear_inverse, pwquad_inverse, rqs_inverse, realnvp_inverse};
 
 /* ---- A flow: its cells in turn. `rows` is the number of points in the tile, a multiple of LANES. ---- */
 
@@ -501,6 +544,16 @@ static void begin(NAME_workspace *work)
     }
 }
 
+/* Add the log of the normal density of the latent coordinates to log_det, where they have one. */
+static void add_normal(NAME_workspace *work, int rows)
+{
+    for (int k = 0; IS_NORMAL && k < NAME_D; k++)
+        for (int r = 0; r < rows; r++) {
+            const double z = work->coordinates[k * TILE + r];
+            work->log_det[r] -= HALF_LOG_2_PI + 0.5 * z * z;
+        }
+}
+
 /* Map the coordinates to latent space by flow number f; log_det is set. */
 static void flow_forward(int f, int rows, const real *weights, NAME_workspace *work)
 {
@@ -509,6 +562,7 @@ static void flow_forward(int f, int rows, const real *weights, NAME_workspace *w
     for (int c = first_cell[f]; c < first_cell[f + 1]; c++)
         n_pending = couple(&cells[c], forward[cells[c].kind], rows, n_pending, weights, work);
     add_log(work, rows);
+    add_normal(work, rows);
 }
 
 /* Map latent coordinates by the inverse of flow number f; log_det is that of the forward map. */
@@ -516,6 +570,7 @@ static void flow_inverse(int f, int rows, const real *weights, NAME_workspace *w
 {
     int n_pending = 0;
     begin(work);
+    add_normal(work, rows);
     for (int c = first_cell[f + 1] - 1; c >= first_cell[f]; c--)
         n_pending = couple(&cells[c], inverse[cells[c].kind], rows, n_pending, weights, work);
     add_log(work, rows);
@@ -532,8 +587,10 @@ static void density(int rows, const real *weights, NAME_workspace *work)
 {
     for (int f = 0; f < N_FLOWS; f++) {
         for (int k = 0; k < NAME_D; k++)
-            for (int r = 0; r < rows; r++)
-                work->coordinates[k * TILE + r] = clip((work->points[k * TILE + r] - lower[k]) / width[k], 0, 1);
+            for (int r = 0; r < rows; r++) {
+                const double u = (work->points[k * TILE + r] - location[k]) / width[k];
+                work->coordinates[k * TILE + r] = IS_NORMAL ? u : clip(u, 0, 1);
+            }
         flow_forward(f, rows, weights, work);
         for (int r = 0; r < rows; r++) {
             const double log_q = work->log_det[r] - LOG_VOLUME + log_share[f];
@@ -562,9 +619,10 @@ static void from_component(int c, int n, const real *weights, NAME_workspace *wo
     if (c < N_FLOWS)
         flow_inverse(c, padded(n_rows), weights, work);
     for (int k = 0; k < NAME_D; k++)
-        for (int r = 0; r < n_rows; r++)
-            work->points[k * TILE + work->rows[r]] =
-                clip(lower[k] + width[k] * work->coordinates[k * TILE + r], lower[k], upper[k]);
+        for (int r = 0; r < n_rows; r++) {
+            const double x = location[k] + width[k] * work->coordinates[k * TILE + r];
+            work->points[k * TILE + work->rows[r]] = IS_NORMAL ? x : clip(x, lower[k], upper[k]);
+        }
     for (int r = 0; r < n_rows; r++)
         work->log_q[work->rows[r]] = work->log_det[r] - LOG_VOLUME;
 }
@@ -642,6 +700,42 @@ static double uniform(struct stream *stream, uint64_t block, uint64_t i)
     return (double)(stream->numbers[i % 4] >> 11) * 0x1p-53;
 }
 
+/* Latent coordinate of a number that is uniform on [0, 1): itself, or its normal quantile by Wichura's algorithm AS 241
+   (Applied Statistics 37 (1988) 477). */
+static double latent_of(double uniform)
+{
+    const double u = max2(uniform, 0x1p-54), offset = u - 0.5;
+    double r = 0.425 * 0.425 - offset * offset, top, bottom;
+    if (!IS_NORMAL)
+        return uniform;
+    if (r >= 0) {
+        top = ((((((2509.0809287301227 * r + 33430.57558358813) * r + 67265.7709270087) * r + 45921.95393154987) *
+              r + 13731.69376550946) * r + 1971.5909503065513) * r + 133.14166789178438) * r + 3.3871328727963665;
+        bottom = ((((((5226.495278852854 * r + 28729.085735721943) * r + 39307.89580009271) * r + 21213.794301586597)
+                 * r + 5394.196021424751) * r + 687.1870074920579) * r + 42.31333070160091) * r + 1.0;
+        return offset * top / bottom;
+    }
+    r = sqrt(-log(min2(u, 1 - u)));
+    if (r <= 5) {
+        r -= 1.6;
+        top = ((((((0.0007745450142783414 * r + 0.022723844989269184) * r + 0.2417807251774506) * r +
+              1.2704582524523684) * r + 3.6478483247632045) * r + 5.769497221460691) * r + 4.630337846156546) * r
+              + 1.4234371107496835;
+        bottom = ((((((1.0507500716444169e-09 * r + 0.0005475938084995345) * r + 0.015198666563616457) * r +
+                 0.14810397642748008) * r + 0.6897673349851) * r + 1.6763848301838038) * r + 2.053191626637759) * r +
+                 1.0;
+    } else {
+        r -= 5;
+        top = ((((((2.0103343992922881e-07 * r + 2.7115555687434876e-05) * r + 0.0012426609473880784) * r +
+              0.026532189526576124) * r + 0.29656057182850487) * r + 1.7848265399172913) * r + 5.463784911164114)
+              * r + 6.657904643501103;
+        bottom = ((((((2.0442631033899397e-15 * r + 1.421511758316446e-07) * r + 1.8463183175100548e-05) * r +
+                 0.0007868691311456133) * r + 0.014875361290850615) * r + 0.1369298809227358) * r +
+                 0.599832206555888) * r + 1.0;
+    }
+    return offset > 0 ? top / bottom : -top / bottom;
+}
+
 static struct stream stream_of(uint64_t seed, uint64_t purpose)
 {
     struct stream stream = {{0, 0}, 0, 0, 0, {0, 0, 0, 0}};
@@ -701,7 +795,7 @@ int NAME_sample(uint64_t seed, int64_t first, int64_t n, double *x, double *log_
         for (int r = 0; r < m; r++) {
             const uint64_t row = (uint64_t)(first + done + r), block = row / SAMPLE_BLOCK, i = row % SAMPLE_BLOCK;
             for (int k = 0; k < NAME_D; k++)
-                work->latent[k * TILE + r] = uniform(&points, block, i * NAME_D + (uint64_t)k);
+                work->latent[k * TILE + r] = latent_of(uniform(&points, block, i * NAME_D + (uint64_t)k));
             work->component[r] = N_COMPONENTS > 1 ? component_at(uniform(&components, block, i)) : 0;
             work->is_outside[r] = 0;
         }

@@ -32,9 +32,11 @@ module NAME_module
    integer, parameter :: lanes = 16 ! points are processed in multiples of this, for vector instructions
    integer, parameter :: slopes_per_log = 8 ! slopes whose product cannot underflow
    integer, parameter :: sample_block = 65536 ! points with a random generator of their own
-   integer, parameter :: pwlinear = 0, pwquad = 1, rqs = 2
+   integer, parameter :: pwlinear = 0, pwquad = 1, rqs = 2, realnvp = 3
    real(dp), parameter :: min_share = 1e-3_dp, min_slope = 1e-3_dp
    real(wp), parameter :: min_logit = -80, max_log_slope = 20
+   real(wp), parameter :: max_log_scale = 2, max_tanh = 20
+   real(dp), parameter :: max_coordinate = 1e18_dp, max_input = 3, half_log_2_pi = 0.91893853320467274178_dp
    integer(int64), parameter :: mask16 = 65535_int64, mask32 = 4294967295_int64
 
    type, public :: NAME_workspace
@@ -176,6 +178,19 @@ contains
       end do
    end subroutine last_layer
 
+   ! What a network sees of a coordinate: of one without bounds, no more than max_input.
+   elemental real(dp) function network_input(x)
+      real(dp), intent(in) :: x
+      real(dp) :: bounded
+
+      if (is_normal) then
+         bounded = min(max(x, -max_coordinate), max_coordinate)
+         network_input = max_input * bounded / sqrt(max_input * max_input + bounded * bounded)
+      else
+         network_input = 2 * x - 1
+      end if
+   end function network_input
+
    ! Compute the logits of cell c, (tile, n_logits of each transformed coordinate in turn), from those it is conditioned on.
    subroutine conditioner(c, rows, weights, work)
       integer, intent(in) :: c, rows
@@ -193,7 +208,7 @@ contains
          return
       end if
       do i = 1, n_in
-         work%inputs(:rows, i) = real(2 * work%coordinates(:rows, split(i, c)) - 1, wp)
+         work%inputs(:rows, i) = real(network_input(work%coordinates(:rows, split(i, c))), wp)
       end do
       associate (n_hidden => cells(c)%n_hidden, d_hidden => cells(c)%d_hidden)
          here = 1 ! of two arrays, the one that the last layer so far is in
@@ -250,12 +265,27 @@ contains
       end do
    end subroutine exponential_slopes
 
+   ! Convert the first of two logits to a log scale, max_log_scale at most; the other is a shift.
+   subroutine realnvp_activate(values, rows, is_fused)
+      integer, intent(in) :: rows
+      real(wp), intent(inout) :: values(tile, 2)
+      logical, intent(in) :: is_fused
+
+      values(:rows, 1) = 2 * min(max(values(:rows, 1) / max_log_scale, -max_tanh), max_tanh)
+      call exponentiate(values(:, 1), rows, is_fused)
+      values(:rows, 1) = max_log_scale * ((values(:rows, 1) - 1) / (values(:rows, 1) + 1))
+   end subroutine realnvp_activate
+
    ! Convert the logits of a coordinate to what the splines take.
    subroutine activate(kind, n, values, rows, is_fused)
       integer, intent(in) :: kind, n, rows
       real(wp), intent(inout) :: values(tile, *)
       logical, intent(in) :: is_fused
 
+      if (kind == realnvp) then
+         call realnvp_activate(values, rows, is_fused)
+         return
+      end if
       call exponentials(n, values, rows, is_fused)
       select case (kind)
       case (pwquad)
@@ -535,6 +565,27 @@ contains
       end do
    end subroutine rqs_inverse
 
+   ! Affine map (Dinh et al., arXiv 1605.08803, equation 7). values: log scales and shifts.
+   subroutine realnvp_forward(u, slope, values, rows)
+      integer, intent(in) :: rows
+      real(dp), intent(inout) :: u(tile)
+      real(dp), intent(out) :: slope(tile)
+      real(wp), intent(in) :: values(tile, 2)
+
+      slope(:rows) = exp(real(values(:rows, 1), dp))
+      u(:rows) = u(:rows) * slope(:rows) + values(:rows, 2)
+   end subroutine realnvp_forward
+
+   subroutine realnvp_inverse(u, slope, values, rows)
+      integer, intent(in) :: rows
+      real(dp), intent(inout) :: u(tile)
+      real(dp), intent(out) :: slope(tile)
+      real(wp), intent(in) :: values(tile, 2)
+
+      slope(:rows) = exp(real(values(:rows, 1), dp))
+      u(:rows) = (u(:rows) - values(:rows, 2)) / slope(:rows)
+   end subroutine realnvp_inverse
+
    subroutine spline_forward(kind, n, u, slope, values, rows)
       integer, intent(in) :: kind, n, rows
       real(dp), intent(inout) :: u(tile)
@@ -548,6 +599,8 @@ contains
          call pwquad_forward(n, u, slope, values, rows)
       case (rqs)
          call rqs_forward(n, u, slope, values, rows)
+      case (realnvp)
+         call realnvp_forward(u, slope, values, rows)
       end select
    end subroutine spline_forward
 
@@ -564,6 +617,8 @@ contains
          call pwquad_inverse(n, u, slope, values, rows)
       case (rqs)
          call rqs_inverse(n, u, slope, values, rows)
+      case (realnvp)
+         call realnvp_inverse(u, slope, values, rows)
       end select
    end subroutine spline_inverse
 
@@ -609,6 +664,18 @@ contains
       if (.not. work%is_fused) work%is_fused = has_fused_products()
    end subroutine begin
 
+   ! Add the log of the normal density of the latent coordinates to log_det, where they have one.
+   subroutine add_normal(work, rows)
+      type(NAME_workspace), intent(inout) :: work
+      integer, intent(in) :: rows
+      integer :: k
+
+      if (.not. is_normal) return
+      do k = 1, NAME_d
+         work%log_det(:rows) = work%log_det(:rows) - (half_log_2_pi + 0.5_dp * work%coordinates(:rows, k)**2)
+      end do
+   end subroutine add_normal
+
    ! Map the coordinates to latent space by flow number f; log_det is set.
    subroutine flow_forward(f, rows, weights, work)
       integer, intent(in) :: f, rows
@@ -622,6 +689,7 @@ contains
          call couple(c, spline_forward, rows, n_pending, weights, work)
       end do
       call add_log(work, rows)
+      call add_normal(work, rows)
    end subroutine flow_forward
 
    ! Map latent coordinates by the inverse of flow number f; log_det is that of the forward map.
@@ -632,6 +700,7 @@ contains
       integer :: c, n_pending
 
       call begin(work)
+      call add_normal(work, rows)
       n_pending = 0
       do c = first_cell(f + 1) - 1, first_cell(f), -1
          call couple(c, spline_inverse, rows, n_pending, weights, work)
@@ -661,9 +730,13 @@ contains
       do c = 1, n_components
          if (c <= n_flows) then
             do k = 1, NAME_d
-               work%coordinates(:rows, k) = &
-                  min(max((work%points(:rows, k) - lower(k)) / width(k), 0.0_dp), 1.0_dp)
+               work%coordinates(:rows, k) = (work%points(:rows, k) - location(k)) / width(k)
             end do
+            if (.not. is_normal) then
+               do k = 1, NAME_d
+                  work%coordinates(:rows, k) = min(max(work%coordinates(:rows, k), 0.0_dp), 1.0_dp)
+               end do
+            end if
             call flow_forward(c, rows, weights, work)
          else ! the uniform density
             work%log_det(:rows) = 0
@@ -698,7 +771,7 @@ contains
       if (c <= n_flows) call flow_inverse(c, padded(n_rows), weights, work)
       do k = 1, NAME_d
          do r = 1, n_rows
-            work%points(work%rows(r), k) = min(max(lower(k) + width(k) * work%coordinates(r, k), lower(k)), upper(k))
+            work%points(work%rows(r), k) = min(max(location(k) + width(k) * work%coordinates(r, k), lower(k)), upper(k))
          end do
       end do
       do r = 1, n_rows
@@ -816,6 +889,48 @@ contains
       end do
    end subroutine philox
 
+   ! Latent coordinate of a number that is uniform on [0, 1): itself, or its normal quantile by Wichura's algorithm
+   ! AS 241 (Applied Statistics 37 (1988) 477).
+   elemental real(dp) function latent_of(uniform)
+      real(dp), intent(in) :: uniform
+      real(dp) :: u, offset, r, top, bottom
+
+      latent_of = uniform
+      if (.not. is_normal) return
+      u = max(uniform, 2.0_dp**(-54))
+      offset = u - 0.5_dp
+      r = 0.425_dp * 0.425_dp - offset * offset
+      if (r >= 0) then
+         top = ((((((2509.0809287301227_dp * r + 33430.57558358813_dp) * r + 67265.7709270087_dp) * r + &
+            45921.95393154987_dp) * r + 13731.69376550946_dp) * r + 1971.5909503065513_dp) * r + &
+            133.14166789178438_dp) * r + 3.3871328727963665_dp
+         bottom = ((((((5226.495278852854_dp * r + 28729.085735721943_dp) * r + 39307.89580009271_dp) * r + &
+            21213.794301586597_dp) * r + 5394.196021424751_dp) * r + 687.1870074920579_dp) * r + &
+            42.31333070160091_dp) * r + 1.0_dp
+         latent_of = offset * top / bottom
+         return
+      end if
+      r = sqrt(-log(min(u, 1 - u)))
+      if (r <= 5) then
+         r = r - 1.6_dp
+         top = ((((((0.0007745450142783414_dp * r + 0.022723844989269184_dp) * r + 0.2417807251774506_dp) * r + &
+            1.2704582524523684_dp) * r + 3.6478483247632045_dp) * r + 5.769497221460691_dp) * r + &
+            4.630337846156546_dp) * r + 1.4234371107496835_dp
+         bottom = ((((((1.0507500716444169e-09_dp * r + 0.0005475938084995345_dp) * r + 0.015198666563616457_dp) * &
+            r + 0.14810397642748008_dp) * r + 0.6897673349851_dp) * r + 1.6763848301838038_dp) * r + &
+            2.053191626637759_dp) * r + 1.0_dp
+      else
+         r = r - 5
+         top = ((((((2.0103343992922881e-07_dp * r + 2.7115555687434876e-05_dp) * r + 0.0012426609473880784_dp) &
+            * r + 0.026532189526576124_dp) * r + 0.29656057182850487_dp) * r + 1.7848265399172913_dp) * r + &
+            5.463784911164114_dp) * r + 6.657904643501103_dp
+         bottom = ((((((2.0442631033899397e-15_dp * r + 1.421511758316446e-07_dp) * r + 1.8463183175100548e-05_dp) &
+            * r + 0.0007868691311456133_dp) * r + 0.014875361290850615_dp) * r + 0.1369298809227358_dp) * r &
+            + 0.599832206555888_dp) * r + 1.0_dp
+      end if
+      latent_of = sign(top / bottom, offset)
+   end function latent_of
+
    ! Get number i, from 0, uniform on [0, 1), of the generator of a block.
    subroutine draw(u, stream, block, i)
       real(dp), intent(out) :: u
@@ -914,7 +1029,8 @@ contains
             block = (first + done + r - 1) / sample_block
             i = mod(first + done + r - 1, int(sample_block, int64))
             do k = 1, NAME_d
-               call draw(work%latent(r, k), points, block, i * NAME_d + k - 1)
+               call draw(u, points, block, i * NAME_d + k - 1)
+               work%latent(r, k) = latent_of(u)
             end do
             work%component(r) = 1
             if (n_components > 1) then

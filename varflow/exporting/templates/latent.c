@@ -1,5 +1,5 @@
 /* Bounds of latent space */
-static const double zeros[NAME_D] = {0}, ones[NAME_D] = {@ONES@};
+static const double zeros[NAME_D] = {@ZEROS@}, ones[NAME_D] = {@ONES@};
 
 int NAME_to_latent(int64_t n, const double *x, double *z, double *log_q, const real *weights, NAME_workspace *work)
 {

@@ -133,6 +133,7 @@ class _Round:
         self._out: Out = {}
         self._replies: list[Reply | None] = [None] * len(tasks)
         self._failures: list[Failure] = []
+        self._n_known = 0
 
     def outcome(self) -> Outcome:
         """Send the tasks and wait for them; after a failure, for those that have begun."""
@@ -173,6 +174,8 @@ class _Round:
                     continue
                 self._replies[task.number] = reply
                 self._pool.give_back(task.place)
+                self._n_known += len(task.points)
+                self._pool.told(self._n_known)
             except Exception as error:
                 self._fail(task, error)
 

@@ -54,6 +54,7 @@ class MapPool(Pool):
                         f"{type(reply).__name__}"
                     )
                 replies.append(reply)
+                self.told(sum(map(len, tasks[: len(replies)])))
         except Exception as error:
             if not replies:
                 raise

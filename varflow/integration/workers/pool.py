@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from varflow.integration.calls import tell_nobody
 from varflow.integration.components import FloatArray, Values
 from varflow.integration.workers.sizes import SHORTEST, Sizes
 from varflow.integration.workers.task import Function, Reply
@@ -57,8 +58,14 @@ class Pool(ABC):
         The integrand.
     vectorized : bool
         Whether it takes many points.
+
+    Attributes
+    ----------
+    told : callable
+        Called with the number of points whose values have come back, each time that some have.
     """
 
+    told: Callable[[int], object] = staticmethod(tell_nobody)
     shortest = SHORTEST  # seconds of f in a task
 
     def __init__(self, f: Callable[..., Any], vectorized: bool) -> None:

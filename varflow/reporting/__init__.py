@@ -1,0 +1,1 @@
+"""Reports: one page of HTML about a flow, a training or an integration."""
