@@ -676,6 +676,16 @@ class TestManyDimensions:
         assert_right(result, 0.249375)  # by the density of the sum of 16 uniform numbers
 
 
+@pytest.mark.parametrize("seed", [0, 4])
+def test_a_narrow_peak_is_not_lost_again(seed):
+    """Learning at the usual pace moves bins by more than the width of the peak."""
+
+    def needle(x):
+        return np.exp(-0.5 * np.sum(((x - 0.45) / 1e-3) ** 2, axis=1)) / (2 * math.pi * 1e-6)
+
+    assert_right(integrated(needle, n_calls=100_000, seed=seed, flow_options={}), 1)
+
+
 class TestLostRegions:
     """What walkers find that the flow does not."""
 

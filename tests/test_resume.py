@@ -484,7 +484,7 @@ class TestIntegration:
         path = tmp_path / "run.ckpt"
         path.write_bytes((DATA / "integration-1.ckpt").read_bytes())
         with pytest.raises(
-            vf.FileFormatError, match="has version 1, but this varflow understands 7 and 8 only"
+            vf.FileFormatError, match="has version 1, but this varflow understands 7 and 8 and 9 only"
         ):
             vf.integrate(peak, 2, n_calls=40_000, checkpoint=path, resume=True)
 

@@ -9,6 +9,8 @@ from scipy import stats
 
 from varflow import Flow
 from varflow.integration.estimates import Evaluated, magnitudes
+from varflow.integration.proposal import draw
+from varflow.integration.state import State
 from varflow.integration.steps import Stage
 from varflow.integration.survey import (
     MIN_STEPS,
@@ -305,6 +307,65 @@ def chosen(strategy, k, flow, f=lambda u: np.ones(len(u)), n=2000):
 
 def is_flat(points):
     return not points.log_q.any()
+
+
+class Learner:
+    """What `Stage.rewind` needs of a state, with a flow that has learnt `gaussian`."""
+
+    was_better = State.was_better
+
+    def __init__(self):
+        replay = staged(n_rounds=20)
+        self.flow, self.memory, self.optim = replay.flow, replay.memory, stage_optimiser()
+        self.of_best_round = np.empty(0)
+        self.stage = Stage(20, 0.5)
+
+    def go_on(self, f=gaussian, flow=None):
+        """Judge a round from the flow as it is, or from another one that has come out of it."""
+        if flow is not None:
+            self.flow.params = flow.params
+        points = draw(self.flow, *np.split(np.random.default_rng(2).random((ROUND, 2)), [ROUND - 30]))
+        add(self.memory, points.u, f(points.u)[:, 0], points.log_q)
+        self.stage.rewind(self, self.memory.log_weights(self.memory.latest(ROUND)))
+
+
+class TestRewind:
+    def test_goes_back_to_the_best_round(self):
+        learner = Learner()
+        params = learner.flow.params.copy()
+        learner.go_on()
+        assert (learner.stage.best > 0.5, learner.stage.pace) == (True, 1.0)
+        for pace in (0.5, 0.25):
+            learner.go_on(flow=staged(lambda u: gaussian(u + 0.5), n_rounds=20).flow)  # it sees the tails
+            np.testing.assert_array_equal(learner.flow.params, params)
+            assert (learner.stage.pace, learner.optim) == (pace, None)
+
+    def test_goes_on_where_it_has_found_another_region(self):
+        learner = Learner()
+        learner.go_on()
+
+        def larger(u):
+            return gaussian(u) + 1e6 * np.exp(-5000 * ((u - 0.85) ** 2).sum(axis=1))[:, None]
+
+        knows_both = staged(lambda u: gaussian(u) + gaussian(u - 0.45), n_rounds=20).flow
+        params = knows_both.params.copy()
+        learner.go_on(larger, knows_both)
+        np.testing.assert_array_equal(learner.flow.params, params)
+        np.testing.assert_array_equal(learner.of_best_round, params)
+        assert (learner.stage.best < 0.1, learner.stage.pace) == (True, 1.0)
+
+    def test_single_points_do_not_tell(self):
+        learner = Learner()
+        learner.go_on()
+        log_weights = learner.memory.log_weights(learner.memory.latest(ROUND)).copy()
+        log_weights[:5] += 20
+        learner.stage.rewind(learner, log_weights)
+        assert learner.stage.pace == 1.0
+
+    def test_f_is_zero_at_all_points(self):
+        learner = Learner()
+        learner.go_on(lambda u: np.zeros((len(u), 1)))
+        assert (learner.stage.best, learner.stage.pace) == (0.0, 1.0)
 
 
 class TestChoosePoints:

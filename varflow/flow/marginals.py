@@ -75,11 +75,10 @@ def fitted_marginal(
     """
     abscissae, below = distribution(u, weights, flat_share)
     fine = np.interp(np.linspace(0, 1, N_FINE + 1), below, abscissae)
-    fits = [
-        _fitted(u, weights, _wide_enough(_placed(fine, n_bins, *placement), least_width), flat_share)
-        for placement in PLACEMENTS
-    ]
-    return max(fits, key=lambda fit: fit[0])[1]
+    edges = np.array([_wide_enough(_placed(fine, n_bins, *one), least_width) for one in PLACEMENTS])
+    log_likelihoods, densities = _fitted(u, weights, edges, flat_share)
+    best = int(log_likelihoods.argmax())
+    return Marginal(edges[best], densities[best])
 
 
 def equal_marginal(
@@ -116,49 +115,58 @@ def _wide_enough(edges: np.ndarray, least_width: float) -> np.ndarray:
 
 def _fitted(
     u: np.ndarray, weights: np.ndarray, edges: np.ndarray, flat_share: float
-) -> tuple[float, Marginal]:
-    """Fit the density in given bins. Returns the mean log-likelihood as well."""
-    n_bins, widths = len(edges) - 1, np.diff(edges)
-    bins, place, weights, n_effective = _in_cells(u, weights, edges)
-    area = 0.5 * (np.append(widths, 0.0) + np.append(0.0, widths))  # of a hat of height 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the density in the bins of several placements, which are worked on together.
 
-    def at_points(values: np.ndarray) -> np.ndarray:
-        interpolated: np.ndarray = values[bins] * (1 - place) + values[bins + 1] * place
+    edges: (n_placements, n_bins + 1). Returns mean log-likelihoods, (n_placements,), and the densities at
+    the edges, (n_placements, n_bins + 1).
+    """
+    of_placements = [_in_cells(u, weights, one) for one in edges]
+    place, shares_of_cells = (np.array(part) for part in zip(*of_placements, strict=True))
+    rest, widths = 1 - place, np.diff(edges)
+    area = 0.5 * _at_vertices(widths, widths)  # of a hat of height 1
+
+    def at_cells(values: np.ndarray) -> np.ndarray:
+        interpolated: np.ndarray = values[:, :-1, None] * rest + values[:, 1:, None] * place
         return interpolated
 
-    def sums_of_hats(values: np.ndarray) -> np.ndarray:
-        n = n_bins + 1
-        sums: np.ndarray = np.bincount(bins, values * (1 - place), n) + np.bincount(
-            bins + 1, values * place, n
-        )
-        return sums
-
-    masses = np.bincount(bins, weights, n_bins)
-    prior = 0.5 * (np.append(masses, 0.0) + np.append(0.0, masses))  # the mean density of the two bins
-    prior = (1 - flat_share) * prior / prior.sum() + flat_share * area
+    masses = shares_of_cells.sum(axis=2)
+    prior = 0.5 * _at_vertices(masses, masses)  # the mean density of the two bins
+    prior = (1 - flat_share) * prior / prior.sum(axis=1, keepdims=True) + flat_share * area
     shares = 0.5 * (prior + area)
-    of_prior = PRIOR_POINTS * len(area) / (n_effective + PRIOR_POINTS * len(area))
+    n_of_prior, n_effective = (
+        PRIOR_POINTS * area.shape[1],
+        np.square(weights.sum()) / np.square(weights).sum(),
+    )
+    of_prior = n_of_prior / (n_effective + n_of_prior)
     for _ in range(N_STEPS):
         heights = shares / area
-        shares = of_prior * prior + (1 - of_prior) * heights * sums_of_hats(weights / at_points(heights))
+        ratios = shares_of_cells / at_cells(heights)
+        sums_of_hats = _at_vertices(*(np.einsum("kbc,kbc->kb", ratios, part) for part in (rest, place)))
+        shares = of_prior * prior + (1 - of_prior) * heights * sums_of_hats
     density = (1 - flat_share) * shares / area + flat_share
-    return float(weights @ np.log(at_points(density))), Marginal(edges, density)
+    return np.sum(shares_of_cells * np.log(at_cells(density)), axis=(1, 2)), density
 
 
-def _in_cells(
-    u: np.ndarray, weights: np.ndarray, edges: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _at_vertices(of_left: np.ndarray, of_right: np.ndarray) -> np.ndarray:
+    """Add what bins, (..., n_bins), give to the vertices at their left, and at their right."""
+    sums = np.zeros((*of_left.shape[:-1], of_left.shape[-1] + 1))
+    sums[..., :-1] = of_left
+    sums[..., 1:] += of_right
+    return sums
+
+
+def _in_cells(u: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Join points in the same cell of a bin.
 
-    Returns the bin of each cell with points, the mean place of these in it, from 0 to 1, their share of the
-    weights, and the effective number of all points.
+    Returns for each of them, (n_bins, N_CELLS), the mean place of its points in the bin, from 0 to 1, and
+    their share of the weights.
     """
     n_bins = len(edges) - 1
     bins = np.clip(np.searchsorted(edges, u, side="right") - 1, 0, n_bins - 1)
     place = np.clip((u - edges[bins]) / np.diff(edges)[bins], 0.0, 1.0)
     weights = weights / weights.sum()
     cell = bins * N_CELLS + np.minimum((place * N_CELLS).astype(np.int64), N_CELLS - 1)
-    sums = np.bincount(cell, weights, n_bins * N_CELLS)
-    filled = np.flatnonzero(sums)
-    places = np.bincount(cell, weights * place, n_bins * N_CELLS)[filled] / sums[filled]
-    return filled // N_CELLS, places, sums[filled], float(1 / np.square(weights).sum())
+    sums, places = (np.bincount(cell, one, n_bins * N_CELLS) for one in (weights, weights * place))
+    np.divide(places, sums, out=places, where=sums > 0)
+    return places.reshape(n_bins, N_CELLS), sums.reshape(n_bins, N_CELLS)

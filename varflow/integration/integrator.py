@@ -54,7 +54,7 @@ from varflow.validation import positive_int
 
 __all__ = ["Integrator", "integrate"]
 
-FILE = Kind("varflow integration checkpoint", version=8, oldest=7, sealed=7)
+FILE = Kind("varflow integration checkpoint", version=9, oldest=7, sealed=7)
 PART = 8192  # points evaluated together where there is a checkpoint, which may be written after each
 FIRST_PART = 64  # points that tell how many components there are, where they are said to be many
 ALL_CALLS = 10**15  # where the time alone is

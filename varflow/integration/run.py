@@ -26,7 +26,7 @@ from varflow.validation import check_name, positive_int
 
 __all__ = ["Run"]
 
-FILE = Kind("varflow run", version=4, oldest=3, sealed=3)
+FILE = Kind("varflow run", version=5, oldest=3, sealed=3)
 PAUSE = 0.005  # seconds that `ask` takes where it has no points to give
 TRAIN_IN = ("tell", "thread", "step")
 

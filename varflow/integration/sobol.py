@@ -30,24 +30,35 @@ def sobol_points(n: int, d: int, generator: np.random.Generator) -> np.ndarray:
     seed = int(generator.integers(2**63))  # SciPy would spawn from it, which its state does not record
     if d > MAX_DIMENSIONS:
         return _points_of_scipy(n, d, seed)
-    shift, numbers = _scrambled(d, np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0]))
+    n_doublings = max(n - 1, 0).bit_length()
+    generator = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    shift, numbers = _scrambled(d, n_doublings, generator)
     points = np.empty((n, d), np.uint64)
     points[:1] = shift
-    for j in range(max(n - 1, 0).bit_length()):  # back through those so far, with one bit of the code more
+    for j in range(n_doublings):  # back through those so far, with one bit of the code more
         size = 1 << j
         n_new = min(size, n - size)
         points[size : size + n_new] = points[size - n_new : size][::-1] ^ numbers[:, j]
     return points * 2.0**-BITS
 
 
-def _scrambled(d: int, generator: np.random.Generator) -> tuple[Numbers, Numbers]:
-    """Draw a scramble: gives a shift, (d,), and scrambled direction numbers, (d, BITS)."""
-    shift = generator.integers(2, size=(d, BITS), dtype=np.uint64) @ (np.uint64(1) << SHIFTS[::-1])
-    matrices = generator.integers(2, size=(d, BITS, BITS), dtype=np.uint64)
+def _scrambled(d: int, n_numbers: int, generator: np.random.Generator) -> tuple[Numbers, Numbers]:
+    """Draw a scramble: gives a shift, (d,), and the first scrambled direction numbers, (d, n_numbers)."""
+    shift = _random_bits((d, BITS), generator) @ (np.uint64(1) << SHIFTS[::-1])
+    matrices = _random_bits((d, BITS, BITS), generator)
     matrices *= BELOW
     columns = (np.uint64(1) << SHIFTS) @ matrices + (np.uint64(1) << SHIFTS)  # ones on the diagonal
-    scrambled: Numbers = np.bitwise_xor.reduce(columns[:, :, None] & _bits(d), axis=1)
+    masks = _bits(d)[:, :, :n_numbers]
+    scrambled: Numbers = np.bitwise_xor.reduce(columns[:, :, None] & masks, axis=1)
     return shift, scrambled
+
+
+def _random_bits(shape: tuple[int, ...], generator: np.random.Generator) -> Numbers:
+    """Draw 0 or 1 as `integers(2)` does, from the first bit of 32, in a third of its time."""
+    bits: Numbers = (generator.integers(1 << 32, size=shape, dtype=np.uint32) >> np.uint32(31)).astype(
+        np.uint64
+    )
+    return bits
 
 
 @lru_cache(maxsize=8)

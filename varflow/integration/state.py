@@ -165,6 +165,8 @@ class State:
         Of the iteration at hand.
     optim : Adam or None
         Optimiser of the stage at hand.
+    of_best_round : ndarray
+        Parameters of the flow in the best round of the stage at hand; empty where there is none.
     """
 
     def __init__(
@@ -206,6 +208,7 @@ class State:
         self.show_training: Callable[[float], object] = show_nobody
         self.batches: Batches | None = None
         self.optim: Adam | None = None
+        self.of_best_round = np.empty(0)
 
     def latent(self, n: int, size: int) -> np.ndarray:
         """Draw latent points of n scrambles, (n * size, d)."""
@@ -333,6 +336,20 @@ class State:
         """Give the flow the parameters that were remembered last."""
         np.copyto(self.flow.params, self.kept)
 
+    def was_better(self, params: np.ndarray, n: int) -> bool:
+        """Tell whether the flow had a larger likelihood with other parameters, over the latest n points."""
+        rows, kept = self.memory.latest(min(n, self.memory.n)), self.flow.params.copy()
+        log_weights = self.memory.log_weights(rows)
+        if log_weights.max() == -math.inf:
+            return False
+        with np.errstate(under="ignore"):
+            weights = np.exp(log_weights - log_weights.max())
+        log_now = self.flow.log_prob(self.memory.u[rows])
+        np.copyto(self.flow.params, params)
+        log_then = self.flow.log_prob(self.memory.u[rows])
+        np.copyto(self.flow.params, kept)
+        return bool(np.sum(weights * (log_then - log_now)) > 0)
+
     def fit_map(self, rows: slice, power: float, least: int, flat_share: float = FLAT_SHARE) -> None:
         """Give a flow that is not trained an element-wise map, fitted to some points of the memory.
 
@@ -453,7 +470,7 @@ class State:
         arrays = self.memory.arrays() | pack_history(self.history, len(self.expected))
         arrays |= {"params": self.flow.params.copy(), "kept": self.kept.copy(), "expected": self.expected}
         arrays |= {f"walkers_{name}": part for name, part in self.walkers._asdict().items()}
-        arrays |= {"log_lost": self.log_lost, **self.tail.arrays("tail")}
+        arrays |= {"of_best_round": self.of_best_round, "log_lost": self.log_lost, **self.tail.arrays("tail")}
         arrays |= {f"explored_{name}": part for name, part in self.explored.arrays().items()}
         arrays |= {
             "round_params": np.array([one.params for one in self.rounds], self.flow.params.dtype),
@@ -487,6 +504,7 @@ class State:
         self.explored.restore({name: arrays[f"explored_{name}"] for name in self.explored.arrays()})
         np.copyto(self.flow.params, arrays["params"])
         np.copyto(self.kept, arrays["kept"])
+        self.of_best_round = arrays.get("of_best_round", np.empty(0))  # files had none until version 9
         if self.trainer_optim is not None:
             self.trainer_optim.restore(AdamState.of("trainer", arrays))
             self.trainer_optim.claim(self.flow.params)

@@ -5,6 +5,7 @@ its points in pieces, and takes them in the same order, each as soon as all valu
 given up. Which step comes next is decided in `varflow.integration.plan`.
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ from varflow.integration.survey import (
     stage_optimiser,
 )
 from varflow.training.data_checks import has_enough
-from varflow.training.tempering import tempered_power
+from varflow.training.tempering import effective_size, tempered_power
 
 __all__ = [
     "LOOK",
@@ -53,6 +54,8 @@ __all__ = [
     "Train",
 ]
 
+logger = logging.getLogger(__name__)
+
 # Scrambles of an iteration: their scatter gives the error, good to a fifth or an eighth.
 FEW_BATCHES, MANY_BATCHES = 16, 32
 FEW_CALLS = 8192  # below which an iteration has few
@@ -62,6 +65,12 @@ LOOK = 4096  # points of an iteration that looks how good the flow is
 MIN_BLOCKS, POINTS_A_BLOCK = 4, 8  # of few points; blocks are larger where there are more than 128
 SHARE_OF_STAGE = 0.67  # of the time that is left, at most, once a stage has begun
 SHARE_OF_SCOUTS = 0.1  # of that time, at most, for walkers
+LOSS_OF_ESS = (
+    0.1  # effective sample size of a round, in that of the best one, below which training has failed
+)
+SLOWER = 0.5  # factor of the learning rate, then
+RECALLED = 8  # rounds whose points tell whether a flow was better
+SHARE_OF_OUTLIERS = 0.01  # points of a round whose weights do not tell
 SCOUT_SHARE = 0.05  # of the calls, at most, that look for regions the flow has lost
 
 
@@ -280,11 +289,17 @@ class Stage(Step):
         Share of them, the first ones, that use the DKL loss.
     min_steps : int
         Steps of all rounds together, at least.
+    best : float
+        Effective sample size of the best round so far, as a fraction; see `rewind`.
+    pace : float
+        Factor of the learning rate.
     """
 
     n_rounds: int
     share_of_dkl: float
     min_steps: int = MIN_STEPS
+    best: float = field(default=0.0, kw_only=True)
+    pace: float = field(default=1.0, kw_only=True)
 
     @property
     def n_steps(self) -> int:
@@ -300,9 +315,12 @@ class Stage(Step):
 
     def learn(self, state: State, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:  # noqa: D102
         state.remember(points, values, is_known)
+        self.rewind(state, values.log_f[is_known] - points.log_q[is_known])
         state.optim = state.optim or stage_optimiser()
         n_new, begin = int(np.count_nonzero(is_known)), clock.work_done()
-        state.replay.train(state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new, self.n_steps)
+        state.replay.train(
+            state.optim, self.n_taken, self.n_rounds, self.share_of_dkl, n_new, self.n_steps, self.pace
+        )
         state.costs.note_steps(clock.work_done() - begin, self.n_steps)
         self.fit_into(state)
         state.batches = state.batches or state.new_batches(values.f.shape[1])
@@ -313,6 +331,24 @@ class Stage(Step):
             weight = weight_of(state.batches.n, 1, progress)
             state.append("survey", self.seconds, state.counts(progress), weight)
             self.begin = clock.now()
+
+    def rewind(self, state: State, log_weights: np.ndarray) -> None:
+        """Go back to the flow of the best round, and on from there in smaller steps, where much was lost.
+
+        Where bins in front of a narrow peak change little in width, it moves by more than its own. The
+        effective sample size of the round tells, without the largest of the log_weights (n,): single points
+        may be far off in any flow. It falls, too, where a region was found that no flow knew before: then the
+        flow of the best round is no better.
+        """
+        weights = np.sort(log_weights)[: len(log_weights) - int(SHARE_OF_OUTLIERS * len(log_weights))]
+        is_zero = len(weights) == 0 or weights[-1] == -math.inf
+        ess = 0.0 if is_zero else effective_size(weights) / len(weights)
+        if ess < LOSS_OF_ESS * self.best and state.was_better(state.of_best_round, RECALLED * ROUND):
+            logger.info("the training has lost what it had found: it goes back, and on in smaller steps")
+            np.copyto(state.flow.params, state.of_best_round)
+            state.optim, self.pace = None, SLOWER * self.pace
+        elif ess >= self.best or ess < LOSS_OF_ESS * self.best:
+            self.best, state.of_best_round = ess, state.flow.params.copy()
 
     def fit_into(self, state: State) -> None:
         """Leave out rounds at the end for which there is no time."""
@@ -325,6 +361,7 @@ class Stage(Step):
 
     def end(self, state: State) -> None:  # noqa: D102
         state.batches = state.optim = None
+        state.of_best_round = np.empty(0)
         state.n_stages += 1
 
 

@@ -43,7 +43,9 @@ both counted from 0, has the learning rate
 
     LEARNING_RATE * min(1, (k + 1) / WARM_UP) * (1 + cos(pi t)) / 2,    t = (k + j / m) / n,
 
-which rises in the first ``WARM_UP`` rounds and falls to zero at the end of the stage.
+which rises in the first ``WARM_UP`` rounds and falls to zero at the end of the stage. Where the effective
+sample size of a round falls far below that of the best one, the flow goes back to what it was there, and the
+learning rate is halved for the rest of the stage (see `varflow.integration.steps.Stage.rewind`).
 
 A step whose loss or gradient is not finite is skipped and counted in `Replay.n_skipped`. A step on log L_var
 is also skipped where f is zero at all points of its minibatch, and a round takes no steps where f is zero at
@@ -264,7 +266,14 @@ class Replay:
         return draw(self.flow, latent, self.generator.random((n_uniform, self.flow.d)))
 
     def train(
-        self, optim: Adam, k: int, n_rounds: int, share_of_dkl: float, n_new: int, n_steps: int
+        self,
+        optim: Adam,
+        k: int,
+        n_rounds: int,
+        share_of_dkl: float,
+        n_new: int,
+        n_steps: int,
+        pace: float = 1.0,
     ) -> None:
         """Take the steps of round k of a stage, counted from 0, whose points are the last in the memory.
 
@@ -280,6 +289,8 @@ class Replay:
             Points of the round; fewer than were drawn where some did not come back.
         n_steps : int
             Steps of the round, at least ``ROUND / MINIBATCH``.
+        pace : float
+            Factor of the learning rate.
         """
         loss = "dkl" if k < share_of_dkl * n_rounds else self.loss
         n = self.memory.n
@@ -295,7 +306,7 @@ class Replay:
         objective = self.memory.objective(self.flow, rows, loss, log_mean, power)
         minibatches = np.split(np.arange(len(rows)), n_steps)
         progress = [(k + step / n_steps) / n_rounds for step in range(n_steps)]
-        warmth = min(1.0, (k + 1) / WARM_UP)
+        warmth = pace * min(1.0, (k + 1) / WARM_UP)
         is_variance = objective.loss.power == 2  # its logarithm has a gradient free of units
         step = 0
         while step < n_steps:

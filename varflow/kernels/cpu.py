@@ -214,6 +214,25 @@ def gather(c, layout, work):
 
 
 @device_function
+def is_constant(c, params, layout, work):
+    """Tell whether the network of cell c predicts the same for all points: its output biases.
+
+    It does where it has no input, or is not trained, as where an element-wise map is all there is. In
+    training, the backward pass needs the activations all the same.
+    """
+    weights, _ = layer_weights(params, layout.layers[c, -1])
+    is_training = work.transposed.shape[0] > 0
+    return not is_training and (layout.n_inputs[c] == 0 or is_zero(weights))
+
+
+@device_function
+def is_identity(c, params, layout, work):
+    """Tell whether cell c maps all points to themselves, as each one of a new flow does."""
+    _, biases = layer_weights(params, layout.layers[c, -1])
+    return is_zero(biases.reshape(biases.shape[0], 1)) and is_constant(c, params, layout, work)
+
+
+@device_function
 def predict(c, params, layout, work):
     """Compute the logits of cell c, without the output biases, and leave them in values of `work`."""
     slot = slot_of(c, work)
@@ -221,15 +240,13 @@ def predict(c, params, layout, work):
     n_inputs = layout.n_inputs[c]
     n_out = (layout.split.shape[1] - n_inputs) * layout.n_logits
     logits = work.values[slot, : n_out * n_rows]
-    weights, _ = layer_weights(params, layout.layers[c, -1])
-    is_training = work.transposed.shape[0] > 0  # the backward pass needs the activations
-    if n_inputs > 0 and (is_training or not is_zero(weights)):
+    if n_inputs > 0:
         network_forward(
             work.hidden[slot], logits.reshape(n_out, n_rows),
             work.inputs[slot, : n_inputs * n_rows].reshape(n_inputs, n_rows), params, layout.layers[c],
             work.network[0], work.zeros,
         )  # fmt: skip
-    else:  # conditioned on nothing, or not trained, as where an element-wise map is all there is
+    else:
         logits[:] = 0
 
 
@@ -246,14 +263,37 @@ def activate(c, params, layout, work):
 
 
 @device_function
+def activate_biases(c, params, layout, work):
+    """Set the spline values of cell c to those of its output biases, the same for all rows.
+
+    They are computed for as many rows as a vector has lanes, at the beginning of the values, and copied from
+    there: from the last one on, so that none is overwritten before it is read.
+    """
+    n_rows = work.log_det.shape[0]
+    _, biases = layer_weights(params, layout.layers[c, -1])
+    n_out = biases.shape[0]
+    values = work.values[slot_of(c, work)]
+    few = values_of(c, values, layout, LANES)
+    for i in range(n_out):
+        values[i * LANES : (i + 1) * LANES] = biases[i]
+    cell_activate(layout.cell, few, work.network[1])
+    for i in range(n_out - 1, -1, -1):
+        value = values[i * LANES]
+        values[i * n_rows : (i + 1) * n_rows] = value
+
+
+@device_function
 def conditioner(c, params, layout, work):
     """Compute the spline values (P, n_transformed * T) of cell c from the coordinates before it.
 
     They are left in values of `work`, and the coordinates to be transformed are copied to its x.
     """
     gather(c, layout, work)
-    predict(c, params, layout, work)
-    activate(c, params, layout, work)
+    if is_constant(c, params, layout, work):
+        activate_biases(c, params, layout, work)
+    else:
+        predict(c, params, layout, work)
+        activate(c, params, layout, work)
 
 
 @device_function
@@ -441,6 +481,8 @@ def flow_forward(params, layout, work):
     """
     work.log_det[:], work.slopes[:], n_pending = 0, 1, 0
     for c in range(layout.n_inputs.shape[0]):
+        if is_identity(c, params, layout, work):
+            continue
         coupling_forward(c, params, layout, work)
         n_pending = add_log_slopes(work, slope_of(c, layout, work), n_pending)
     add_log(work.log_det, work.slopes)
@@ -455,6 +497,8 @@ def flow_inverse(params, layout, work):
     if layout.latent == NORMAL:
         add_normal(work.log_det, work.coordinates[: layout.d])
     for c in range(layout.n_inputs.shape[0] - 1, -1, -1):
+        if is_identity(c, params, layout, work):
+            continue
         coupling_inverse(c, params, layout, work)
         n_pending = add_log_slopes(work, slope_of(c, layout, work), n_pending)
     add_log(work.log_det, work.slopes)
