@@ -542,6 +542,7 @@ def test_examples_of_docstrings(name):
 
 
 @needs_package
+@pytest.mark.programs
 @pytest.mark.skipif(SIMULATED, reason="runs the simulator")
 def test_in_the_simulator(tmp_path):
     """All tests above that are marked on_device, one thread of Python for each of the GPU's."""
@@ -582,6 +583,7 @@ def check_ptx(lines):
 
 
 @needs_package
+@pytest.mark.programs
 @pytest.mark.skipif(SIMULATED, reason="compiles for a real GPU")
 @pytest.mark.parametrize(
     "precision", ["mixed", *(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "float64"))]
@@ -593,6 +595,7 @@ def test_every_kernel_compiles_to_ptx(precision):
 
 
 @needs_package
+@pytest.mark.programs
 @pytest.mark.skipif(SIMULATED, reason="compiles for a real GPU")
 @pytest.mark.parametrize("precision", ["mixed", "float32", "float64"])
 def test_no_bin_is_found_by_a_difference_that_may_be_rounded_with_a_product(precision):

@@ -554,6 +554,18 @@ class TestMap:
         assert maps["fitted"] > 0
         assert maps["kept"] == 0
 
+    def test_is_not_kept_along_a_diagonal(self, maps):
+        """Projections are followed into the corners, where f is nothing."""
+
+        def along(x):
+            return np.exp(-((x[:, 0] - x[:, 1]) ** 2 + (x[:, 2] - x[:, 3]) ** 2) / 0.0025)
+
+        result = integrated(along, 4, n_calls=200_000, seed=0)
+        of_two = math.sqrt(math.pi * 0.0025) - 0.0025
+        assert_right(result, of_two**2, 0.01 * of_two**2)
+        assert maps["fitted"] > 0
+        assert maps["kept"] == 0
+
     def test_is_not_fitted_where_the_flow_is_close(self, maps):
         integrated(lambda x: np.prod(2 * x, axis=1), 2)
         assert maps["fitted"] == 0

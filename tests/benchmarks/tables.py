@@ -325,16 +325,15 @@ def _seconds(value: float | list[float] | None) -> str:
 
 
 def pulls() -> str:
-    """Mean and standard deviation of pulls."""
+    """Mean and standard deviation of pulls, and the largest ones."""
+    titles = ["integrand", "runs", "mean", "standard deviation", "largest", "without a warning", "warned"]
     rows = [
         ["runs ended by a tolerance, all published integrands" if case == "published" else case,
-         str(one["seeds"]), f"{one['mean']:.2f}", f"{one['sdev']:.2f}"]
+         str(one["seeds"]), f"{one['mean']:.2f}", f"{one['sdev']:.2f}", number(one["largest"], 2),
+         number(one["largest_silent"], 2) if "largest_silent" in one else "", str(one.get("n_warned", ""))]
         for case, one in figures("pulls").items()
     ]  # fmt: skip
-    largest = figures("pulls")["published"]["largest"]
-    text = f"{table(['integrand', 'runs', 'mean', 'standard deviation'], rows)}\n\n"
-    text += f"The largest pull of the runs ended by a tolerance is {largest:.1f}."
-    return f"{text}\n\n{provenance('pulls')}"
+    return f"{table(titles, rows)}\n\n{provenance('pulls')}"
 
 
 def narrow() -> str:

@@ -69,6 +69,7 @@ MAP_SHARE = 0.25  # of the calls of a survey, at most, that an element-wise map 
 MAP_SHARE_OF_MANY = 0.5  # the same in many dimensions
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 STEP_OF_MAP, GAIN_OF_MAP = 1.1, 2.0  # factors by which maps have to raise `State.power`: each, all
+LEAST_ESS_OF_MAP = 0.75  # effective sample size with a map, at least, in that of the best one before
 FLAT_SHARE_OF_MANY = 0.2  # uniform share of the density of a map, of many coordinates together
 MANY_DIMENSIONS, CLOSE_ESS = 16, 0.75  # effective sample size from which on so many are not trained in
 MAX_ROUNDS = 4096  # of a stage: more points are not kept in memory
@@ -457,14 +458,20 @@ class FitMap(Step):
 
 @dataclass
 class JudgeMap(Step):
-    """Keep a map that brings the flow `enough` closer, and fit another where it brought it closer at all."""
+    """Keep a map that brings the flow `enough` closer, and fit another where it brought it closer at all.
+
+    Where enough points count, no map may lose many of them: so do those that follow the projections of a peak
+    along a diagonal, further into corners where f is nothing.
+    """
 
     n_fits: int
     enough: float
     before: float
 
     def then(self, state: State) -> Agenda:
-        if state.power < STEP_OF_MAP * self.before:
+        ess, best = state.history[-1].ess, state.history[state.best].ess
+        has_lost = best * LOOK >= few_calls.MIN_EFFECTIVE and ess < LEAST_ESS_OF_MAP * best
+        if state.power < STEP_OF_MAP * self.before or has_lost:
             return [EndMaps()]
         if state.power >= self.enough:
             logger.info("this map has brought the flow near: it is kept")
