@@ -312,7 +312,7 @@ def is_flat(points):
 class Learner:
     """What `Stage.rewind` needs of a state, with a flow that has learnt `gaussian`."""
 
-    was_better = State.was_better
+    was_better, _log_q_with = State.was_better, State._log_q_with
 
     def __init__(self):
         replay = staged(n_rounds=20)

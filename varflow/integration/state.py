@@ -303,11 +303,16 @@ class State:
 
     def _log_part(self, one: Round, n_total: int, rows: slice) -> np.ndarray:
         """Log of the part of a round in the density of the mixture, at some points of the memory."""
-        kept = self.flow.params.copy()
-        np.copyto(self.flow.params, one.params)
-        log_of_round = log_mixture(self.flow.log_prob(self.memory.u[rows]), one.uniform_share)
-        np.copyto(self.flow.params, kept)
+        log_of_round = log_mixture(self._log_q_with(one.params, rows), one.uniform_share)
         return math.log(one.n / n_total) + log_of_round
+
+    def _log_q_with(self, params: np.ndarray, rows: slice) -> np.ndarray:
+        """Log of the density that the flow has with other parameters, at some points of the memory."""
+        kept = self.flow.params.copy()
+        np.copyto(self.flow.params, params)
+        log_q = self.flow.log_prob(self.memory.u[rows])
+        np.copyto(self.flow.params, kept)
+        return log_q
 
     def note_weights(self, points: Draw, values: Evaluated, is_known: np.ndarray) -> None:
         """Keep the largest weights of points of the refinement."""
@@ -338,17 +343,14 @@ class State:
 
     def was_better(self, params: np.ndarray, n: int) -> bool:
         """Tell whether the flow had a larger likelihood with other parameters, over the latest n points."""
-        rows, kept = self.memory.latest(min(n, self.memory.n)), self.flow.params.copy()
+        rows = self.memory.latest(min(n, self.memory.n))
         log_weights = self.memory.log_weights(rows)
         if log_weights.max() == -math.inf:
             return False
         with np.errstate(under="ignore"):
             weights = np.exp(log_weights - log_weights.max())
         log_now = self.flow.log_prob(self.memory.u[rows])
-        np.copyto(self.flow.params, params)
-        log_then = self.flow.log_prob(self.memory.u[rows])
-        np.copyto(self.flow.params, kept)
-        return bool(np.sum(weights * (log_then - log_now)) > 0)
+        return bool(np.sum(weights * (self._log_q_with(params, rows) - log_now)) > 0)
 
     def fit_map(self, rows: slice, power: float, least: int, flat_share: float = FLAT_SHARE) -> None:
         """Give a flow that is not trained an element-wise map, fitted to some points of the memory.
