@@ -40,9 +40,9 @@ def timed(monkeypatch):
     def make(a_point, a_call=0.0, f=peak, a_step=0.0):
         made, train = Clock(a_point, a_call, f), Replay.train
 
-        def slow_train(self, optim, k, n_rounds, share_of_dkl, n_new, n_steps):
+        def slow_train(self, optim, k, n_rounds, share_of_dkl, n_new, n_steps, pace):
             made.time += a_step * n_steps
-            train(self, optim, k, n_rounds, share_of_dkl, n_new, n_steps)
+            train(self, optim, k, n_rounds, share_of_dkl, n_new, n_steps, pace)
 
         monkeypatch.setattr(clock, "now", lambda: made.time)
         monkeypatch.setattr(costs, "SECONDS_A_PARAMETER", a_step / vf.Flow(2, **SMALL).n_params)

@@ -23,8 +23,9 @@ uncertain: the error is the standard deviation of Student's t with as many degre
 blocks, less one, which is 1.07 times the scatter for 16.
 
 **Which flow is best** is told by the error relative to the mean of |f|/q, scaled to equal numbers of points
-by the power of n with which errors of Sobol points usually fall. A later flow has learnt from more points,
-and is preferred unless its figure is larger by the factor ``PREFERENCE``.
+by the power of n with which errors of Sobol points usually fall. That of so few points says little, and a
+later flow has learnt from more of them: it is preferred unless its figure is larger by the factor
+``PREFERENCE``, as where training has failed.
 
 Below ``MIN_LEARNT`` calls, nothing is learnt that would pay: all of them are one Sobol set from the flow as
 it is given. The constants are those of the best of several recipes on the cases of
@@ -58,7 +59,7 @@ FIRST_SHARE, ROUND_SHARE = 1 / 6, 1 / 15  # of the calls: those of round 0, and 
 N_ROUNDS = 5  # after round 0
 DEFENSIVE_SHARE_OF_ROUNDS = 0.05  # of the points of a round: few points need more to find what is missing
 DEFENSIVE_SHARE_OF_ESTIMATE = 0.03
-PREFERENCE = 1.3  # for later flows
+PREFERENCE = 4.0  # for later flows
 MIN_CLIMBING, MAX_CLIMBING = 32, 300  # points of a round that only climbs
 MIN_FITTED = 2  # points where f is not zero, that an element-wise map is fitted to
 MIN_EFFECTIVE = 20.0  # points by weight, from which on there is more to be learnt than the map
