@@ -134,10 +134,8 @@ def _fitted(
     prior = 0.5 * _at_vertices(masses, masses)  # the mean density of the two bins
     prior = (1 - flat_share) * prior / prior.sum(axis=1, keepdims=True) + flat_share * area
     shares = 0.5 * (prior + area)
-    n_of_prior, n_effective = (
-        PRIOR_POINTS * area.shape[1],
-        np.square(weights.sum()) / np.square(weights).sum(),
-    )
+    n_of_prior = PRIOR_POINTS * area.shape[1]
+    n_effective = np.square(weights.sum()) / np.square(weights).sum()
     of_prior = n_of_prior / (n_effective + n_of_prior)
     for _ in range(N_STEPS):
         heights = shares / area

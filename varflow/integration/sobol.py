@@ -55,9 +55,8 @@ def _scrambled(d: int, n_numbers: int, generator: np.random.Generator) -> tuple[
 
 def _random_bits(shape: tuple[int, ...], generator: np.random.Generator) -> Numbers:
     """Draw 0 or 1 as `integers(2)` does, from the first bit of 32, in a third of its time."""
-    bits: Numbers = (generator.integers(1 << 32, size=shape, dtype=np.uint32) >> np.uint32(31)).astype(
-        np.uint64
-    )
+    words = generator.integers(1 << 32, size=shape, dtype=np.uint32)
+    bits: Numbers = (words >> np.uint32(31)).astype(np.uint64)
     return bits
 
 

@@ -65,9 +65,7 @@ LOOK = 4096  # points of an iteration that looks how good the flow is
 MIN_BLOCKS, POINTS_A_BLOCK = 4, 8  # of few points; blocks are larger where there are more than 128
 SHARE_OF_STAGE = 0.67  # of the time that is left, at most, once a stage has begun
 SHARE_OF_SCOUTS = 0.1  # of that time, at most, for walkers
-LOSS_OF_ESS = (
-    0.1  # effective sample size of a round, in that of the best one, below which training has failed
-)
+LOSS_OF_ESS = 0.1  # effective sample size of a round, in that of the best one, below which much was lost
 SLOWER = 0.5  # factor of the learning rate, then
 RECALLED = 8  # rounds whose points tell whether a flow was better
 SHARE_OF_OUTLIERS = 0.01  # points of a round whose weights do not tell
@@ -343,11 +341,12 @@ class Stage(Step):
         weights = np.sort(log_weights)[: len(log_weights) - int(SHARE_OF_OUTLIERS * len(log_weights))]
         is_zero = len(weights) == 0 or weights[-1] == -math.inf
         ess = 0.0 if is_zero else effective_size(weights) / len(weights)
-        if ess < LOSS_OF_ESS * self.best and state.was_better(state.of_best_round, RECALLED * ROUND):
+        has_lost = ess < LOSS_OF_ESS * self.best
+        if has_lost and state.was_better(state.of_best_round, RECALLED * ROUND):
             logger.info("the training has lost what it had found: it goes back, and on in smaller steps")
             np.copyto(state.flow.params, state.of_best_round)
             state.optim, self.pace = None, SLOWER * self.pace
-        elif ess >= self.best or ess < LOSS_OF_ESS * self.best:
+        elif has_lost or ess >= self.best:
             self.best, state.of_best_round = ess, state.flow.params.copy()
 
     def fit_into(self, state: State) -> None:
